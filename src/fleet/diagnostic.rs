@@ -1,0 +1,70 @@
+//! Findings about a fleet repository: what is wrong, where, and what to do about it. All of them at once, never the first only.
+
+use crate::fleet::GroupName;
+use crate::yaml::Place;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Nothing is held back, but somebody should look.
+    Warning,
+    /// The group (or the whole commit, when no group is named) keeps what it had.
+    Error,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad.
+    pub severity: Severity,
+    /// A short stable name of the kind, like `unknown-field`, for scripts and for searching the documentation.
+    pub code: &'static str,
+    /// Where, when there is a place.
+    pub place: Option<Place>,
+    /// What is wrong, one sentence without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// The group that an error holds back; `None`: the whole commit (or, for a warning, nobody in particular).
+    pub group: Option<GroupName>,
+}
+
+impl Diagnostic {
+    /// An error of this kind.
+    pub fn error(code: &'static str, place: Option<Place>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, code, place, message: message.into(), help: None, group: None }
+    }
+
+    /// A warning of this kind.
+    pub fn warning(code: &'static str, place: Option<Place>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, place, message) }
+    }
+
+    /// The same, saying what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same, holding back only this group.
+    #[must_use]
+    pub fn of(mut self, group: &GroupName) -> Self {
+        self.group = Some(group.clone());
+        self
+    }
+}
+
+impl std::fmt::Display for Diagnostic {
+    /// One line: `prod/group.yaml:3:5: what is wrong (what to do)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(help) = &self.help {
+            write!(f, " ({help})")?;
+        }
+        Ok(())
+    }
+}

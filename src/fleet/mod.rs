@@ -1,0 +1,94 @@
+//! What the repository says: from the files of one commit to the groups, who belongs to them, and the one configuration each gets.
+
+pub mod diagnostic;
+pub mod snapshot;
+pub mod strategy;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::RenderedConfig;
+use crate::fleet::diagnostic::Diagnostic;
+use crate::fleet::strategy::Strategy;
+use crate::labels::Selector;
+
+/// A group's path below the fleet root (`prod/gateways`), with `@variant` behind it for a variant.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupName(Arc<str>);
+
+impl GroupName {
+    /// The group of this name; whoever makes one has checked it (layout, journal).
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How many agents a group expects; outside, its rollout is held with the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// At least.
+    pub min: Option<u32>,
+    /// At most.
+    pub max: Option<u32>,
+}
+
+/// A group without its configuration: who belongs to it and how changes reach them. Everything inherited is already in here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDefinition {
+    /// The group's own selector and those of its ancestors and boundaries.
+    pub selector: Selector,
+    /// The highest wins.
+    pub priority: i32,
+    /// For a variant: the group it varies, and its place among the variants (the first that matches wins, all come before the
+    /// base).
+    pub variant_of: Option<(GroupName, u32)>,
+    /// True when its agents are to be left as they are.
+    pub suspend: bool,
+    /// How many agents should match.
+    pub expect: Option<Expect>,
+    /// How changes arrive.
+    pub strategy: Strategy,
+    /// Why no rollout of it may start, when it asks for what this release cannot do yet.
+    pub held: Option<String>,
+}
+
+/// One group of a revision.
+#[derive(Clone, Debug)]
+pub struct RenderedGroup {
+    /// Its definition; `None` when its files are too broken to tell (then its last good one stays).
+    pub definition: Option<Arc<GroupDefinition>>,
+    /// Its configuration; `None` when it is rejected (then its last good one stays). The errors are among the diagnostics.
+    pub config: Option<RenderedConfig>,
+}
+
+/// What one commit says, complete and immutable.
+#[derive(Clone, Debug, Default)]
+pub struct RenderedFleet {
+    /// All groups, variants included.
+    pub groups: BTreeMap<GroupName, RenderedGroup>,
+    /// `fleet.yaml` as it stands in the commit, the policy that the NEXT revision is judged by once this one is accepted.
+    /// `None`: there is none.
+    pub policy: Option<Bytes>,
+    /// Every finding. An error without a group rejects the whole commit.
+    pub diagnostics: Vec<Diagnostic>,
+}

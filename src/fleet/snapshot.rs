@@ -1,0 +1,142 @@
+//! The files below the fleet root in one commit, as values: read by `git::mirror` from the object database, or from a
+//! directory by `gitamp check`. Nothing is followed and nothing is checked out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::time::Timestamp;
+
+/// A Git commit's object id (SHA-1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub [u8; 20]);
+
+impl CommitId {
+    /// The first seven hexadecimal digits, as Git abbreviates.
+    pub fn short(&self) -> String {
+        self.to_string().chars().take(7).collect()
+    }
+}
+
+impl fmt::Display for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A text that is not 40 hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("a commit id has 40 hexadecimal digits")]
+pub struct NotACommitId;
+
+impl FromStr for CommitId {
+    type Err = NotACommitId;
+
+    fn from_str(text: &str) -> Result<Self, NotACommitId> {
+        let mut bytes = [0; 20];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| NotACommitId)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// What a commit says of itself, sanitised (no control characters) and bounded (a line of at most 200 characters each).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitInfo {
+    /// Its id.
+    pub id: CommitId,
+    /// The tracked ref in its short form (`main`), to show a revision as `main@sha1:<commit>`.
+    pub reference: String,
+    /// Who committed, as `Name <mail>`.
+    pub committer: String,
+    /// Who wrote it.
+    pub author: String,
+    /// The first line of the message.
+    pub subject: String,
+    /// When it was committed.
+    pub time: Timestamp,
+}
+
+impl CommitInfo {
+    /// `main@sha1:<commit>`.
+    pub fn revision(&self) -> String {
+        format!("{}@sha1:{}", self.reference, self.id)
+    }
+}
+
+/// One thing at a path of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A regular file with its content.
+    File(Bytes),
+    /// A file over the limit, with its size in bytes: its content was never read.
+    TooLarge(u64),
+    /// A symbolic link; never followed.
+    Symlink,
+    /// A submodule; never followed.
+    Submodule,
+}
+
+/// Limits on a snapshot. Exceeding `files`, `depth` or `total_bytes` refuses the whole commit (nothing of it can be trusted to
+/// be complete); `file_bytes` only marks the file.
+#[derive(Clone, Debug)]
+pub struct SnapshotLimits {
+    /// Files below the fleet root: 200,000, four times the largest fleet we measure.
+    pub files: usize,
+    /// Nested directories: 32.
+    pub depth: usize,
+    /// Bytes of a path: 1,024.
+    pub path_bytes: usize,
+    /// Bytes of one file: 1 MiB. A collector configuration of that size is already a mistake.
+    pub file_bytes: u64,
+    /// Bytes of all files: 256 MiB.
+    pub total_bytes: u64,
+}
+
+impl Default for SnapshotLimits {
+    fn default() -> Self {
+        Self { files: 200_000, depth: 32, path_bytes: 1024, file_bytes: 1 << 20, total_bytes: 256 << 20 }
+    }
+}
+
+/// The files below the fleet root in one commit, by path from the fleet root (`prod/gateways/group.yaml`, no leading slash).
+/// Only files that can matter are read: `*.yaml` and `*.yml` (others are left out). Immutable; clone the `Arc`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    entries: Arc<BTreeMap<Arc<str>, Entry>>,
+}
+
+impl Snapshot {
+    /// A snapshot of these entries.
+    pub fn new(entries: BTreeMap<Arc<str>, Entry>) -> Self {
+        Self { entries: Arc::new(entries) }
+    }
+
+    /// What is at `path`.
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
+    /// Everything, by path.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True when nothing is below the fleet root.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}

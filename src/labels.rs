@@ -1,0 +1,373 @@
+//! Labels, and what matches them: an agent's OpAMP attributes as strings, and Kubernetes' selectors with globs added.
+
+use std::fmt;
+use std::sync::Arc;
+
+use globset::{Glob, GlobMatcher};
+
+/// Most labels one agent may have; the wire decoder refuses more before it takes memory for them.
+pub const MOST_LABELS: usize = 256;
+
+/// Labels in order of their keys, packed into one shared allocation: a fleet of 20,000 agents keeps 400,000 of them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Labels(Arc<Packed>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Packed {
+    /// Key, value, key, value, ... without separators.
+    text: Box<str>,
+    /// Where each key and each value ends in `text`; two entries a label, keys ascending.
+    ends: Box<[u32]>,
+}
+
+impl Labels {
+    /// Packs the pairs. The first pair of a key wins: identifying attributes come before the others.
+    pub fn new<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let mut sorted = std::collections::BTreeMap::<String, String>::new();
+        for (key, value) in pairs {
+            sorted.entry(key.into()).or_insert_with(|| value.into());
+        }
+        let mut text = String::with_capacity(sorted.iter().map(|(key, value)| key.len() + value.len()).sum());
+        let mut ends = Vec::with_capacity(sorted.len() * 2);
+        for part in sorted.iter().flat_map(|(key, value)| [key, value]) {
+            text.push_str(part);
+            ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        }
+        Self(Arc::new(Packed { text: text.into_boxed_str(), ends: ends.into_boxed_slice() }))
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let (here, value) = self.pair(middle);
+            match here.cmp(key) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Some(value),
+            }
+        }
+        None
+    }
+
+    /// The labels, keys ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        (0..self.len()).map(|index| self.pair(index))
+    }
+
+    /// How many labels there are.
+    pub fn len(&self) -> usize {
+        self.0.ends.len() / 2
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.ends.is_empty()
+    }
+
+    fn pair(&self, index: usize) -> (&str, &str) {
+        let start = if index == 0 { 0 } else { self.0.ends[index * 2 - 1] as usize };
+        let (key_end, value_end) = (self.0.ends[index * 2] as usize, self.0.ends[index * 2 + 1] as usize);
+        (&self.0.text[start..key_end], &self.0.text[key_end..value_end])
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Display for Labels {
+    /// `key=value, key=value`, as `kubectl` prints labels.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, value)) in self.iter().enumerate() {
+            write!(f, "{}{key}={value}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// How a requirement compares. The first four are Kubernetes' set-based operators, exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operator {
+    /// The key exists and its value is one of the values.
+    In,
+    /// The key is absent, or its value is none of the values.
+    NotIn,
+    /// The key exists.
+    Exists,
+    /// The key is absent.
+    DoesNotExist,
+    /// The key exists and its value matches one of the globs (`*`, `?`, `[a-z]`, `{a,b}`).
+    Glob,
+    /// The key is absent, or its value matches none of the globs.
+    NotGlob,
+}
+
+impl Operator {
+    /// Every operator, in the order of the documentation.
+    pub const ALL: [Self; 6] = [Self::In, Self::NotIn, Self::Exists, Self::DoesNotExist, Self::Glob, Self::NotGlob];
+
+    /// The name in a `group.yaml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::In => "In",
+            Self::NotIn => "NotIn",
+            Self::Exists => "Exists",
+            Self::DoesNotExist => "DoesNotExist",
+            Self::Glob => "Glob",
+            Self::NotGlob => "NotGlob",
+        }
+    }
+
+    /// True for the operators that take no values.
+    pub const fn is_about_the_key(self) -> bool {
+        match self {
+            Self::Exists | Self::DoesNotExist => true,
+            Self::In | Self::NotIn | Self::Glob | Self::NotGlob => false,
+        }
+    }
+}
+
+/// Why a requirement cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequirementError {
+    /// `In`, `NotIn`, `Glob` and `NotGlob` compare with something.
+    #[error("`{0}` needs at least one value in `values`")]
+    NoValues(&'static str),
+    /// `Exists` and `DoesNotExist` look at the key alone.
+    #[error("`{0}` takes no `values`")]
+    UnwantedValues(&'static str),
+    /// The key is empty.
+    #[error("the key is empty")]
+    NoKey,
+    /// A glob that cannot be compiled, with the reason.
+    #[error("`{0}` is no valid glob: {1}")]
+    BadGlob(String, String),
+}
+
+/// One condition on one label.
+#[derive(Clone)]
+pub struct Requirement {
+    key: Arc<str>,
+    operator: Operator,
+    values: Arc<[String]>,
+    globs: Arc<[GlobMatcher]>,
+}
+
+impl Requirement {
+    /// Checks and compiles a requirement.
+    pub fn new(key: &str, operator: Operator, values: Vec<String>) -> Result<Self, RequirementError> {
+        if key.is_empty() {
+            return Err(RequirementError::NoKey);
+        }
+        if operator.is_about_the_key() && !values.is_empty() {
+            return Err(RequirementError::UnwantedValues(operator.name()));
+        }
+        if !operator.is_about_the_key() && values.is_empty() {
+            return Err(RequirementError::NoValues(operator.name()));
+        }
+        let globs = match operator {
+            Operator::Glob | Operator::NotGlob => values
+                .iter()
+                .map(|value| {
+                    Glob::new(value)
+                        .map(|glob| glob.compile_matcher())
+                        .map_err(|error| RequirementError::BadGlob(value.clone(), error.kind().to_string()))
+                })
+                .collect::<Result<Arc<[_]>, _>>()?,
+            Operator::In | Operator::NotIn | Operator::Exists | Operator::DoesNotExist => Arc::new([]),
+        };
+        Ok(Self { key: key.into(), operator, values: values.into(), globs })
+    }
+
+    /// The label's key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// How it compares.
+    pub fn operator(&self) -> Operator {
+        self.operator
+    }
+
+    /// What it compares with; empty for `Exists` and `DoesNotExist`.
+    pub fn values(&self) -> &[String] {
+        &self.values
+    }
+
+    /// True when the labels meet the condition.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        let among = |value: &str| self.values.iter().any(|one| one == value);
+        let globbed = |value: &str| self.globs.iter().any(|glob| glob.is_match(value));
+        match self.operator {
+            Operator::In => value.is_some_and(among),
+            Operator::NotIn => !value.is_some_and(among),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+            Operator::Glob => value.is_some_and(globbed),
+            Operator::NotGlob => !value.is_some_and(globbed),
+        }
+    }
+}
+
+impl PartialEq for Requirement {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.key, self.operator, &self.values) == (&other.key, other.operator, &other.values)
+    }
+}
+
+impl Eq for Requirement {}
+
+impl fmt::Debug for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Requirement {
+    /// As `kubectl` writes selectors: `key in (a, b)`, `!key`, `key=value` for one value; globs as `key glob (a*)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, values) = (&self.key, self.values.join(", "));
+        match self.operator {
+            Operator::In if self.values.len() == 1 => write!(f, "{key}={values}"),
+            Operator::In => write!(f, "{key} in ({values})"),
+            Operator::NotIn => write!(f, "{key} notin ({values})"),
+            Operator::Exists => write!(f, "{key}"),
+            Operator::DoesNotExist => write!(f, "!{key}"),
+            Operator::Glob => write!(f, "{key} glob ({values})"),
+            Operator::NotGlob => write!(f, "{key} notglob ({values})"),
+        }
+    }
+}
+
+/// Requirements that must all be met. The one without requirements matches everybody, and is only ever made from
+/// `matchAll: true`: the parser of group files refuses an empty selector.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+}
+
+impl Selector {
+    /// All of these must hold.
+    pub fn new(requirements: Vec<Requirement>) -> Self {
+        Self { requirements }
+    }
+
+    /// The selector of everybody.
+    pub fn everybody() -> Self {
+        Self::default()
+    }
+
+    /// What both this and `other` match.
+    pub fn and(&self, other: &Self) -> Self {
+        let mut requirements = self.requirements.clone();
+        requirements.extend(other.requirements.iter().filter(|one| !self.requirements.contains(one)).cloned());
+        Self { requirements }
+    }
+
+    /// The conditions, all of which must hold.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// True when every requirement is met.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|requirement| requirement.matches(labels))
+    }
+
+    /// The first requirement that the labels do not meet: why they are not selected.
+    pub fn first_unmet(&self, labels: &Labels) -> Option<&Requirement> {
+        self.requirements.iter().find(|requirement| !requirement.matches(labels))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requirements.is_empty() {
+            return f.write_str("everybody");
+        }
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            write!(f, "{}{requirement}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requirement(key: &str, operator: Operator, values: &[&str]) -> Requirement {
+        Requirement::new(key, operator, values.iter().map(|value| (*value).to_owned()).collect())
+            .unwrap_or_else(|error| panic!("{key}: {error}"))
+    }
+
+    #[test]
+    fn labels_are_found_and_the_first_of_equal_keys_wins() {
+        let labels = Labels::new([("b", "2"), ("a", "1"), ("c", ""), ("a", "other")]);
+        assert_eq!(labels.get("a"), Some("1"));
+        assert_eq!(labels.get("b"), Some("2"));
+        assert_eq!(labels.get("c"), Some(""));
+        assert_eq!(labels.get("d"), None);
+        assert_eq!(labels.get(""), None);
+        assert_eq!(labels.to_string(), "a=1, b=2, c=");
+        assert_eq!(labels.len(), 3);
+        assert!(Labels::new::<String, String>([]).is_empty());
+    }
+
+    #[test]
+    fn operators_are_those_of_kubernetes() {
+        let labels = Labels::new([("env", "prod"), ("host.name", "gw-07")]);
+        for (key, operator, values, expected, why) in [
+            ("env", Operator::In, &["prod", "dev"][..], true, "value among the values"),
+            ("env", Operator::In, &["dev"], false, "value not among the values"),
+            ("zone", Operator::In, &["a"], false, "In needs the key"),
+            ("env", Operator::NotIn, &["dev"], true, "value not among the values"),
+            ("env", Operator::NotIn, &["prod"], false, "value among the values"),
+            ("zone", Operator::NotIn, &["a"], true, "NotIn is met by an absent key, as in Kubernetes"),
+            ("env", Operator::Exists, &[], true, "key there"),
+            ("zone", Operator::Exists, &[], false, "key absent"),
+            ("env", Operator::DoesNotExist, &[], false, "key there"),
+            ("zone", Operator::DoesNotExist, &[], true, "key absent"),
+            ("host.name", Operator::Glob, &["gw-*"], true, "glob matches"),
+            ("host.name", Operator::Glob, &["db-*", "gw-0?"], true, "one of the globs matches"),
+            ("host.name", Operator::Glob, &["gw"], false, "a glob covers the whole value"),
+            ("zone", Operator::Glob, &["*"], false, "Glob needs the key"),
+            ("host.name", Operator::NotGlob, &["gw-*"], false, "glob matches"),
+            ("zone", Operator::NotGlob, &["*"], true, "NotGlob is met by an absent key"),
+        ] {
+            let requirement = requirement(key, operator, values);
+            assert_eq!(requirement.matches(&labels), expected, "{requirement}: {why}");
+        }
+    }
+
+    #[test]
+    fn impossible_requirements_are_refused() {
+        for (key, operator, values) in [
+            ("", Operator::Exists, &[][..]),
+            ("a", Operator::In, &[]),
+            ("a", Operator::Exists, &["x"]),
+            ("a", Operator::Glob, &["["]),
+        ] {
+            let values = values.iter().map(|value| (*value).to_owned()).collect();
+            assert!(Requirement::new(key, operator, values).is_err(), "{key} {operator:?}");
+        }
+    }
+
+    #[test]
+    fn selectors_are_conjunctions() {
+        let labels = Labels::new([("env", "prod"), ("region", "eu")]);
+        let production = Selector::new(vec![requirement("env", Operator::In, &["prod"])]);
+        let american = Selector::new(vec![requirement("region", Operator::In, &["us"])]);
+        assert!(Selector::everybody().matches(&labels));
+        assert!(production.matches(&labels));
+        let both = production.and(&american);
+        assert!(!both.matches(&labels));
+        assert_eq!(both.first_unmet(&labels).map(ToString::to_string).as_deref(), Some("region=us"));
+        assert_eq!(production.and(&production), production, "repeating a condition adds nothing");
+    }
+}

@@ -1,0 +1,387 @@
+//! What a person sees and says: statuses, reports, reasons and commands, in the words that log, note, status and page share.
+//!
+//! These types are the JSON of the admin interface and the YAML of the notes; their field names are a promise to scripts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// What became of a commit, or of one group in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// Every agent that could be had runs it.
+    Succeeded,
+    /// Too many agents could not use it; it stopped there.
+    Failed,
+    /// It failed, and its agents went back to stable.
+    RolledBack,
+    /// A newer commit took its place.
+    Superseded,
+    /// Nothing had to be sent.
+    NoOp,
+    /// It was refused before anything was sent.
+    Rejected,
+    /// No agent matched yet.
+    Unproven,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::Superseded => "superseded",
+            Self::NoOp => "no-op",
+            Self::Rejected => "rejected",
+            Self::Unproven => "unproven",
+        })
+    }
+}
+
+/// Why something waits, or why agents are held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingOn {
+    /// A stable name of the kind, like `budget`, for scripts.
+    pub reason: String,
+    /// The sentence for people, with the numbers.
+    pub message: String,
+    /// How many agents this concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<usize>,
+    /// When it ends by itself at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// The agents of a group by what they are to its rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Counts {
+    /// Agents that the group selects and that are connected.
+    pub selected: usize,
+    /// Of these: may be offered something, and tell what becomes of it.
+    pub eligible: usize,
+    /// Offered the wanted configuration, and neither confirmed nor failed.
+    pub offered: usize,
+    /// Run what the group wants them to run, and are well.
+    pub confirmed: usize,
+    /// Could not use it.
+    pub failed: usize,
+    /// Selected, but not to be offered it; the reasons are listed.
+    pub held: usize,
+    /// Will be offered it when there is room.
+    pub pending: usize,
+    /// Not connected: said goodbye, or left before any offer.
+    pub away: usize,
+    /// Not connected: vanished after an offer.
+    pub lost: usize,
+    /// Take from the budget.
+    pub unavailable: usize,
+}
+
+/// Failures that are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureCluster {
+    /// The message, with numbers and ids taken out.
+    pub message: String,
+    /// How many agents said so.
+    pub count: usize,
+    /// One of them.
+    pub example: String,
+}
+
+/// One group in a commit's note.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupReport {
+    /// What became of it; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// The running stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// The stable configuration's hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<String>,
+    /// The hash that the commit introduces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// The agents.
+    pub counts: Counts,
+    /// Why it waits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+    /// How agents failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<FailureCluster>,
+    /// What was wrong with its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<String>,
+    /// When its rollout started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// The note on one commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitReport {
+    /// `main@sha1:<commit>`.
+    pub revision: String,
+    /// What became of it; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// Who committed it.
+    pub committer: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// When it was taken.
+    pub synced_at: Timestamp,
+    /// When the last of its groups ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// True when it does not descend from what was followed before (a force push).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rewritten_history: bool,
+    /// Errors that concern no group in particular.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<String>,
+    /// The groups that it changed. Large fleets are summarised.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, GroupReport>,
+    /// Groups left out above, by ending.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub more_groups: BTreeMap<String, usize>,
+}
+
+/// What a group is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Nothing to do: the group has what the repository says.
+    Steady,
+    /// The repository says something that no agent is there to prove.
+    Unproven,
+    /// A rollout is running.
+    Rolling,
+    /// All have it; it is watched.
+    Soaking,
+    /// A rollout failed: the repository says one thing, the group keeps another.
+    Failed,
+    /// It may not start; the reasons say why.
+    Held,
+    /// The group is no longer in the repository.
+    Orphaned,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Steady => "steady",
+            Self::Unproven => "unproven",
+            Self::Rolling => "rolling",
+            Self::Soaking => "soaking",
+            Self::Failed => "failed",
+            Self::Held => "held",
+            Self::Orphaned => "orphaned",
+        })
+    }
+}
+
+/// One group, now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The revision that it last accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The hash that this revision renders for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
+    /// The hash it last finished a rollout of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<String>,
+    /// The hash being introduced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// The running stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// Its agents.
+    pub counts: Counts,
+    /// Why it waits, and why agents are held.
+    pub waiting_on: Vec<WaitingOn>,
+    /// How agents failed.
+    pub failures: Vec<FailureCluster>,
+    /// What is wrong with its files in the newest revision.
+    pub diagnostics: Vec<String>,
+    /// When the running or last rollout started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+}
+
+/// How following the repository goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncStatus {
+    /// The repository, without credentials.
+    pub repository: String,
+    /// The newest revision that was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The subject of its commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// When the remote last answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
+    /// When it is asked next, without a bell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<Timestamp>,
+    /// Why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// True when the remote has not answered for three intervals, or what it answered cannot be followed.
+    pub stale: bool,
+}
+
+/// How writing the journal goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JournalStatus {
+    /// When a record was last stored locally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_stored: Option<Timestamp>,
+    /// When the remote last took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_pushed: Option<Timestamp>,
+    /// Why storing or pushing failed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// True when the remote takes no notes, so that they stay here.
+    pub local_only: bool,
+}
+
+/// Agents by where they stand, over the whole fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentCounts {
+    /// Connected now.
+    pub connected: usize,
+    /// In exactly one group.
+    pub managed: usize,
+    /// In no group.
+    pub unmanaged: usize,
+    /// In several at equal priority.
+    pub conflict: usize,
+    /// Not heard completely yet.
+    pub unknown: usize,
+    /// Not connected, not forgotten yet.
+    pub away: usize,
+}
+
+/// Everything `gitamp status` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetStatus {
+    /// This daemon's `--instance`.
+    pub instance: String,
+    /// Its version.
+    pub version: String,
+    /// When it was asked.
+    pub now: Timestamp,
+    /// True when it only watches (`--observe`).
+    pub observe: bool,
+    /// Following the repository.
+    pub sync: SyncStatus,
+    /// Writing the journal.
+    pub journal: JournalStatus,
+    /// The agents.
+    pub agents: AgentCounts,
+    /// The groups, by name.
+    pub groups: Vec<GroupStatus>,
+    /// Commits whose rollouts run, and the newest one; newest first.
+    pub commits: Vec<CommitReport>,
+    /// Errors of the newest revision that concern no group in particular.
+    pub diagnostics: Vec<String>,
+}
+
+/// One agent, now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// Its instance uid.
+    pub id: String,
+    /// Its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Where it stands: `confirmed`, `offered`, `pending`, `failed`, `held`, `away`, `lost`, `unmanaged`, `conflict`, `unknown`.
+    pub state: String,
+    /// Why, when it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `websocket` or `http`.
+    pub transport: String,
+    /// True when it is connected.
+    pub connected: bool,
+    /// The hash it reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// `applied`, `applying`, `failed` or `unset`.
+    pub config_status: String,
+    /// What it said when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_message: Option<String>,
+    /// The hash it should have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<String>,
+    /// What it says of its health; absent when it does not report any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// What it said when it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_message: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The components and pipelines it runs: names only, never values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<String>,
+}
+
+/// Which agents to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentQuery {
+    /// Only of this group.
+    pub group: Option<String>,
+    /// Only in this state.
+    pub state: Option<String>,
+    /// Only this one: an id or the beginning of one.
+    pub id: Option<String>,
+    /// At most so many (1,000 when nothing is said, 100,000 at most).
+    pub limit: Option<usize>,
+}
+
+/// The answer to an [`AgentQuery`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentList {
+    /// The agents, by id.
+    pub agents: Vec<AgentStatus>,
+    /// How many matched and were left out.
+    pub more: usize,
+}
