@@ -1,0 +1,1 @@
+//! The one loop: an event comes, the controller decides, its actions are performed.

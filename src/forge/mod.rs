@@ -1,0 +1,1 @@
+//! The places that host repositories: their hooks in.

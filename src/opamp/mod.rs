@@ -1,0 +1,1 @@
+//! How agents are spoken to: the protobuf messages, their framing, one agent's session and one connection's sessions. No sockets.

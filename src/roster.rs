@@ -1,0 +1,1 @@
+//! The agents connected here: group, configuration, failures -> offers and tallies.

@@ -1,0 +1,1 @@
+//! Sockets: agents, hooks and the admin interface. Carries messages in and out, decides nothing.

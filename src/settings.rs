@@ -1,0 +1,1 @@
+//! Flags, environment and file become checked settings. The only reader of the environment.
