@@ -1,2 +1,7 @@
-//! bin
-fn main() {}
+//! The program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gitamp::cli::main()
+}

@@ -1,1 +1,83 @@
-//! The command line: one file a subcommand.
+//! The command line: one file a subcommand, and what they share: how they print, and how they end.
+//!
+//! Exit codes: 0 it went well, 1 it did what was asked and the answer is bad (errors in a fleet repository, a failed
+//! rollout), 2 it could not be done (wrong arguments, unreadable files, nobody listening).
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a command that could not do its work returns; the whole chain of causes is printed once, here at the edge.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// GitOps for OpenTelemetry Collector fleets: a Git repository drives thousands of agents over OpAMP.
+#[derive(Debug, Parser)]
+#[command(name = "gitamp", version, max_term_width = 120, arg_required_else_help = true, subcommand_required = true)]
+#[command(after_help = "Start with `gitamp demo`, or with `gitamp check` in a fleet repository.\n\
+                        Every command has examples: `gitamp help check`.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The subcommands, in the order in which `gitamp help` lists them.
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+impl Command {
+    fn run(self) -> Result<ExitCode, Failure> {
+        match self {}
+    }
+}
+
+/// The program: reads the arguments, runs the command, prints what went wrong.
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Some(command) => command.run(),
+        None => return ExitCode::from(2),
+    };
+    outcome.unwrap_or_else(|failure| {
+        complain(failure.as_ref());
+        ExitCode::from(2)
+    })
+}
+
+/// Writes to standard output, without colours when it is no terminal. A reader that has seen enough (`| head`) is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Prints an error and its causes to standard error, one line each.
+fn complain(failure: &dyn Error) {
+    let mut text = format!("error: {failure}\n");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        text.push_str(&format!("  because: {error}\n"));
+        cause = error.source();
+    }
+    // Nobody is left to tell when standard error itself is gone.
+    let _gone = anstream::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_well_formed_and_every_command_has_examples() {
+        let mut command = Arguments::command();
+        command.build();
+        command.clone().debug_assert();
+        for subcommand in command.get_subcommands().filter(|one| one.get_name() != "help" && !one.is_hide_set()) {
+            let examples = subcommand.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains("gitamp "), "`{}` shows no example in its help", subcommand.get_name());
+        }
+    }
+}
