@@ -1,0 +1,273 @@
+//! The three sources of a setting (flags, environment, file) as layers of text that one of them wins.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// One setting's value before it is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Text(pub String);
+
+impl FromStr for Text {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    /// Takes what a person writes for one value: text, a number, `true` or `false`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneValue;
+        impl de::Visitor<'_> for OneValue {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one value (text, a number, true or false)")
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Text, E> {
+                Ok(Text(value.to_owned()))
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+        }
+        deserializer.deserialize_any(OneValue)
+    }
+}
+
+/// Every setting of the daemon, as text. One name each: the flag `--state-dir` is the variable `GITAMP_STATE_DIR` and the key
+/// `state-dir` in the file.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServeArgs {
+    /// A file with settings; flags and GITAMP_* variables win over it [default: /etc/gitamp/gitamp.yaml, when there is one]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// The fleet repository: a directory, file://, https://, ssh:// or user@host:path
+    #[arg(long, value_name = "REPOSITORY", help_heading = "Repository")]
+    pub repo: Option<Text>,
+    /// The branch to follow [default: main]
+    #[arg(long, value_name = "BRANCH", help_heading = "Repository")]
+    pub branch: Option<Text>,
+    /// Instead of a branch: follow the newest tag that this pattern matches, like 'v*'
+    #[arg(long, value_name = "PATTERN", help_heading = "Repository")]
+    pub tag: Option<Text>,
+    /// The fleet root: a directory inside the repository [default: its top]
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Repository")]
+    pub path: Option<Text>,
+    /// How often the remote is asked without a bell [default: 60s]
+    #[arg(long, value_name = "DURATION", help_heading = "Repository")]
+    pub interval: Option<Text>,
+    /// Whose notes: they go to refs/notes/gitamp/<INSTANCE>, so daemons that share a repository need different ones
+    /// [default: default]
+    #[arg(long, value_name = "INSTANCE", help_heading = "Repository")]
+    pub instance: Option<Text>,
+    /// Compute and show everything; offer nothing, and write nothing to the remote [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Repository")]
+    pub observe: Option<Text>,
+    /// Keep the notes in the state directory instead of pushing them to the remote [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Repository")]
+    pub no_push: Option<Text>,
+
+    /// A file with the token for https; read again at every use, so it may be renewed in place
+    #[arg(long, value_name = "FILE", help_heading = "Access to the repository")]
+    pub git_token_file: Option<Text>,
+    /// The user name that goes with the token [default: x-access-token]
+    #[arg(long, value_name = "NAME", help_heading = "Access to the repository")]
+    pub git_user: Option<Text>,
+    /// The private key for ssh, without a passphrase
+    #[arg(long, value_name = "FILE", help_heading = "Access to the repository")]
+    pub ssh_key_file: Option<Text>,
+    /// The host keys to trust for ssh [default: ~/.ssh/known_hosts]
+    #[arg(long, value_name = "FILE", help_heading = "Access to the repository")]
+    pub known_hosts_file: Option<Text>,
+    /// Ask the ssh agent for keys, where SSH_AUTH_SOCK names one [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Access to the repository")]
+    pub ssh_agent: Option<Text>,
+    /// How long connecting to the remote may take [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Access to the repository")]
+    pub git_connect_timeout: Option<Text>,
+    /// How long the remote may say nothing [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Access to the repository")]
+    pub git_silence_timeout: Option<Text>,
+    /// How long one clone, fetch or push may take [default: 5m]
+    #[arg(long, value_name = "DURATION", help_heading = "Access to the repository")]
+    pub git_timeout: Option<Text>,
+
+    /// Where agents connect; anything but loopback lets everybody who reaches it act as an agent [default: 127.0.0.1:4320]
+    #[arg(long, value_name = "IP:PORT", help_heading = "Agents")]
+    pub listen: Option<Text>,
+    /// The path that agents connect to [default: /v1/opamp]
+    #[arg(long, value_name = "PATH", help_heading = "Agents")]
+    pub opamp_path: Option<Text>,
+    /// The largest message of an agent [default: 1MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Agents")]
+    pub max_message_size: Option<Text>,
+    /// Connections at once; `auto` is what the limit of open files allows [default: auto]
+    #[arg(long, value_name = "NUMBER", help_heading = "Agents")]
+    pub max_connections: Option<Text>,
+    /// How long an agent that is gone is remembered [default: 1h]
+    #[arg(long, value_name = "DURATION", help_heading = "Agents")]
+    pub forget_after: Option<Text>,
+
+    /// A file with the secret of POST /hooks/{github,generic}, one a line while one replaces another; without it there
+    /// are no hooks
+    #[arg(long, value_name = "FILE", help_heading = "Hooks")]
+    pub hook_secret_file: Option<Text>,
+    /// A listener of its own for hooks [default: they come in where agents connect]
+    #[arg(long, value_name = "IP:PORT", help_heading = "Hooks")]
+    pub hooks_listen: Option<Text>,
+
+    /// Where health, metrics and the reading API are served, or `off` [default: 127.0.0.1:4321]
+    #[arg(long, value_name = "IP:PORT", help_heading = "Running it")]
+    pub admin_listen: Option<Text>,
+    /// Host names, besides loopback and addresses, under which the admin listener may be asked; separated by commas
+    #[arg(long, value_name = "NAMES", help_heading = "Running it")]
+    pub admin_hosts: Option<Text>,
+    /// Where the mirror, the journal and the admin socket live [default: $STATE_DIRECTORY, else
+    /// ${XDG_STATE_HOME:-~/.local/state}/gitamp]
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Running it")]
+    pub state_dir: Option<Text>,
+    /// What is logged: a level, or levels by module like 'info,gitamp::git=debug' [default: info]
+    #[arg(long, value_name = "FILTER", help_heading = "Running it")]
+    pub log: Option<Text>,
+    /// How it is logged: human, json, or auto: human on a terminal [default: auto]
+    #[arg(long, value_name = "FORMAT", help_heading = "Running it")]
+    pub log_format: Option<Text>,
+}
+
+/// Where a value came from, to be named in errors as the person who wrote it knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The command line.
+    Flag,
+    /// A `GITAMP_*` variable.
+    Environment,
+    /// This file.
+    File(PathBuf),
+}
+
+impl Source {
+    /// The setting's name as it is written there: `--interval`, `GITAMP_INTERVAL`, or `interval in FILE`.
+    pub fn name(&self, key: &str) -> String {
+        match self {
+            Self::Flag => format!("--{key}"),
+            Self::Environment => variable(key),
+            Self::File(path) => format!("`{key}` in {}", path.display()),
+        }
+    }
+}
+
+/// The variable of a setting.
+pub fn variable(key: &str) -> String {
+    format!("GITAMP_{}", key.replace('-', "_").to_ascii_uppercase())
+}
+
+/// The values that were given, by setting, each from the strongest source that has one.
+pub type Given = BTreeMap<String, (String, Source)>;
+
+/// Adds the values of a weaker source.
+pub fn add_layer(given: &mut Given, layer: &ServeArgs, source: &Source) -> Result<(), serde_json::Error> {
+    let serde_json::Value::Object(values) = serde_json::to_value(layer)? else { return Ok(()) };
+    for (key, value) in values {
+        if let serde_json::Value::String(text) = value {
+            given.entry(key).or_insert_with(|| (text, source.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// The names of all settings.
+pub fn keys() -> Vec<String> {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    command.get_arguments().filter_map(|one| one.get_long()).filter(|key| *key != "config").map(str::to_owned).collect()
+}
+
+/// The layer of the environment, and a warning for each `GITAMP_*` variable that means nothing. An empty variable counts as
+/// not set, because that is how many tools unset one.
+pub fn environment_layer(variables: &BTreeMap<String, String>) -> (Given, Vec<String>) {
+    let mut given = Given::new();
+    let mut known: Vec<String> = vec![variable("config")];
+    for key in keys() {
+        let name = variable(&key);
+        if let Some(value) = variables.get(&name).filter(|value| !value.is_empty()) {
+            given.insert(key, (value.clone(), Source::Environment));
+        }
+        known.push(name);
+    }
+    let unknown = |name: &&String| name.starts_with("GITAMP_") && !known.contains(*name);
+    let warnings = variables.keys().filter(unknown).map(|name| {
+        format!("the environment variable {name} means nothing to gitamp: see `gitamp serve --help` for the names")
+    });
+    (given, warnings.collect())
+}
+
+/// The largest settings file: 1 MiB.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Why a settings file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Reading failed.
+    #[error("cannot read the settings file {path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Too large.
+    #[error("the settings file {path} is larger than 1 MiB", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not what a settings file looks like; the reason has line and column.
+    #[error("{path}: {reason}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        reason: String,
+    },
+}
+
+/// Reads a settings file.
+pub fn read_file(path: &Path) -> Result<ServeArgs, FileError> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(FileError::TooLarge { path: path.to_owned() });
+    }
+    let malformed = |reason: String| FileError::Malformed { path: path.to_owned(), reason };
+    let text = std::str::from_utf8(&bytes).map_err(|error| malformed(format!("it is not UTF-8: {error}")))?;
+    // A file of comments only is an empty document, which says nothing, and that is fine.
+    serde_yaml::from_str::<Option<ServeArgs>>(text).map(Option::unwrap_or_default).map_err(|error| {
+        malformed(format!("{error}; the keys are the flags of `gitamp serve`, without the dashes in front"))
+    })
+}

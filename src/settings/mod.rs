@@ -1,0 +1,299 @@
+//! Flags, environment and file, read once and checked into one [`Settings`]; the only reader of the environment.
+//!
+//! Each setting has one name: the flag `--state-dir` is the variable `GITAMP_STATE_DIR` and the key `state-dir` in `gitamp.yaml`.
+//! A flag wins over a variable, a variable over the file, the file over the default. The file is the one that `--config` or
+//! `GITAMP_CONFIG` names, else `/etc/gitamp/gitamp.yaml` when there is one. Relative paths in the file are taken from the file's
+//! directory, all others from the working directory. All problems are reported at once, each by the name its author used.
+
+mod check;
+pub mod layers;
+pub mod repo;
+pub mod secret;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use layers::ServeArgs;
+pub use repo::{RepoIdentity, RepoKind, RepoUrl};
+pub use secret::{Secret, SecretFile};
+
+use layers::{FileError, Given, Source};
+
+/// Where the settings file is looked for when none is named.
+pub const SYSTEM_FILE: &str = "/etc/gitamp/gitamp.yaml";
+
+/// Where the daemon's state is when systemd runs it; commands look here after the user's own directory.
+pub const SYSTEM_STATE: &str = "/var/lib/gitamp";
+
+/// The name of the admin socket inside the state directory.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+/// What of a repository is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// The head of this branch, by its short name.
+    Branch(String),
+    /// The newest of the tags whose short names this glob matches.
+    TagPattern(String),
+}
+
+impl Reference {
+    /// True when a push to `full_name` (`refs/heads/main`) may change what is followed.
+    pub fn concerns(&self, full_name: &str) -> bool {
+        match self {
+            Self::Branch(branch) => full_name.strip_prefix("refs/heads/") == Some(branch),
+            Self::TagPattern(pattern) => full_name.strip_prefix("refs/tags/").is_some_and(|tag| {
+                globset::GlobBuilder::new(pattern)
+                    .literal_separator(false)
+                    .build()
+                    .is_ok_and(|glob| glob.compile_matcher().is_match(tag))
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Branch(branch) => write!(f, "branch {branch}"),
+            Self::TagPattern(pattern) => write!(f, "tags {pattern}"),
+        }
+    }
+}
+
+/// How the remote is reached, and how long it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitSettings {
+    /// The token for https, read at each use.
+    pub token: Option<SecretFile>,
+    /// The user name that goes with the token.
+    pub user: String,
+    /// The private key for ssh.
+    pub ssh_key: Option<PathBuf>,
+    /// The host keys that are trusted for ssh; `None` when there is no home directory to have a default in, and then no host is.
+    pub known_hosts: Option<PathBuf>,
+    /// True when an ssh agent may be asked; only with `SSH_AUTH_SOCK` set is there one.
+    pub ssh_agent: bool,
+    /// The deadline for connecting.
+    pub connect_timeout: Duration,
+    /// The longest silence of the remote.
+    pub silence_timeout: Duration,
+    /// The deadline of one whole operation.
+    pub total_timeout: Duration,
+}
+
+/// The hooks, when there are any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookSettings {
+    /// At least one; a signature by any of them is good.
+    pub secrets: Vec<Secret>,
+    /// A listener of their own; `None`: they come in where agents connect.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A `tracing` filter, checked.
+    pub filter: String,
+    /// The format.
+    pub format: LogFormat,
+}
+
+/// Everything the daemon is told from outside, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The fleet repository.
+    pub repo: RepoUrl,
+    /// What of it is followed.
+    pub reference: Reference,
+    /// The fleet root inside it: no slash at either end, no `.` or `..`; empty for the top.
+    pub fleet_root: String,
+    /// How often the remote is asked without a bell: 1 s to 1 day.
+    pub interval: Duration,
+    /// Whose notes; safe as the last part of a ref's name.
+    pub instance: String,
+    /// True when nothing is offered and nothing written to the remote.
+    pub observe: bool,
+    /// True when the journal is pushed to the remote; never with `observe`.
+    pub push: bool,
+    /// How the remote is reached.
+    pub git: GitSettings,
+    /// Where agents connect.
+    pub listen: SocketAddr,
+    /// The path they connect to; starts with a slash.
+    pub opamp_path: String,
+    /// The largest message of an agent, in bytes: 4 KiB to 64 MiB.
+    pub max_message_bytes: usize,
+    /// Connections at once; `None`: what the limit of open files allows.
+    pub max_connections: Option<usize>,
+    /// How long an agent that is gone is remembered: 1 min to 30 days.
+    pub forget_after: Duration,
+    /// The hooks; `None` without a secret, and then there is no endpoint.
+    pub hooks: Option<HookSettings>,
+    /// Where the reading admin listener is; `None`: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Lowercase host names under which it may be asked, besides loopback and addresses.
+    pub admin_hosts: Vec<String>,
+    /// Where mirror, journal and admin socket live; absolute.
+    pub state_dir: PathBuf,
+    /// The log.
+    pub log: LogSettings,
+    /// What is allowed, but should be looked at; to be logged at start.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// All defaults, for a repository and a state directory.
+    pub fn new(repo: RepoUrl, state_dir: PathBuf) -> Self {
+        Self {
+            repo,
+            reference: Reference::Branch("main".to_owned()),
+            fleet_root: String::new(),
+            interval: Duration::from_secs(60),
+            instance: "default".to_owned(),
+            observe: false,
+            push: true,
+            git: GitSettings {
+                token: None,
+                user: "x-access-token".to_owned(),
+                ssh_key: None,
+                known_hosts: None,
+                ssh_agent: true,
+                connect_timeout: Duration::from_secs(10),
+                silence_timeout: Duration::from_secs(30),
+                total_timeout: Duration::from_secs(300),
+            },
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4320)),
+            opamp_path: "/v1/opamp".to_owned(),
+            max_message_bytes: 1 << 20,
+            max_connections: None,
+            forget_after: Duration::from_secs(3600),
+            hooks: None,
+            admin_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4321))),
+            admin_hosts: Vec::new(),
+            state_dir,
+            log: LogSettings { filter: "info".to_owned(), format: LogFormat::Auto },
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The settings of this process: these flags, its environment, its file.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or values are missing or wrong; all of them are named.
+    pub fn load(args: &ServeArgs) -> Result<Self, SettingsError> {
+        let environment = Environment::read();
+        let (given, warnings) = gather(args, &environment)?;
+        check::check(&given, &environment, warnings)
+    }
+
+    /// The admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.state_dir.join(ADMIN_SOCKET)
+    }
+}
+
+/// The state directory that a command (`status`, `agents`, `sync`) looks for its daemon in: what flag, environment or file say, else
+/// the default; and when no daemon has been there, but one run by systemd has, that one's.
+///
+/// # Errors
+/// As for [`Settings::load`], concerning the state directory alone.
+pub fn state_dir_of_daemon(args: &ServeArgs) -> Result<PathBuf, SettingsError> {
+    let environment = Environment::read();
+    let (given, _) = gather(args, &environment)?;
+    let own = check::state_dir(&given, &environment)?;
+    let elsewhere = Path::new(SYSTEM_STATE);
+    let is_default = !given.contains_key("state-dir");
+    let use_system = is_default && !own.join(ADMIN_SOCKET).exists() && elsewhere.join(ADMIN_SOCKET).exists();
+    Ok(if use_system { elsewhere.to_owned() } else { own })
+}
+
+/// The variables of this process that are text. Tests make their own.
+#[derive(Clone, Debug, Default)]
+struct Environment {
+    variables: BTreeMap<String, String>,
+    /// Where a settings file is taken from when none is named, if it is there.
+    system_file: PathBuf,
+}
+
+impl Environment {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    fn read() -> Self {
+        let pairs =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self { variables: pairs.collect(), system_file: PathBuf::from(SYSTEM_FILE) }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// Lays the sources over each other.
+fn gather(args: &ServeArgs, environment: &Environment) -> Result<(Given, Vec<String>), SettingsError> {
+    let mut given = Given::new();
+    layers::add_layer(&mut given, args, &Source::Flag)?;
+    let (variables, warnings) = layers::environment_layer(&environment.variables);
+    for (key, value) in variables {
+        given.entry(key).or_insert(value);
+    }
+    let named = args.config.clone().or_else(|| environment.get("GITAMP_CONFIG").map(PathBuf::from));
+    let file = named.or_else(|| environment.system_file.exists().then(|| environment.system_file.clone()));
+    if let Some(path) = file {
+        let path = std::path::absolute(&path).map_err(|source| FileError::Unreadable { path, source })?;
+        layers::add_layer(&mut given, &layers::read_file(&path)?, &Source::File(path.clone()))?;
+    }
+    Ok((given, warnings))
+}
+
+/// One value that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting by the name its author used: `--interval`, `GITAMP_INTERVAL`, `` `interval` in FILE ``.
+    pub setting: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Values are missing or wrong.
+    #[error("{}", lines(.0))]
+    Values(Vec<Problem>),
+    /// The values could not be laid over each other, which no input does.
+    #[error("reading the settings failed: {0}")]
+    Layers(#[from] serde_json::Error),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let each = problems.iter().map(|problem| format!("{}: {}", problem.setting, problem.message));
+    match problems {
+        [_] => each.collect(),
+        _ => {
+            format!("{} settings cannot be used", problems.len())
+                + &each.map(|line| format!("\n  {line}")).collect::<String>()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

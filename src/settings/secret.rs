@@ -1,0 +1,162 @@
+//! Secrets that come from files: read late, never shown, warned about when others may read them.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The largest secret file: 64 KiB. A token is a line; what is larger is the wrong file.
+const LARGEST_SECRET_FILE: u64 = 64 << 10;
+
+/// A value that no log, error or debug output ever shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps this value from being shown.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself; the name says what the caller does with it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Why a secret cannot be had from its file.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Reading failed.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Nothing but white space.
+    #[error("{path} is empty: write the secret into it", path = path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Too large to be a secret.
+    #[error("{path} is larger than 64 KiB, which no secret is", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not text.
+    #[error("{path} holds bytes that are not UTF-8 text, or a NUL", path = path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A file with a secret. It is read when it is needed, so that a token which was renewed in place is taken up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretFile {
+    path: PathBuf,
+}
+
+impl SecretFile {
+    /// The secret in this file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The secret, without the white space around it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is empty, not text, or larger than 64 KiB.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        let path = || self.path.clone();
+        let mut bytes = Vec::new();
+        File::open(&self.path)
+            .and_then(|file| file.take(LARGEST_SECRET_FILE + 1).read_to_end(&mut bytes))
+            .map_err(|source| SecretError::Unreadable { path: path(), source })?;
+        if bytes.len() as u64 > LARGEST_SECRET_FILE {
+            return Err(SecretError::TooLarge { path: path() });
+        }
+        let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText { path: path() })?;
+        let trimmed = text.trim();
+        if trimmed.contains('\0') {
+            return Err(SecretError::NotText { path: path() });
+        }
+        if trimmed.is_empty() { Err(SecretError::Empty { path: path() }) } else { Ok(Secret::new(trimmed)) }
+    }
+
+    /// The secrets in this file, one a line: several are accepted while one replaces the other.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub fn read_lines(&self) -> Result<Vec<Secret>, SecretError> {
+        let all = self.read()?;
+        Ok(all.expose().lines().map(str::trim).filter(|line| !line.is_empty()).map(Secret::new).collect())
+    }
+
+    /// A warning when the file's mode lets other users of this machine read it.
+    pub fn exposure(&self) -> Option<String> {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&self.path).ok()?.permissions().mode() & 0o777;
+        (mode & 0o004 != 0).then(|| {
+            let path = self.path.display();
+            format!("{path} (mode {mode:03o}) can be read by every user of this machine: chmod 600 {path}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn secrets_are_trimmed_and_never_shown() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = SecretFile::new(directory.path().join("secret"));
+        let write = |bytes: &[u8]| std::fs::write(file.path(), bytes).expect("writing");
+
+        assert!(matches!(file.read(), Err(SecretError::Unreadable { .. })), "a missing file");
+        write(b"hunter2\r\n");
+        let secret = file.read().expect("a secret");
+        assert_eq!(secret.expose(), "hunter2", "the newline that editors add is no part of it");
+        assert_eq!(format!("{secret:?} {file:?}").matches("hunter2").count(), 0);
+        write(b"old\n\n  new \n");
+        let lines = file.read_lines().expect("two secrets");
+        assert_eq!(lines.iter().map(Secret::expose).collect::<Vec<_>>(), ["old", "new"]);
+
+        for (content, kind) in
+            [(&b" \n\n"[..], "empty"), (b"a\0b", "NUL"), (b"\xff\xfe", "UTF-8"), (&[b'x'; 70_000], "64 KiB")]
+        {
+            write(content);
+            let error = file.read().expect_err(kind).to_string();
+            assert!(error.contains(kind), "{kind}: {error}");
+            assert!(file.read_lines().is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn files_that_others_may_read_are_warned_about() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = SecretFile::new(directory.path().join("secret"));
+        std::fs::write(file.path(), "x").expect("writing");
+        for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o604, true)] {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("chmod");
+            assert_eq!(file.exposure().is_some(), warned, "{mode:o}");
+        }
+    }
+}

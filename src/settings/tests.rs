@@ -1,0 +1,353 @@
+//! Tables of what settings come out of flags, environment and file, and of what is refused with which words.
+
+use super::*;
+use crate::settings::layers::Text;
+
+struct Case {
+    directory: tempfile::TempDir,
+    args: ServeArgs,
+    environment: Environment,
+}
+
+impl Case {
+    /// A repository by flag, a home directory, no file.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let home = directory.path().to_str().expect("UTF-8").to_owned();
+        let environment = Environment {
+            variables: BTreeMap::from([("HOME".to_owned(), home)]),
+            system_file: directory.path().join("none.yaml"),
+        };
+        let args = ServeArgs { repo: Some(Text("/srv/fleet.git".to_owned())), ..ServeArgs::default() };
+        Self { directory, args, environment }
+    }
+
+    fn file(mut self, content: &str) -> Self {
+        let path = self.directory.path().join("gitamp.yaml");
+        std::fs::write(&path, content).expect("writing the settings file");
+        self.args.config = Some(path);
+        self
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn flags(mut self, flags: &[&str]) -> Self {
+        use clap::FromArgMatches;
+        let command = <ServeArgs as clap::Args>::augment_args(clap::Command::new("serve").no_binary_name(true));
+        let config = self.args.config.take();
+        let matches = command.try_get_matches_from(flags).expect("flags that clap takes");
+        self.args = ServeArgs::from_arg_matches(&matches).expect("flags that fit");
+        self.args.config = config;
+        self
+    }
+
+    fn load(&self) -> Result<Settings, SettingsError> {
+        let (given, warnings) = gather(&self.args, &self.environment)?;
+        check::check(&given, &self.environment, warnings)
+    }
+
+    fn good(&self) -> Settings {
+        self.load().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn error(&self) -> String {
+        self.load().expect_err("must be refused").to_string()
+    }
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file_over_defaults() {
+    let file = "interval: 3m\ninstance: from-file\nlisten: 127.0.0.1:1\n";
+    let case = Case::new().file(file).variable("GITAMP_INTERVAL", "2m").variable("GITAMP_INSTANCE", "from-environment");
+    let case = case.flags(&["--repo", "/srv/x", "--interval", "1m"]);
+    let settings = case.good();
+    assert_eq!(settings.interval, Duration::from_secs(60), "the flag");
+    assert_eq!(settings.instance, "from-environment", "the variable");
+    assert_eq!(settings.listen.port(), 1, "the file");
+    assert_eq!(settings.forget_after, Duration::from_secs(3600), "the default");
+    assert_eq!(settings.warnings, Vec::<String>::new());
+
+    let named = Case::new().file("instance: one\n");
+    let by_variable =
+        Case::new().variable("GITAMP_CONFIG", named.args.config.as_ref().expect("a file").to_str().expect("UTF-8"));
+    assert_eq!(by_variable.good().instance, "one", "GITAMP_CONFIG names the file");
+    let mut system = Case::new();
+    system.environment.system_file = named.args.config.clone().expect("a file");
+    assert_eq!(system.good().instance, "one", "the system's file is taken when none is named");
+}
+
+#[test]
+fn a_stronger_source_replaces_the_choice_of_branch_or_tag() {
+    let branch = |name: &str| Reference::Branch(name.to_owned());
+    let tags = |pattern: &str| Reference::TagPattern(pattern.to_owned());
+    for (file, flags, wanted) in [
+        ("", &[][..], branch("main")),
+        ("branch: prod\n", &[], branch("prod")),
+        ("branch: prod\n", &["--tag", "v*"], tags("v*")),
+        ("tag: v*\n", &["--branch", "refs/heads/feature/x"], branch("feature/x")),
+        ("tag: refs/tags/v[0-9]*\n", &[], tags("v[0-9]*")),
+    ] {
+        let flags: Vec<_> = ["--repo", "/srv/x"].iter().chain(flags).copied().collect();
+        assert_eq!(Case::new().file(file).flags(&flags).good().reference, wanted, "{file:?} {flags:?}");
+    }
+    let both = Case::new().flags(&["--repo", "/srv/x", "--branch", "main", "--tag", "v*"]);
+    assert!(both.error().contains("--tag: a branch is named as well"), "{}", both.error());
+}
+
+#[test]
+fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
+    let secret = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(secret.path(), "hunter2\n").expect("writing");
+    let secret = secret.path().to_str().expect("UTF-8").to_owned();
+    let value = |key: &str| match key {
+        "repo" => "https://git.example.com/fleet",
+        "branch" => "prod",
+        "tag" => "v*",
+        "path" => "fleet/root",
+        "interval" | "git-connect-timeout" | "git-silence-timeout" | "git-timeout" | "forget-after" => "77s",
+        "instance" | "git-user" => "blue",
+        "observe" | "no-push" => "true",
+        "ssh-agent" => "false",
+        "git-token-file" | "ssh-key-file" | "known-hosts-file" | "hook-secret-file" => secret.as_str(),
+        "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
+        "opamp-path" => "/opamp",
+        "max-message-size" => "2MiB",
+        "max-connections" => "77",
+        "admin-hosts" => "Gitamp.Example.com, other",
+        "state-dir" => "/srv/state",
+        "log" => "debug",
+        "log-format" => "json",
+        other => panic!("a setting without a test: {other}"),
+    };
+    for key in layers::keys() {
+        let base = |mut case: Case| {
+            if key == "hooks-listen" {
+                case = case.variable("GITAMP_HOOK_SECRET_FILE", &secret);
+            }
+            case.variable("SSH_AUTH_SOCK", "/run/agent").variable("GITAMP_REPO", "/srv/x")
+        };
+        let shown = |mut settings: Settings| {
+            settings.warnings.clear();
+            format!("{settings:?}")
+        };
+        let home_differs =
+            |text: String, case: &Case| text.replace(case.directory.path().to_str().expect("UTF-8"), "HOME");
+        let mut outcomes = Vec::new();
+        let flag = format!("--{key}={}", value(&key));
+        let mut without = Case::new();
+        without.args = ServeArgs::default();
+        let mut by_variable = Case::new().variable(&layers::variable(&key), "");
+        by_variable.args = ServeArgs::default();
+        let by_variable = base(by_variable).variable(&layers::variable(&key), value(&key));
+        let mut by_file = Case::new().file(&format!("{key}: '{}'\n", value(&key)));
+        by_file.args.repo = None;
+        let mut by_file = base(by_file);
+        if key == "repo" {
+            by_file.environment.variables.remove("GITAMP_REPO");
+        }
+        for case in [base(Case::new().flags(&[&flag])), by_variable, by_file] {
+            outcomes.push(home_differs(shown(case.good()), &case));
+        }
+        let without = base(without);
+        let default = home_differs(shown(without.good()), &without);
+        assert_eq!(outcomes[0], outcomes[1], "{key}: flag and variable");
+        assert_eq!(outcomes[0], outcomes[2], "{key}: flag and file");
+        assert_ne!(outcomes[0], default, "{key}: changes nothing");
+        assert!(!outcomes[0].contains("hunter2"), "{key}: a secret is shown");
+    }
+}
+
+#[test]
+fn the_defaults_in_the_help_are_the_defaults() {
+    let command = <ServeArgs as clap::Args>::augment_args(clap::Command::new("serve"));
+    let mut given = Vec::new();
+    for argument in command.get_arguments() {
+        let Some(key) = argument.get_long() else { continue };
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        assert!(!help.is_empty(), "--{key} has no help");
+        let Some(default) = help.split("[default: ").nth(1).and_then(|rest| rest.strip_suffix(']')) else { continue };
+        if default.contains(' ') || ["config", "state-dir", "known-hosts-file"].contains(&key) {
+            continue; // said in words
+        }
+        given.push(format!("--{key}={default}"));
+    }
+    assert!(given.len() >= 14, "too few defaults are shown: {given:?}");
+    let flags: Vec<_> = ["--repo=/srv/x"].into_iter().chain(given.iter().map(String::as_str)).collect();
+    let with = Case::new().flags(&flags).variable("SSH_AUTH_SOCK", "/run/agent");
+    let mut with_nothing = Case::new().flags(&["--repo=/srv/x"]).variable("SSH_AUTH_SOCK", "/run/agent");
+    with_nothing.environment.variables.insert("HOME".to_owned(), with.environment.variables["HOME"].clone());
+    assert_eq!(with.good(), with_nothing.good());
+}
+
+#[test]
+fn values_that_are_refused() {
+    for (flags, words) in [
+        ("--interval=5", "--interval: `5` is not a duration"),
+        ("--interval=0s", "--interval: must be from 1s to 1d"),
+        ("--git-timeout=2d", "--git-timeout: must be from 1s to 1d"),
+        ("--instance=a/b", "--instance: must be a name of letters"),
+        ("--instance=x.lock", "--instance: must be a name"),
+        ("--instance=..", "--instance: must be a name"),
+        ("--branch=a..b", "--branch: `a..b` is no name of a branch"),
+        ("--branch=release/*", "patterns are for --tag"),
+        ("--branch=refs/tags/v1", "use --tag v1"),
+        ("--tag=", "--tag: `` can match no tag"),
+        ("--tag=v[", "--tag: not a pattern like 'v*'"),
+        ("--tag=a b", "can match no tag"),
+        ("--path=../x", "--path: must stay inside the repository"),
+        ("--path=a/.git", "--path: cannot be inside .git"),
+        ("--listen=:4320", "all addresses are 0.0.0.0:4320"),
+        ("--listen=4320", "--listen: must be an address and a port"),
+        ("--admin-listen=127.0.0.1:4320", "--admin-listen: the same address as --listen"),
+        ("--opamp-path=v1", "--opamp-path: must be a path"),
+        ("--opamp-path=/hooks/x", "not below /hooks"),
+        ("--max-message-size=1GB", "--max-message-size: must be a size like 1MiB"),
+        ("--max-message-size=1KiB", "from 4KiB to 64MiB"),
+        ("--max-message-size=99999999999999999999MiB", "must be a size"),
+        ("--max-connections=0", "--max-connections: must be `auto` or a number"),
+        ("--observe=maybe", "--observe: must be true or false"),
+        ("--hook-secret-file=/does/not/exist", "--hook-secret-file: cannot read /does/not/exist"),
+        ("--ssh-key-file=/does/not/exist", "--ssh-key-file: cannot read"),
+        ("--hooks-listen=127.0.0.1:1", "--hooks-listen: without --hook-secret-file"),
+        ("--admin-hosts=a:1", "`a:1` is no host name"),
+        ("--log=gitamp=loud", "--log: "),
+        ("--log-format=xml", "--log-format: must be auto, human or json"),
+        ("--state-dir=~/x", "--state-dir: `~` is a matter of the shell"),
+        ("--state-dir=", "--state-dir: is empty"),
+        ("--git-user=a:b", "--git-user: must be a name"),
+    ] {
+        let error = Case::new().flags(&["--repo=/srv/x", flags]).error();
+        assert!(error.contains(words), "{flags}: {error}");
+    }
+    let mut none = Case::new();
+    none.args.repo = None;
+    assert!(none.error().contains("--repo: no repository is named"), "{}", none.error());
+    none.environment.variables.clear();
+    assert!(none.error().contains("--state-dir: there is no home directory"), "all at once: {}", none.error());
+}
+
+#[test]
+fn problems_carry_the_name_that_their_author_used_and_come_all_at_once() {
+    let case = Case::new()
+        .file("interval: soon\nmax-connections: -1\n")
+        .variable("GITAMP_LISTEN", "everywhere")
+        .flags(&["--repo=https://bob:hunter2@example.com/x"]);
+    let error = case.error();
+    let file = case.args.config.as_ref().expect("a file").display();
+    for words in [
+        "4 settings cannot be used",
+        "--repo: it holds credentials",
+        "GITAMP_LISTEN: must be an address",
+        &format!("`interval` in {file}: `soon` is not a duration"),
+        &format!("`max-connections` in {file}: must be `auto`"),
+    ] {
+        assert!(error.contains(words), "{words:?} is missing in: {error}");
+    }
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn files_that_are_refused_with_line_and_column() {
+    for (content, words) in [
+        ("interval: 1m\nintervall: 2m\n", &["unknown field `intervall`", "line 2 column 1"][..]),
+        ("interval: 1m\ninterval: 2m\n", &["duplicate field `interval`"]),
+        ("interval: [1m]\n", &["one value", "line 1 column 11"]),
+        ("- a\n", &["line 1 column 1"]),
+        ("a: b: c\n", &["line 1 column"]),
+        ("interval: \"1m\n", &["line "]),
+    ] {
+        let error = Case::new().file(content).error();
+        for word in words.iter().chain(&["gitamp.yaml"]) {
+            assert!(error.contains(word), "{content:?}: {word:?} is missing in: {error}");
+        }
+    }
+    let mut missing = Case::new();
+    missing.args.config = Some(missing.directory.path().join("missing.yaml"));
+    assert!(missing.error().contains("cannot read the settings file"), "{}", missing.error());
+    let not_text = Case::new().file("");
+    std::fs::write(not_text.args.config.as_ref().expect("a file"), b"a: \xff").expect("writing");
+    assert!(not_text.error().contains("not UTF-8"), "{}", not_text.error());
+    for empty in ["", "# nothing yet\n", "---\n"] {
+        assert_eq!(Case::new().file(empty).good().instance, "default", "{empty:?}");
+    }
+}
+
+#[test]
+fn relative_paths_of_the_file_start_at_the_file() {
+    let case = Case::new().file("repo: ./fleet.git\nstate-dir: state\n");
+    let mut case = Case { args: ServeArgs { repo: None, ..case.args.clone() }, ..case };
+    let settings = case.good();
+    assert_eq!(settings.repo.local_path(), Some(case.directory.path().join("fleet.git").as_path()), "{settings:?}");
+    assert_eq!(settings.state_dir, case.directory.path().join("state"));
+    case.args.state_dir = Some(Text("/elsewhere".to_owned()));
+    assert_eq!(case.good().state_dir, Path::new("/elsewhere"));
+}
+
+#[test]
+fn the_state_directory_when_nobody_names_one() {
+    for (variables, wanted) in [
+        (&[("STATE_DIRECTORY", "/var/lib/gitamp:/var/lib/other"), ("HOME", "/home/a")][..], "/var/lib/gitamp"),
+        (&[("XDG_STATE_HOME", "/home/a/state"), ("HOME", "/home/a")], "/home/a/state/gitamp"),
+        (&[("XDG_STATE_HOME", "relative"), ("HOME", "/home/a")], "/home/a/.local/state/gitamp"),
+        (&[("HOME", "/root")], "/root/.local/state/gitamp"),
+    ] {
+        let mut case = Case::new();
+        case.environment.variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(case.good().state_dir, Path::new(wanted), "{variables:?}");
+    }
+}
+
+#[test]
+fn what_deserves_a_look_is_warned_about() {
+    let case = Case::new().variable("GITAMP_INTERVALL", "5m").variable("GITAMP_INSTANCE", "");
+    let case = case.flags(&["--repo=http://git.example.com/x", "--listen=0.0.0.0:4320", "--admin-listen=[::]:4321"]);
+    let warnings = case.good().warnings.join("\n");
+    for words in
+        ["GITAMP_INTERVALL means nothing", "of agents (0.0.0.0:4320)", "admin interface ([::]:4321)", "over http://"]
+    {
+        assert!(warnings.contains(words), "{words:?} is missing in: {warnings}");
+    }
+    assert!(!warnings.contains("GITAMP_INSTANCE"), "an empty variable is not set: {warnings}");
+    let token = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(token.path(), "t").expect("writing");
+    let exposed = Case::new()
+        .flags(&["--repo=http://git.example.com/x", &format!("--git-token-file={}", token.path().display())]);
+    assert!(exposed.error().contains("use https://"), "{}", exposed.error());
+}
+
+#[test]
+fn observing_never_pushes() {
+    for (flags, observe, push) in [
+        (&[][..], false, true),
+        (&["--no-push"], false, false),
+        (&["--observe"], true, false),
+        (&["--observe=false"], false, true),
+    ] {
+        let flags: Vec<_> = ["--repo=/srv/x"].iter().chain(flags).copied().collect();
+        let settings = Case::new().flags(&flags).good();
+        assert_eq!((settings.observe, settings.push), (observe, push), "{flags:?}");
+    }
+}
+
+#[test]
+fn references_know_which_pushes_concern_them() {
+    let branch = Reference::Branch("main".to_owned());
+    let tags = Reference::TagPattern("v*".to_owned());
+    for (name, for_branch, for_tags) in [
+        ("refs/heads/main", true, false),
+        ("refs/heads/mainline", false, false),
+        ("refs/tags/main", false, false),
+        ("refs/tags/v1.2", false, true),
+        ("refs/tags/v1/rc", false, true),
+        ("refs/heads/v1.2", false, false),
+        ("refs/notes/gitamp/default", false, false),
+        ("main", false, false),
+        ("", false, false),
+    ] {
+        assert_eq!((branch.concerns(name), tags.concerns(name)), (for_branch, for_tags), "{name}");
+    }
+}
