@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Text {
 /// Every setting of the daemon, as text. One name each: the flag `--state-dir` is the variable `GITAMP_STATE_DIR` and the key
 /// `state-dir` in the file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default, expecting = "settings, one `name: value` a line")]
 pub struct ServeArgs {
     /// A file with settings; flags and GITAMP_* variables win over it [default: /etc/gitamp/gitamp.yaml, when there is one]
     #[arg(long, value_name = "FILE")]

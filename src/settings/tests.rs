@@ -255,7 +255,7 @@ fn files_that_are_refused_with_line_and_column() {
         ("interval: 1m\nintervall: 2m\n", &["unknown field `intervall`", "line 2 column 1"][..]),
         ("interval: 1m\ninterval: 2m\n", &["duplicate field `interval`"]),
         ("interval: [1m]\n", &["one value", "line 1 column 11"]),
-        ("- a\n", &["line 1 column 1"]),
+        ("- a\n", &["expected settings, one `name: value` a line"]),
         ("a: b: c\n", &["line 1 column"]),
         ("interval: \"1m\n", &["line "]),
     ] {
