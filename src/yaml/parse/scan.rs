@@ -30,6 +30,9 @@ pub(super) fn error(file: &Arc<str>, text: &str, error: &ScanError, limits: &Lim
             let place = indenting_tab(file, text, line).unwrap_or(place);
             YamlError::new(place, "a tab character where YAML wants spaces").help("indent with spaces only")
         }
+        ErrorKind::InvalidQuotedScalarIndent if text.lines().count() < line => {
+            YamlError::new(place, "the file ends within a quoted text").help("close the quotes")
+        }
         ErrorKind::InvalidQuotedScalarIndent => YamlError::new(
             place,
             "this line is part of a quoted text that started above and is not indented enough for it",
