@@ -268,6 +268,19 @@ pub fn read_file(path: &Path) -> Result<ServeArgs, FileError> {
     let text = std::str::from_utf8(&bytes).map_err(|error| malformed(format!("it is not UTF-8: {error}")))?;
     // A file of comments only is an empty document, which says nothing, and that is fine.
     serde_yaml::from_str::<Option<ServeArgs>>(text).map(Option::unwrap_or_default).map_err(|error| {
-        malformed(format!("{error}; the keys are the flags of `gitamp serve`, without the dashes in front"))
+        let what = with_place(&error.to_string(), text);
+        malformed(format!("{what}; the keys are the flags of `gitamp serve`, without the dashes in front"))
     })
+}
+
+/// The reader gives no place to errors that concern the file's outermost mapping (its first key, a key given twice): finds the last
+/// line with the key that the message names.
+fn with_place(message: &str, text: &str) -> String {
+    let key = message.split('`').nth(1).filter(|_| !message.contains(" at line "));
+    let starts = |line: &str, key: &str| line.trim_start_matches(['"', '\'']).starts_with(key);
+    let line = key.and_then(|key| text.lines().enumerate().filter(|(_, line)| starts(line, key)).last());
+    match line {
+        Some((index, _)) => format!("{message} at line {} column 1", index + 1),
+        None => message.to_owned(),
+    }
 }

@@ -253,10 +253,11 @@ fn problems_carry_the_name_that_their_author_used_and_come_all_at_once() {
 fn files_that_are_refused_with_line_and_column() {
     for (content, words) in [
         ("interval: 1m\nintervall: 2m\n", &["unknown field `intervall`", "line 2 column 1"][..]),
-        ("interval: 1m\ninterval: 2m\n", &["duplicate field `interval`"]),
+        ("interval: 1m\ninterval: 2m\n", &["duplicate field `interval`", "line 2 column 1"]),
         ("interval: [1m]\n", &["one value", "line 1 column 11"]),
         ("- a\n", &["expected settings, one `name: value` a line"]),
-        ("a: b: c\n", &["line 1 column"]),
+        ("a: 1m\n", &["unknown field `a`", "line 1 column 1"]),
+        ("repo: b: c\n", &["line 1 column"]),
         ("interval: \"1m\n", &["line "]),
     ] {
         let error = Case::new().file(content).error();
