@@ -197,7 +197,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("labels", &[]),
     ("config", &[]),
-    ("yaml", &[]),
+    // The canonical form of a document is what a configuration's hash is made of, and its components have names: words of `config`.
+    ("yaml", &["config"]),
     ("settings", &["time"]),
     ("fleet", &["time", "labels", "config", "yaml"]),
     ("agent", &["time", "labels", "config"]),
