@@ -1,0 +1,174 @@
+//! Getting a connection: TCP, HTTP on top of it, the upgrade to WebSocket, and how long to wait after a refusal.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{
+    CONNECTION, HOST, HeaderMap, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::simulate::Endpoint;
+
+/// Connections from one loopback address to one port; a system lends about 28,000 ports for that. Further ones leave from
+/// the next address (127.0.0.2, ...).
+const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+
+/// What a deaf agent's socket takes in before the server notices: as little as the system allows.
+const DEAF_BUFFER_BYTES: u32 = 4_096;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// For people.
+    pub(super) reason: String,
+    /// What the server asked for in `Retry-After`.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal in which the server said nothing of when to come back.
+    pub(super) fn because(reason: impl std::fmt::Display) -> Self {
+        Self { reason: reason.to_string(), retry_after: None }
+    }
+
+    /// A refusal by an HTTP status.
+    pub(super) fn status(status: StatusCode, headers: &HeaderMap) -> Self {
+        Self { reason: format!("the server answered {status}"), retry_after: retry_after(status, headers) }
+    }
+}
+
+/// `Retry-After` in seconds, which clients honour with 429 and 503 only.
+pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// How long to wait before the next attempt: 0.5 s, half as much more each time, at most a minute, all give or take a half.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(500);
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    /// As after a success.
+    pub(super) fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// The wait after one more failure.
+    pub(super) fn after_failure(&mut self, random: &mut fastrand::Rng) -> Duration {
+        let wait = self.next.mul_f64(0.5 + random.f64());
+        self.next = self.next.mul_f64(1.5).min(Self::LONGEST);
+        wait
+    }
+}
+
+/// Opens a TCP connection for the connection with this number and starts HTTP on it. Runs within a `LocalSet`.
+pub(super) async fn open(endpoint: &Endpoint, number: u32, deaf: bool) -> Result<SendRequest<Full<Bytes>>, Refusal> {
+    let stream = dial(endpoint, number, deaf).await.map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrNotAvailable {
+            Refusal::because("no local port is free: fewer agents, or more of them to a connection (--per-connection)")
+        } else {
+            Refusal::because(format_args!("cannot connect to {}: {error}", endpoint.authority))
+        }
+    })?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Refusal::because)?;
+    tokio::task::spawn_local(async move {
+        // What goes wrong on the connection is told by the request that it happens to.
+        connection.with_upgrades().await.ok();
+    });
+    Ok(sender)
+}
+
+async fn dial(endpoint: &Endpoint, number: u32, deaf: bool) -> io::Result<TcpStream> {
+    let mut latest = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in &endpoint.addresses {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if deaf {
+            socket.set_recv_buffer_size(DEAF_BUFFER_BYTES)?;
+        }
+        let source = number / CONNECTIONS_PER_SOURCE;
+        if source > 0 && address.is_ipv4() && address.ip().is_loopback() {
+            let last = u8::try_from(1 + source % 250).unwrap_or(1);
+            socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0))?;
+        }
+        match socket.connect(*address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => latest = error,
+        }
+    }
+    Err(latest)
+}
+
+/// Turns the connection into a WebSocket. Returns the socket and what came behind the server's answer.
+pub(super) async fn upgrade(
+    endpoint: &Endpoint,
+    mut sender: SendRequest<Full<Bytes>>,
+) -> Result<(TcpStream, Bytes), Refusal> {
+    let key = generate_key();
+    let request = Request::get(&endpoint.path)
+        .header(HOST, &endpoint.authority)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, &key)
+        .body(Full::default())
+        .map_err(Refusal::because)?;
+    let response = sender.send_request(request).await.map_err(Refusal::because)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Refusal::status(response.status(), response.headers()));
+    }
+    let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(|accept| accept.as_bytes());
+    if accepted != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
+        return Err(Refusal::because("the server's Sec-WebSocket-Accept does not fit the key"));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(Refusal::because)?;
+    let parts = upgraded
+        .downcast::<TokioIo<TcpStream>>()
+        .map_err(|_| Refusal::because("the upgraded connection is not the one that was opened"))?;
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stay_below_a_minute_and_a_half() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut backoff = Backoff::new();
+        let waits: Vec<_> = (0..40).map(|_| backoff.after_failure(&mut random)).collect();
+        assert!((Duration::from_millis(250)..=Duration::from_millis(750)).contains(&waits[0]), "{:?}", waits[0]);
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(90)), "{waits:?}");
+        assert!(waits[39] >= Duration::from_secs(30), "{:?}", waits[39]);
+    }
+
+    #[test]
+    fn retry_after_counts_with_the_two_statuses_that_mean_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, "7".parse().expect("a header"));
+        for (status, seconds) in [(503, Some(7)), (429, Some(7)), (404, None), (500, None)] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(retry_after(status, &headers), seconds.map(Duration::from_secs), "{status}");
+        }
+        headers.insert(RETRY_AFTER, "soon".parse().expect("a header"));
+        assert_eq!(retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers), None);
+    }
+}
