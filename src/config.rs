@@ -60,7 +60,7 @@ impl FromStr for ConfigHash {
 
 /// The components and pipelines that a collector configuration really runs, as `receivers/otlp`, `pipelines/traces/2`:
 /// those its pipelines and `service.extensions` name. Small enough to compare, free of values, so never a secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ComponentNames(BTreeSet<String>);
 
 impl ComponentNames {

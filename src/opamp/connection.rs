@@ -1,0 +1,324 @@
+//! One connection and the agents that speak over it, told apart by their uid: a proxy may carry many.
+//!
+//! Bytes of transport messages go in ([`Connection::handle_message`]) together with offers; events for the controller and
+//! bytes to send come out. The order of calls: after each `handle_*`, drain [`Connection::poll_event`], then
+//! [`Connection::poll_transmit`]. An offer that is put in between goes along with the answer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::effective::SharedNames;
+use super::inbound::{Digest, Inbound};
+use super::proto::server_error_response::Details;
+use super::proto::{AgentToServerFlags, RetryInfo, ServerErrorResponse, ServerErrorResponseType, ServerToAgent};
+use super::session::{Arrival, Offer, Session, identification};
+use super::wire::{self, Limits, OutMessage, WireError};
+use crate::agent::{AgentEvent, AgentId, Capabilities, ConnectionId, Transport};
+use crate::time::Timestamp;
+
+/// Rules of every connection of a listener.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What a message may hold.
+    pub limits: Limits,
+    /// Agents on one connection. Proxies carry hundreds; each costs a session, so a stranger must not make up millions.
+    pub most_agents: usize,
+    /// Silence after which an agent that promised heartbeats is lost: three of the usual 30 s, with slack.
+    pub heartbeat_silence: Duration,
+    /// Silence after which any other agent is lost. Clients of the reference library send heartbeats unasked.
+    pub silence: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            most_agents: 1024,
+            heartbeat_silence: Duration::from_secs(120),
+            silence: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What comes with a call from outside of the machine.
+pub struct Context<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The listener's rules.
+    pub rules: &'a Rules,
+    /// Names of effective configurations that others reported.
+    pub names: &'a dyn SharedNames,
+    /// Ten random bytes, new for each message: they become the identity of an agent that asks for one.
+    pub fresh: [u8; 10],
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It was taken.
+    From(AgentId),
+    /// The agent asked for an identity and gets one; it is not known until it uses it.
+    Stranger,
+    /// Malformed or over a limit. The answer says so, too.
+    Refused(WireError),
+    /// No such uid can be. The answer says so, too.
+    NoIdentity,
+    /// The connection carries as many agents as it may.
+    Crowded,
+}
+
+/// Malformed messages in a row after which a connection is of no use.
+const MOST_REFUSALS: u8 = 8;
+
+/// Longest uid that is repeated in an error, for the reader to recognise it.
+const LONGEST_ECHO: usize = 64;
+
+/// When an agent may come back that found the connection crowded.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// What waits to be sent.
+#[derive(Debug)]
+enum Owed {
+    Made(OutMessage),
+    /// Whatever the agent's session has to say, after a message with this digest (HTTP).
+    By(AgentId, Option<Digest>),
+}
+
+/// One connection and its agents. See the module for the order of calls.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    transport: Transport,
+    refusals: u8,
+    /// By id, ascending.
+    sessions: Vec<Session>,
+    events: VecDeque<AgentEvent>,
+    owed: VecDeque<Owed>,
+}
+
+impl Connection {
+    /// A connection over which nobody spoke yet.
+    pub const fn new(id: ConnectionId, transport: Transport) -> Self {
+        Self { id, transport, refusals: 0, sessions: Vec::new(), events: VecDeque::new(), owed: VecDeque::new() }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// How many agents speak over it.
+    pub fn agents(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// True when it carries this agent and nobody else.
+    pub fn is_only(&self, id: AgentId) -> bool {
+        self.sessions.len() == 1 && self.find(id).is_ok()
+    }
+
+    /// True after so many malformed messages in a row that it should be closed.
+    pub const fn is_hopeless(&self) -> bool {
+        self.refusals >= MOST_REFUSALS
+    }
+
+    /// Takes one transport message: a WebSocket message with its header, or the body of a request.
+    pub fn handle_message(&mut self, message: Bytes, context: &Context<'_>) -> Heard {
+        let mut uid = Bytes::new();
+        let heard = match self.read(message, &context.rules.limits, &mut uid) {
+            Ok((inbound, digest)) => self.dispatch(&inbound, digest, context),
+            Err(error) => Heard::Refused(error),
+        };
+        match &heard {
+            Heard::From(_) | Heard::Stranger => self.refusals = 0,
+            Heard::Crowded => {
+                let retry = RetryInfo { retry_after_nanoseconds: RETRY_AFTER.as_nanos() as u64 };
+                let words = format!("this connection carries {} agents already", context.rules.most_agents);
+                self.refuse(&uid, ServerErrorResponseType::Unavailable, words, Some(retry));
+            }
+            Heard::NoIdentity => {
+                self.refusals = self.refusals.saturating_add(1);
+                let words = format!("instance_uid has {} bytes, it must be 16 and not all zero", uid.len());
+                self.refuse(&uid, ServerErrorResponseType::BadRequest, words, None);
+            }
+            Heard::Refused(error) => {
+                self.refusals = self.refusals.saturating_add(1);
+                let words = error.to_string();
+                self.refuse(&uid, ServerErrorResponseType::BadRequest, words, None);
+            }
+        }
+        heard
+    }
+
+    /// Decodes the outer message; `uid` is set as soon as it is known, for the answer to what is refused.
+    fn read(&self, message: Bytes, limits: &Limits, uid: &mut Bytes) -> Result<(Inbound, Option<Digest>), WireError> {
+        if message.len() > limits.message_bytes {
+            return Err(WireError::TooLarge { bytes: message.len(), limit: limits.message_bytes });
+        }
+        let (message, digest) = match self.transport {
+            Transport::WebSocket => (wire::unframe(message)?, None),
+            Transport::Http => {
+                let digest = Digest::of(&message);
+                (message, Some(digest))
+            }
+        };
+        // The outer parts are slices of the message, so reading them before the limits are checked takes no memory.
+        let inbound = Inbound::read(message.clone())?;
+        *uid = inbound.instance_uid.clone();
+        wire::check(&message, limits)?;
+        Ok((inbound, digest))
+    }
+
+    fn dispatch(&mut self, inbound: &Inbound, digest: Option<Digest>, context: &Context<'_>) -> Heard {
+        let Some(id) = AgentId::new(&inbound.instance_uid) else { return Heard::NoIdentity };
+        if inbound.flags & AgentToServerFlags::RequestInstanceUid as u64 != 0 {
+            self.rename(id, context);
+            return Heard::Stranger;
+        }
+        let place = match self.find(id) {
+            Ok(place) => place,
+            Err(_) if self.sessions.len() >= context.rules.most_agents => return Heard::Crowded,
+            Err(place) => {
+                // Most connections carry one agent: room for exactly that one.
+                self.sessions.reserve_exact(usize::from(self.sessions.is_empty()));
+                self.sessions.insert(place, Session::new(id, self.id, self.transport));
+                place
+            }
+        };
+        let arrival = Arrival { now: context.now, names: context.names, message: digest };
+        let mut events = Vec::new();
+        if let Err(error) = self.sessions[place].handle_message(inbound, &arrival, &mut events) {
+            if !self.sessions[place].is_greeted() {
+                self.sessions.remove(place);
+            }
+            return Heard::Refused(error);
+        }
+        self.events.extend(events);
+        self.owed.push_back(Owed::By(id, digest));
+        Heard::From(id)
+    }
+
+    /// Gives a new identity to an agent whose uid is a temporary one.
+    fn rename(&mut self, temporary: AgentId, context: &Context<'_>) {
+        let new = uuid::Builder::from_unix_timestamp_millis(context.now.as_millis(), &context.fresh).into_uuid();
+        if let Ok(place) = self.find(temporary) {
+            // It spoke with this uid as if it were its own; the controller shall not wait for it.
+            self.sessions.remove(place);
+            self.events.push_back(AgentEvent::Gone { id: temporary, connection: self.id, goodbye: true });
+        }
+        // A UUID of version 7 has its version bits set, so it is never all zero.
+        if let Some(new) = AgentId::new(new.as_bytes()) {
+            self.owed.push_back(Owed::Made(identification(temporary.as_bytes(), new, self.transport)));
+        }
+    }
+
+    fn refuse(&mut self, uid: &[u8], kind: ServerErrorResponseType, words: String, retry: Option<RetryInfo>) {
+        let error =
+            ServerErrorResponse { r#type: kind.into(), error_message: words, details: retry.map(Details::RetryInfo) };
+        let message = ServerToAgent {
+            instance_uid: Bytes::copy_from_slice(&uid[..uid.len().min(LONGEST_ECHO)]),
+            error_response: Some(error),
+            ..Default::default()
+        };
+        let framed = self.transport == Transport::WebSocket;
+        self.owed.push_back(Owed::Made(OutMessage::new(&message, None, framed)));
+    }
+
+    /// Offers a configuration to an agent; what waited for it before is dropped. Agents that are not here are ignored.
+    pub fn handle_offer(&mut self, id: AgentId, offer: Offer) {
+        if let Ok(place) = self.find(id) {
+            self.sessions[place].handle_offer(offer);
+            let is_owed = self.owed.iter().any(|owed| matches!(owed, Owed::By(other, _) if *other == id));
+            if self.transport == Transport::WebSocket && !is_owed {
+                self.owed.push_back(Owed::By(id, None));
+            }
+        }
+    }
+
+    /// Takes back an offer that did not leave yet.
+    pub fn handle_withdraw(&mut self, id: AgentId) {
+        if let Ok(place) = self.find(id) {
+            self.sessions[place].handle_withdraw();
+        }
+    }
+
+    /// Another connection has this agent now. The controller learned so by that connection's own event.
+    pub fn handle_moved(&mut self, id: AgentId) {
+        if let Ok(place) = self.find(id) {
+            self.sessions.remove(place);
+        }
+    }
+
+    /// The transport is gone, and everybody on it.
+    pub fn handle_close(&mut self) {
+        for session in self.sessions.drain(..).filter(|session| session.is_greeted()) {
+            self.events.push_back(AgentEvent::Gone { id: session.id(), connection: self.id, goodbye: false });
+        }
+        self.owed.clear();
+    }
+
+    /// Drops the agents that were silent for too long; see [`Connection::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Timestamp, rules: &Rules) {
+        let (here, events) = (self.id, &mut self.events);
+        self.sessions.retain(|session| {
+            let lost = now >= patience_ends(session, rules);
+            if lost {
+                events.push_back(AgentEvent::Gone { id: session.id(), connection: here, goodbye: false });
+            }
+            !lost
+        });
+    }
+
+    /// When the next agent will have been silent for too long; `None` when nobody is here.
+    pub fn poll_timeout(&self, rules: &Rules) -> Option<Timestamp> {
+        self.sessions.iter().map(|session| patience_ends(session, rules)).min()
+    }
+
+    /// The next event for the controller.
+    pub fn poll_event(&mut self) -> Option<AgentEvent> {
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > 4 {
+            self.events = VecDeque::new();
+        }
+        event
+    }
+
+    /// The next message to send.
+    pub fn poll_transmit(&mut self, now: Timestamp) -> Option<OutMessage> {
+        loop {
+            match self.owed.pop_front()? {
+                Owed::Made(message) => return Some(message),
+                Owed::By(id, digest) => {
+                    let Ok(place) = self.find(id) else { continue };
+                    let message = self.sessions[place].poll_transmit(digest, now);
+                    if self.sessions[place].is_over() {
+                        self.sessions.remove(place);
+                    }
+                    if message.is_some() {
+                        return message;
+                    }
+                }
+            }
+        }
+    }
+
+    fn find(&self, id: AgentId) -> Result<usize, usize> {
+        self.sessions.binary_search_by_key(&id, Session::id)
+    }
+}
+
+fn patience_ends(session: &Session, rules: &Rules) -> Timestamp {
+    let promised = session.capabilities().contains(Capabilities::REPORTS_HEARTBEAT);
+    session.heard_at() + if promised { rules.heartbeat_silence } else { rules.silence }
+}
+
+/// The uid in an `AgentToServer` without a header, before anything else of it is looked at: a request finds its agent by it.
+pub fn uid_of(message: &Bytes) -> Option<AgentId> {
+    Inbound::read(message.clone()).ok().and_then(|inbound| AgentId::new(&inbound.instance_uid))
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;
