@@ -1,8 +1,21 @@
 //! What the repository says: from the files of one commit to the groups, who belongs to them, and the one configuration each gets.
 
+mod dependencies;
 pub mod diagnostic;
+mod document;
+mod fields;
+mod group_file;
+mod layout;
+mod lint;
+mod load;
+mod matching;
+mod policy;
+mod render;
+mod rollout_section;
+mod secrets;
 pub mod snapshot;
 pub mod strategy;
+mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +27,11 @@ use crate::config::RenderedConfig;
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::strategy::Strategy;
 use crate::labels::Selector;
+
+pub use load::load;
+pub use policy::{Bounds, Policy};
+pub use render::MOST_CONFIG_BYTES;
+pub use window::{Span, Window};
 
 /// A group's path below the fleet root (`prod/gateways`), with `@variant` behind it for a variant.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,7 +90,8 @@ pub struct GroupDefinition {
     pub held: Option<String>,
 }
 
-/// One group of a revision.
+/// One group of a revision. A group without a definition may have variants that nobody can name any more: whoever knows them from an
+/// earlier revision keeps them as they were, and does not take them for removed.
 #[derive(Clone, Debug)]
 pub struct RenderedGroup {
     /// Its definition; `None` when its files are too broken to tell (then its last good one stays).
@@ -89,6 +108,9 @@ pub struct RenderedFleet {
     /// `fleet.yaml` as it stands in the commit, the policy that the NEXT revision is judged by once this one is accepted.
     /// `None`: there is none.
     pub policy: Option<Bytes>,
-    /// Every finding. An error without a group rejects the whole commit.
+    /// The policy that this revision was judged by: boundaries are in the definitions already, guards and budgets are for the
+    /// controller.
+    pub judged_by: Arc<Policy>,
+    /// Every finding, by place. An error without a group rejects the whole commit.
     pub diagnostics: Vec<Diagnostic>,
 }

@@ -125,9 +125,21 @@ impl Snapshot {
         self.entries.get(path)
     }
 
+    /// What is at `path`, with the path itself.
+    pub fn get_entry(&self, path: &str) -> Option<(&Arc<str>, &Entry)> {
+        self.entries.get_key_value(path)
+    }
+
     /// Everything, by path.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
         self.entries.iter()
+    }
+
+    /// What stands at paths that begin with `prefix`, by path.
+    pub fn below(&self, prefix: String) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        let from = (std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded);
+        let entries = self.entries.range::<str, _>(from);
+        entries.take_while(move |(path, _)| path.starts_with(&prefix))
     }
 
     /// How many entries there are.

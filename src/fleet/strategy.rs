@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::fleet::GroupName;
+use crate::fleet::window::Window;
 use crate::labels::Selector;
 
 /// A number of agents, or a share of them.
@@ -103,6 +104,8 @@ pub struct Strategy {
     pub spread_by: Vec<String>,
     /// Groups that have to finish the same revision first.
     pub depends_on: Vec<GroupName>,
+    /// When stages may start; always, when nothing is said. Reverts and rollbacks never wait for them.
+    pub windows: Vec<Window>,
 }
 
 impl Default for Strategy {
@@ -125,6 +128,7 @@ impl Default for Strategy {
             on_new_commit: OnNewCommit::Supersede,
             spread_by: Vec::new(),
             depends_on: Vec::new(),
+            windows: Vec::new(),
         }
     }
 }

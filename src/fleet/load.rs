@@ -1,0 +1,146 @@
+//! From the files of one commit to everything it says: [`load`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::fleet::dependencies::check_dependencies;
+use crate::fleet::diagnostic::{Diagnostic, Severity};
+use crate::fleet::document;
+use crate::fleet::fields::{any_error, shorten};
+use crate::fleet::group_file;
+use crate::fleet::layout::{Layout, read_layout};
+use crate::fleet::policy::{POLICY_FILE, Policy};
+use crate::fleet::render::Renderer;
+use crate::fleet::snapshot::{Entry, Snapshot};
+use crate::fleet::{RenderedFleet, RenderedGroup};
+
+/// How the policy of an earlier revision is called in findings.
+const ACCEPTED_POLICY: &str = "fleet.yaml of the last accepted revision";
+
+/// Most files that are named one by one because nobody uses them.
+const MOST_UNUSED: usize = 20;
+
+/// Reads a whole revision: every group with its definition and its configuration, and every finding.
+///
+/// `policy` holds the bytes of `fleet.yaml` in the last accepted revision, empty when that had none; this revision is judged by it.
+/// `None`: there is no such revision, and this one is judged by its own.
+///
+/// The same snapshot and policy always give the same result. Errors of one group leave that group without a
+/// configuration; an error that names no group (an unreadable `fleet.yaml`, names that no file can have) rejects the whole
+/// revision, and the groups are there for those who want to look at them.
+pub fn load(snapshot: &Snapshot, policy: Option<&[u8]>) -> RenderedFleet {
+    let mut diagnostics = check_names(snapshot);
+    let (own, own_policy) = read_own_policy(snapshot, &mut diagnostics);
+    let judged_by = match policy {
+        None => own_policy,
+        Some([]) => Policy::default(),
+        Some(bytes) => {
+            let (accepted, findings) = Policy::read(&ACCEPTED_POLICY.into(), bytes);
+            // Its warnings were said when it came.
+            diagnostics.extend(findings.into_iter().filter(|finding| finding.severity == Severity::Error));
+            accepted
+        }
+    };
+    let Layout { groups: mut planned, named_layers, diagnostics: said } = read_layout(snapshot, &judged_by);
+    diagnostics.extend(said);
+    diagnostics.extend(check_dependencies(&mut planned));
+    if policy.is_none() {
+        diagnostics.extend(judged_by.idle_boundaries(planned.keys()));
+    }
+
+    let used: BTreeSet<&str> = planned
+        .values()
+        .flat_map(|planned| &planned.layers)
+        .map(|layer| &layer.path)
+        .chain(&named_layers)
+        .map(|path| &**path)
+        .collect();
+    let broken: BTreeSet<&str> =
+        planned.iter().filter(|(_, planned)| planned.definition.is_none()).map(|(name, _)| name.as_str()).collect();
+    diagnostics.extend(unused_layers(snapshot, &used, &broken));
+
+    let mut groups = BTreeMap::new();
+    let mut renderer = Renderer::new(snapshot, planned.values().filter(|planned| planned.definition.is_some()));
+    for (name, planned) in planned {
+        let config = if planned.definition.is_some() {
+            let (config, findings) = renderer.render(&name, &planned);
+            diagnostics.extend(findings);
+            config
+        } else {
+            None
+        };
+        groups.insert(name, RenderedGroup { definition: planned.definition.map(Arc::new), config });
+    }
+    RenderedFleet { groups, policy: own, judged_by: Arc::new(judged_by), diagnostics: in_order(diagnostics) }
+}
+
+/// Names that Git allows in a tree object and that no honest commit has. They are refused before anything is made of them.
+fn check_names(snapshot: &Snapshot) -> Vec<Diagnostic> {
+    let evil = |part: &str| matches!(part, "" | "." | "..") || part.eq_ignore_ascii_case(".git");
+    let is_evil = |path: &str| path.split('/').any(evil) || path.chars().any(|char| char.is_control() || char == '\\');
+    snapshot
+        .iter()
+        .filter(|(path, _)| is_evil(path))
+        .take(MOST_UNUSED)
+        .map(|(path, _)| {
+            let message =
+                format!("the path `{}` cannot be in an honest repository", shorten(&path.escape_debug().to_string()));
+            let help = "remove it: names have no control characters and backslashes, and are not `.`, `..` or `.git`";
+            Diagnostic::error("evil-path", None, message).help(help)
+        })
+        .collect()
+}
+
+/// `fleet.yaml` of this revision: its bytes, and what they say. Every error in it concerns the whole revision.
+fn read_own_policy(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> (Option<Bytes>, Policy) {
+    let Some((path, entry)) = snapshot.get_entry(POLICY_FILE) else { return (None, Policy::default()) };
+    let Entry::File(bytes) = entry else {
+        diagnostics.extend(document::parse_entry(path, entry).err().unwrap_or_default());
+        return (None, Policy::default());
+    };
+    let (policy, findings) = Policy::read(path, bytes);
+    let sound = !any_error(&findings);
+    diagnostics.extend(findings);
+    (Some(bytes.clone()), if sound { policy } else { Policy::default() })
+}
+
+/// YAML files that look like layers and that no group uses. Hidden directories belong to other tools; what stands beside a
+/// broken group is not judged.
+fn unused_layers(snapshot: &Snapshot, used: &BTreeSet<&str>, broken: &BTreeSet<&str>) -> Vec<Diagnostic> {
+    let mut unused: Vec<&Arc<str>> = snapshot
+        .iter()
+        .map(|(path, _)| path)
+        .filter(|path| group_file::is_yaml(path) && !group_file::is_ours(path) && !used.contains(&***path))
+        .filter(|path| !path.split('/').any(|part| part.starts_with('.')))
+        .filter(|path| !path.match_indices('/').any(|(end, _)| broken.contains(&path[..end])))
+        .filter(|path| !is_misnamed(path))
+        .collect();
+    let more = unused.len().saturating_sub(MOST_UNUSED);
+    unused.truncate(MOST_UNUSED);
+    let warn = |path: &Arc<str>| {
+        Diagnostic::warning("unused-file", Some(document::top(path)), format!("no group uses `/{path}`"))
+            .help("name it in `layers`, or delete it")
+    };
+    let rest = (more > 0).then(|| Diagnostic::warning("unused-file", None, format!("no group uses {more} more files")));
+    unused.into_iter().map(warn).chain(rest).collect()
+}
+
+/// Said already, with a better explanation.
+fn is_misnamed(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    crate::fleet::layout::meant_name(path, name).is_some()
+}
+
+/// By place, what concerns the whole first; the same thing about the same group once.
+fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics.sort_by(|one, other| {
+        let by_place = one.place.cmp(&other.place).then(other.severity.cmp(&one.severity));
+        by_place
+            .then(one.code.cmp(other.code))
+            .then_with(|| (&one.group, &one.message).cmp(&(&other.group, &other.message)))
+    });
+    diagnostics.dedup();
+    diagnostics
+}
