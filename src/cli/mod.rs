@@ -3,6 +3,8 @@
 //! Exit codes: 0 it went well, 1 it did what was asked and the answer is bad (errors in a fleet repository, a failed
 //! rollout), 2 it could not be done (wrong arguments, unreadable files, nobody listening).
 
+mod simulate;
+
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,11 +26,15 @@ struct Arguments {
 
 /// The subcommands, in the order in which `gitamp help` lists them.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Simulate(simulate::Arguments),
+}
 
 impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
-        match self {}
+        match self {
+            Self::Simulate(arguments) => arguments.run(),
+        }
     }
 }
 

@@ -43,7 +43,7 @@ const SPARE_FILES: u64 = 64;
 pub struct Fleet {
     stop: watch::Sender<Stop>,
     counts: watch::Receiver<Arc<Counts>>,
-    started: Timestamp,
+    clock: Clock,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -92,7 +92,6 @@ impl Fleet {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(Stop::No);
         let clock = Clock::start();
-        let started = clock.now();
         let nothing =
             Counts { agents: options.agents as usize, without_config: options.agents as usize, ..Counts::default() };
         let (publish, counts) = watch::channel(Arc::new(nothing));
@@ -100,17 +99,27 @@ impl Fleet {
             let shared = Rc::new(Shared::new(options, clock, stopped));
             LocalSet::new().block_on(&runtime, run(shared, publish));
         })?;
-        Ok(Self { stop, counts, started, thread: Some(thread) })
+        Ok(Self { stop, counts, clock, thread: Some(thread) })
     }
 
     /// When it was started, on the clock that all times in [`Counts`] are of.
     pub fn started(&self) -> Timestamp {
-        self.started
+        self.clock.wall
+    }
+
+    /// The present moment on that clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// What it is like now (20 ms ago at most).
     pub fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts.borrow())
+    }
+
+    /// False once it has ended, which it only does by itself when it panicked.
+    pub fn is_running(&self) -> bool {
+        self.counts.has_changed().is_ok()
     }
 
     /// Waits for the next change. False when the fleet has ended.
