@@ -360,7 +360,21 @@ const AT_HOME: &[(&[&str], &[&str], &str)] = &[
     (&["crate::opamp::proto", "prost"], &["opamp", "simulate"], "protobuf stops at the border: only opamp/ speaks it"),
     (
         &["serde", "serde_json", "serde_yaml"],
-        &["view", "rollout::record", "settings", "time", "git", "serve", "forge", "cli", "simulate"],
+        &[
+            "view",
+            "config",              // a hash is text wherever it is written
+            "time",                // so is a point in time
+            "rollout::record",     // the journal's records: what they hold,
+            "controller::record",  //   and as a whole,
+            "controller::storage", //   to the files of the journal,
+            "controller::restore", //   and back from them
+            "settings",
+            "git",
+            "serve",
+            "forge",
+            "cli",
+            "simulate",
+        ],
         "serde is for what is written down or shown: settings, records, reports, interfaces",
     ),
     (&["git2", "libgit2_sys"], &["git", "simulate", "cli::demo"], "libgit2 stays behind git/"),
