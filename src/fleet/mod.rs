@@ -1,5 +1,6 @@
 //! What the repository says: from the files of one commit to the groups, who belongs to them, and the one configuration each gets.
 
+pub mod assign;
 mod dependencies;
 pub mod diagnostic;
 mod document;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 
 use crate::config::RenderedConfig;
 use crate::fleet::diagnostic::Diagnostic;
+pub use crate::fleet::strategy::Expect;
 use crate::fleet::strategy::Strategy;
 use crate::labels::Selector;
 
@@ -59,15 +61,6 @@ impl fmt::Debug for GroupName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// How many agents a group expects; outside, its rollout is held with the numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expect {
-    /// At least.
-    pub min: Option<u32>,
-    /// At most.
-    pub max: Option<u32>,
 }
 
 /// A group without its configuration: who belongs to it and how changes reach them. Everything inherited is already in here.

@@ -37,6 +37,13 @@ impl Amount {
     }
 }
 
+impl Default for Amount {
+    /// A fifth: the default budget.
+    fn default() -> Self {
+        Self::Share(2_000)
+    }
+}
+
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -46,6 +53,15 @@ impl fmt::Display for Amount {
             Self::Share(share) => write!(f, "{}.{:02}%", share / 100, share % 100),
         }
     }
+}
+
+/// How many agents a group expects; outside, its rollout is held with the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// At least.
+    pub min: Option<u32>,
+    /// At most.
+    pub max: Option<u32>,
 }
 
 /// One entry of `stages`.

@@ -1,1 +1,197 @@
 //! Who gets it, when: the rollout of one group, its budget and what must be remembered of it.
+//!
+//! A [`Machine`] sees one group's [`Tally`], never an agent, and publishes what the group's agents should have as a [`Desired`].
+//! The roster turns that into offers and counts what becomes of them. Nothing about a single agent crosses this line, so a
+//! rollout costs the same for ten agents and for ten thousand, and resumes from a record of a few lines.
+
+pub mod budget;
+pub mod machine;
+pub mod record;
+
+use std::time::Duration;
+
+use crate::config::ConfigHash;
+use crate::fleet::strategy::Amount;
+use crate::time::Timestamp;
+
+pub use machine::{Finished, Machine, Outcome, Plan};
+
+/// A group counts as steady when for so long fewer than one in twenty of its agents came anew.
+pub const SETTLE: Duration = Duration::from_secs(5);
+
+/// A group that never becomes steady is taken as it is after so long.
+pub const SETTLE_AT_MOST: Duration = Duration::from_secs(120);
+
+/// Failures allowed when the strategy names no number: one in fifty.
+pub const DEFAULT_MAX_FAILURES: Amount = Amount::Share(200);
+
+/// Agents whose failure is remembered one by one in the journal; a group with more stops its rollout.
+pub const MOST_REMEMBERED: usize = 1_000;
+
+/// The agents of one group, counted by the roster. "Connected" is said where it is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Connected agents that the group selects.
+    pub selected: usize,
+    /// Connected, selected, and able to take a configuration and to tell what became of it.
+    pub eligible: usize,
+    /// Connected and waiting for an offer.
+    pub pending: usize,
+    /// Connected, offered what is desired of them, neither confirmed nor failed.
+    pub offered: usize,
+    /// Connected and confirmed.
+    pub confirmed: usize,
+    /// Confirmed, and not ill before their offer: these prove something.
+    pub proof: usize,
+    /// Eligible agents that were ill before their offer: they prove nothing.
+    pub ill_before: usize,
+    /// Failed the candidate, connected or not.
+    pub failed: usize,
+    /// Connected but not to be offered anything, for reasons that the roster lists.
+    pub held: usize,
+    /// Said goodbye, or left before any offer.
+    pub away: usize,
+    /// Vanished after their offer.
+    pub lost: usize,
+    /// Gone without a goodbye, whether offered or not; the lost are among them.
+    pub vanished: usize,
+    /// Count against the budget: offered and unresolved, ill, lost, or assumed so after a restart.
+    pub unavailable: usize,
+    /// Agents heard since this process started.
+    pub heard: usize,
+    /// When the group was last in motion: more newcomers than [`SETTLE`] allows.
+    pub restless_at: Option<Timestamp>,
+    /// When the agents that count against "too many vanished" are forgotten.
+    pub forgotten_at: Option<Timestamp>,
+}
+
+/// What a group's agents should have; the roster makes it so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// What the running rollout introduces, for everybody in its cohort.
+    pub candidate: Option<ConfigHash>,
+    /// What everybody else should have.
+    pub stable: Option<ConfigHash>,
+    /// What the newest accepted revision renders; the memory of failures lasts as long as this stays.
+    pub wanted: Option<ConfigHash>,
+    /// Configurations whose holders keep them until another reaches them: superseded candidates, a failed one.
+    pub kept: Vec<ConfigHash>,
+    /// What orders the agents: the first candidate since stable.
+    pub seed: Option<ConfigHash>,
+    /// Why nothing may be offered; `None`: offers may be made.
+    pub closed: Option<Closed>,
+    /// True while outcomes count: from the start of a rollout to its end. Otherwise an ill or vanished agent fails nothing.
+    pub watched: bool,
+    /// How many agents may be unavailable at once.
+    pub max_unavailable: Amount,
+    /// The most agents that may be offered at once, as stored in the journal.
+    pub room: usize,
+    /// From an offer to its confirmation.
+    pub progress_deadline: Duration,
+}
+
+/// Why a whole group is offered nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// `suspend: true`.
+    Suspended,
+    /// The daemon only watches.
+    Observing,
+    /// The definition asks for what cannot be done yet.
+    Unsupported(String),
+    /// Fewer or more agents match than the group expects.
+    Unexpected {
+        /// How many match.
+        selected: usize,
+        /// At least so many were expected.
+        min: Option<u32>,
+        /// At most so many were expected.
+        max: Option<u32>,
+    },
+    /// The rollout failed, and agents that do not hold the candidate have nothing to go back to.
+    RolloutFailed,
+    /// The record that allows the offers is not stored yet.
+    NotStored,
+}
+
+/// Why a rollout does not go on at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing may be offered.
+    Closed(Closed),
+    /// No agent that matches has ever been seen.
+    NoAgents,
+    /// Agents match, and none of them can be offered anything.
+    NobodyEligible {
+        /// How many match.
+        selected: usize,
+    },
+    /// Offers wait because enough agents are unavailable.
+    Budget {
+        /// Agents waiting for an offer.
+        pending: usize,
+        /// Agents unavailable now.
+        unavailable: usize,
+        /// Agents that may be.
+        limit: usize,
+    },
+    /// Offers are out, their outcome is awaited.
+    Confirmation {
+        /// How many.
+        agents: usize,
+    },
+    /// Agents vanished after their offer and may still come back before their deadline.
+    LostAgents {
+        /// How many.
+        agents: usize,
+    },
+    /// Too many agents came only just now.
+    Settling {
+        /// When the group is taken as it is.
+        until: Timestamp,
+    },
+    /// More than a fifth of the group is gone without a goodbye.
+    TooManyMissing {
+        /// How many are gone.
+        missing: usize,
+        /// Of how many.
+        of: usize,
+        /// When they are forgotten.
+        until: Option<Timestamp>,
+    },
+    /// Everybody has it, and is watched.
+    Soak {
+        /// When it ends if all stays well.
+        until: Timestamp,
+    },
+    /// Everybody has it, and is watched before it becomes stable.
+    Bake {
+        /// When it ends if all stays well.
+        until: Timestamp,
+    },
+    /// Watched time stands still, because too many of those who were offered are not connected.
+    NotWatching {
+        /// How many are connected.
+        connected: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// Nobody confirmed: without a single proof nothing becomes stable.
+    NoProof,
+    /// The rollout failed; the group keeps what it has until a commit changes what is wanted.
+    Failed(FailedBecause),
+    /// A newer commit waits for the end of the running rollout.
+    NewerCommit,
+}
+
+/// Why a rollout failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailedBecause {
+    /// More agents failed than allowed.
+    TooManyFailures {
+        /// How many failed.
+        failed: usize,
+        /// How many may.
+        allowed: usize,
+    },
+}

@@ -2,6 +2,8 @@
 //!
 //! These types are the JSON of the admin interface and the YAML of the notes; their field names are a promise to scripts.
 
+pub mod present;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -164,6 +166,47 @@ pub struct CommitReport {
     pub more_groups: BTreeMap<String, usize>,
 }
 
+/// Groups that a note names one by one; more are summed up, the successful ones first.
+pub const MOST_GROUPS_IN_A_NOTE: usize = 100;
+
+impl CommitReport {
+    /// The ending that the endings of its groups add up to; `None` while one of them is open.
+    pub fn overall(&self) -> Option<Ending> {
+        const BY_WEIGHT: [Ending; 6] = [
+            Ending::Failed,
+            Ending::RolledBack,
+            Ending::Rejected,
+            Ending::Superseded,
+            Ending::Unproven,
+            Ending::Succeeded,
+        ];
+        let endings: Option<Vec<Ending>> = self.groups.values().map(|group| group.ending).collect();
+        let endings = endings?;
+        Some(BY_WEIGHT.into_iter().find(|ending| endings.contains(ending)).unwrap_or(Ending::NoOp))
+    }
+
+    /// The same, short enough for a note: groups that went well are counted when there are too many.
+    #[must_use]
+    pub fn summarised(&self) -> Self {
+        let mut short = self.clone();
+        let weight = |group: &GroupReport| match group.ending {
+            Some(Ending::Failed | Ending::RolledBack | Ending::Rejected) => 0,
+            None => 1,
+            Some(Ending::Superseded | Ending::Succeeded | Ending::NoOp | Ending::Unproven) => 2,
+        };
+        let mut names: Vec<(u8, String)> =
+            short.groups.iter().map(|(name, group)| (weight(group), name.clone())).collect();
+        names.sort();
+        for (_, name) in names.into_iter().skip(MOST_GROUPS_IN_A_NOTE) {
+            if let Some(group) = short.groups.remove(&name) {
+                let ending = group.ending.map_or_else(|| "running".to_owned(), |ending| ending.to_string());
+                *short.more_groups.entry(ending).or_default() += 1;
+            }
+        }
+        short
+    }
+}
+
 /// What a group is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -180,8 +223,6 @@ pub enum Phase {
     Failed,
     /// It may not start; the reasons say why.
     Held,
-    /// The group is no longer in the repository.
-    Orphaned,
 }
 
 impl fmt::Display for Phase {
@@ -193,7 +234,6 @@ impl fmt::Display for Phase {
             Self::Soaking => "soaking",
             Self::Failed => "failed",
             Self::Held => "held",
-            Self::Orphaned => "orphaned",
         })
     }
 }

@@ -1,0 +1,203 @@
+//! The commits whose rollouts have not all ended, and the notes that tell about them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::ConfigHash;
+use crate::fleet::GroupName;
+use crate::fleet::snapshot::CommitId;
+use crate::time::Timestamp;
+use crate::view::{CommitReport, Counts, Ending, FailureCluster, GroupReport, WaitingOn};
+
+/// Commits that may be open at once. With more, the oldest are closed as they stand: nobody reads on in them.
+const MOST_OPEN: usize = 64;
+
+/// What is known of a group's part in a commit at this moment.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// The running stage.
+    pub stage: Option<String>,
+    /// The stable hash.
+    pub stable: Option<ConfigHash>,
+    /// The agents.
+    pub counts: Counts,
+    /// Why it waits.
+    pub waiting_on: Vec<WaitingOn>,
+    /// How agents failed.
+    pub failures: Vec<FailureCluster>,
+    /// True while no agent is there to prove it.
+    pub unproven: bool,
+}
+
+/// A commit that has not ended.
+#[derive(Clone, Debug)]
+struct Open {
+    id: CommitId,
+    report: CommitReport,
+    /// Groups of it whose rollouts have not ended. `report` may call one `unproven` meanwhile.
+    waiting: BTreeSet<GroupName>,
+}
+
+/// Open commits, oldest first, and the newest one whatever it is.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    open: Vec<Open>,
+    newest: Option<(CommitId, CommitReport)>,
+    /// Commits whose notes differ from what is stored.
+    changed: BTreeSet<CommitId>,
+    /// Commits that ended since the last store: their notes are final.
+    ended: Vec<(CommitId, CommitReport)>,
+}
+
+impl Commits {
+    /// Takes a commit. Its groups without an ending are waited for.
+    pub(super) fn add(&mut self, id: CommitId, report: CommitReport, now: Timestamp) {
+        let waiting = report
+            .groups
+            .iter()
+            .filter(|(_, group)| group.ending.is_none() || group.ending == Some(Ending::Unproven))
+            .map(|(name, _)| GroupName::new(name.as_str()))
+            .collect();
+        self.open.retain(|open| open.id != id);
+        self.open.push(Open { id, report, waiting });
+        self.changed.insert(id);
+        self.close(now);
+        while self.open.len() > MOST_OPEN {
+            let mut oldest = self.open.remove(0);
+            oldest.report.ending = oldest.report.overall().or(Some(Ending::Superseded));
+            self.ended.push((oldest.id, oldest.report));
+        }
+    }
+
+    /// The report of an open commit.
+    pub(super) fn get(&self, id: CommitId) -> Option<&CommitReport> {
+        self.open.iter().find(|open| open.id == id).map(|open| &open.report)
+    }
+
+    /// Open commits and the newest one, newest first.
+    pub(super) fn shown(&self) -> Vec<CommitReport> {
+        let newest = self.newest.iter().filter(|(id, _)| self.get(*id).is_none()).map(|(_, report)| report);
+        newest.chain(self.open.iter().rev().map(|open| &open.report)).map(CommitReport::summarised).collect()
+    }
+
+    /// True when an open commit waits for this group.
+    pub(super) fn waits_for(&self, group: &GroupName) -> bool {
+        self.open.iter().any(|open| open.waiting.contains(group))
+    }
+
+    /// A group's part as it is now. Counts alone make no note worth writing at once; the caller decides by the answer: true
+    /// when something else than counts changed.
+    pub(super) fn refresh(&mut self, group: &GroupName, candidate: Option<ConfigHash>, part: &Part) -> bool {
+        let mut is_news = false;
+        let candidate = candidate.map(|hash| hash.to_string());
+        for open in self.open.iter_mut().filter(|open| open.waiting.contains(group)) {
+            let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
+            if report.candidate != candidate {
+                continue;
+            }
+            let before = report.clone();
+            part.write(report);
+            report.ending = part.unproven.then_some(Ending::Unproven);
+            is_news |= before.ending != report.ending || before.stage != report.stage;
+            if before != *report {
+                open.report.ending =
+                    if open.report.overall() == Some(Ending::Unproven) { Some(Ending::Unproven) } else { None };
+                self.changed.insert(open.id);
+            }
+        }
+        is_news
+    }
+
+    /// A group's rollout of `candidate` ended.
+    pub(super) fn finish(
+        &mut self,
+        group: &GroupName,
+        candidate: ConfigHash,
+        ending: Ending,
+        part: &Part,
+        now: Timestamp,
+    ) {
+        let candidate = candidate.to_string();
+        for open in &mut self.open {
+            let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
+            if report.candidate.as_deref() != Some(&candidate) || !open.waiting.remove(group) {
+                continue;
+            }
+            part.write(report);
+            (report.ending, report.ended_at, report.stage) = (Some(ending), Some(now), None);
+            report.waiting_on.clear();
+            self.changed.insert(open.id);
+        }
+        self.close(now);
+    }
+
+    /// What still waits for `group` in commits older than `newest` with another candidate will never come.
+    pub(super) fn supersede(&mut self, group: &GroupName, wanted: ConfigHash, now: Timestamp) {
+        let wanted = wanted.to_string();
+        for open in &mut self.open {
+            let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
+            if report.candidate.as_deref() != Some(&wanted) && open.waiting.remove(group) {
+                let ending = report.ending.filter(|ending| *ending == Ending::Unproven).unwrap_or(Ending::Superseded);
+                (report.ending, report.ended_at, report.stage) = (Some(ending), Some(now), None);
+                report.waiting_on.clear();
+                self.changed.insert(open.id);
+            }
+        }
+        self.close(now);
+    }
+
+    fn close(&mut self, now: Timestamp) {
+        let (open, ended): (Vec<Open>, Vec<Open>) =
+            std::mem::take(&mut self.open).into_iter().partition(|open| !open.waiting.is_empty());
+        self.open = open;
+        for mut commit in ended {
+            commit.report.ending = commit.report.ending.filter(|ending| *ending == Ending::Rejected);
+            commit.report.ending = commit.report.ending.or_else(|| commit.report.overall());
+            commit.report.ended_at = Some(now);
+            self.changed.remove(&commit.id);
+            if self.newest.as_ref().is_none_or(|(_, newest)| newest.synced_at <= commit.report.synced_at) {
+                self.newest = Some((commit.id, commit.report.clone()));
+            }
+            self.ended.push((commit.id, commit.report));
+        }
+    }
+
+    /// True when a note is to be written.
+    pub(super) fn has_news(&self) -> bool {
+        !self.changed.is_empty() || !self.ended.is_empty()
+    }
+
+    /// True when a commit has ended since the last store.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// The notes to write: for each commit its report, and whether it is still open.
+    pub(super) fn take_news(&mut self) -> BTreeMap<CommitId, (CommitReport, bool)> {
+        let changed = std::mem::take(&mut self.changed);
+        let open = self.open.iter().filter(|open| changed.contains(&open.id));
+        let mut news: BTreeMap<_, _> = open.map(|open| (open.id, (open.report.clone(), true))).collect();
+        news.extend(std::mem::take(&mut self.ended).into_iter().map(|(id, report)| (id, (report, false))));
+        news
+    }
+
+    /// What was taken could not be stored: it is news again.
+    pub(super) fn give_back(&mut self, news: BTreeMap<CommitId, (CommitReport, bool)>) {
+        for (id, (report, is_open)) in news {
+            if is_open {
+                self.changed.insert(id);
+            } else if self.ended.iter().all(|(ended, _)| *ended != id) {
+                self.ended.push((id, report));
+            }
+        }
+    }
+}
+
+impl Part {
+    fn write(&self, report: &mut GroupReport) {
+        report.stage.clone_from(&self.stage);
+        report.stable = self.stable.map(|hash| hash.to_string());
+        report.counts = self.counts;
+        report.waiting_on.clone_from(&self.waiting_on);
+        report.failures.clone_from(&self.failures);
+    }
+}

@@ -1,0 +1,343 @@
+//! What the journal keeps for a successor with an empty disk, as YAML: one file a group, and one for the fleet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::AgentId;
+use crate::config::ConfigHash;
+use crate::fleet::snapshot::{CommitId, CommitInfo};
+use crate::fleet::strategy::{Amount, Expect, OnFailure, OnNewCommit, Stage, Strategy};
+use crate::fleet::{GroupDefinition, GroupName};
+use crate::labels::{Operator, Requirement, Selector};
+use crate::rollout::record::GroupRecord;
+use crate::time::Timestamp;
+use crate::view::CommitReport;
+
+/// The form of the records. A successor that finds a newer one refuses to guess.
+pub const VERSION: u32 = 1;
+
+/// A record that cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It is no YAML of the expected shape.
+    #[error("it cannot be read: {0}")]
+    Shape(#[from] serde_yaml::Error),
+    /// A newer gitamp wrote it.
+    #[error("it has version {0}, this gitamp knows {VERSION}: use the newer one again")]
+    Version(u32),
+    /// A value in it makes no sense.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// The fleet's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetFile {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The accepted commit.
+    pub commit: CommitFile,
+    /// Its `fleet.yaml`: the policy that the next revision is judged by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+/// A commit as the journal keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitFile {
+    id: String,
+    reference: String,
+    committer: String,
+    author: String,
+    subject: String,
+    time: Timestamp,
+}
+
+impl From<&CommitInfo> for CommitFile {
+    fn from(info: &CommitInfo) -> Self {
+        Self {
+            id: info.id.to_string(),
+            reference: info.reference.clone(),
+            committer: info.committer.clone(),
+            author: info.author.clone(),
+            subject: info.subject.clone(),
+            time: info.time,
+        }
+    }
+}
+
+impl TryFrom<CommitFile> for CommitInfo {
+    type Error = RecordError;
+
+    fn try_from(file: CommitFile) -> Result<Self, RecordError> {
+        let id: CommitId = file.id.parse().map_err(|error| RecordError::Value(format!("`{}`: {error}", file.id)))?;
+        Ok(Self {
+            id,
+            reference: file.reference,
+            committer: file.committer,
+            author: file.author,
+            subject: file.subject,
+            time: file.time,
+        })
+    }
+}
+
+/// A group's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupFile {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The revision that it was last accepted from.
+    pub revision: String,
+    /// Its last good definition.
+    definition: DefinitionFile,
+    /// Its rollouts.
+    pub rollouts: GroupRecord,
+    /// Agents that failed a configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<String, FailureFile>,
+    /// Agents that were ill before they were offered a candidate since stable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ill_before: Vec<String>,
+}
+
+/// One failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureFile {
+    /// What the agent could not use.
+    pub hash: ConfigHash,
+    /// Its words.
+    pub message: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DefinitionFile {
+    selector: Vec<RequirementFile>,
+    #[serde(default)]
+    priority: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    variant_of: Option<(String, u32)>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    suspend: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expect_min: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expect_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
+    stages: Vec<StageFile>,
+    bake_ms: u64,
+    max_unavailable: AmountFile,
+    progress_deadline_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_failures: Option<AmountFile>,
+    pause_on_failure: bool,
+    finish_on_new_commit: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    spread_by: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    depends_on: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct RequirementFile {
+    key: String,
+    operator: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    values: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StageFile {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    agents: Option<AmountFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    selector: Option<Vec<RequirementFile>>,
+    soak_ms: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    needs_approval: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_failures: Option<AmountFile>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum AmountFile {
+    Count(u32),
+    HundredthsOfPercent(u16),
+}
+
+impl From<Amount> for AmountFile {
+    fn from(amount: Amount) -> Self {
+        match amount {
+            Amount::Count(count) => Self::Count(count),
+            Amount::Share(share) => Self::HundredthsOfPercent(share),
+        }
+    }
+}
+
+impl From<AmountFile> for Amount {
+    fn from(file: AmountFile) -> Self {
+        match file {
+            AmountFile::Count(count) => Self::Count(count),
+            AmountFile::HundredthsOfPercent(share) => Self::Share(share.min(10_000)),
+        }
+    }
+}
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn selector_file(selector: &Selector) -> Vec<RequirementFile> {
+    let requirement = |one: &Requirement| RequirementFile {
+        key: one.key().to_owned(),
+        operator: one.operator().name().to_owned(),
+        values: one.values().to_vec(),
+    };
+    selector.requirements().iter().map(requirement).collect()
+}
+
+fn selector(file: Vec<RequirementFile>) -> Result<Selector, RecordError> {
+    let requirement = |one: RequirementFile| {
+        let operator = Operator::ALL.into_iter().find(|operator| operator.name() == one.operator);
+        let operator = operator.ok_or_else(|| RecordError::Value(format!("`{}` is no operator", one.operator)))?;
+        Requirement::new(&one.key, operator, one.values).map_err(|error| RecordError::Value(error.to_string()))
+    };
+    file.into_iter().map(requirement).collect::<Result<Vec<_>, _>>().map(Selector::new)
+}
+
+impl From<&GroupDefinition> for DefinitionFile {
+    fn from(definition: &GroupDefinition) -> Self {
+        let strategy = &definition.strategy;
+        let stage = |stage: &Stage| StageFile {
+            name: stage.name.clone(),
+            agents: stage.agents.map(Into::into),
+            selector: stage.selector.as_ref().map(selector_file),
+            soak_ms: millis(stage.soak),
+            needs_approval: stage.needs_approval,
+            max_failures: stage.max_failures.map(Into::into),
+        };
+        Self {
+            selector: selector_file(&definition.selector),
+            priority: definition.priority,
+            variant_of: definition.variant_of.as_ref().map(|(base, index)| (base.to_string(), *index)),
+            suspend: definition.suspend,
+            expect_min: definition.expect.and_then(|expect| expect.min),
+            expect_max: definition.expect.and_then(|expect| expect.max),
+            held: definition.held.clone(),
+            stages: strategy.stages.iter().map(stage).collect(),
+            bake_ms: millis(strategy.bake),
+            max_unavailable: strategy.max_unavailable.into(),
+            progress_deadline_ms: millis(strategy.progress_deadline),
+            max_failures: strategy.max_failures.map(Into::into),
+            pause_on_failure: strategy.on_failure == OnFailure::Pause,
+            finish_on_new_commit: strategy.on_new_commit == OnNewCommit::Finish,
+            spread_by: strategy.spread_by.clone(),
+            depends_on: strategy.depends_on.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<DefinitionFile> for GroupDefinition {
+    type Error = RecordError;
+
+    fn try_from(file: DefinitionFile) -> Result<Self, RecordError> {
+        let stage = |stage: StageFile| {
+            Ok::<_, RecordError>(Stage {
+                name: stage.name,
+                agents: stage.agents.map(Into::into),
+                selector: stage.selector.map(selector).transpose()?,
+                soak: Duration::from_millis(stage.soak_ms),
+                needs_approval: stage.needs_approval,
+                max_failures: stage.max_failures.map(Into::into),
+            })
+        };
+        let expect = Expect { min: file.expect_min, max: file.expect_max };
+        Ok(Self {
+            selector: selector(file.selector)?,
+            priority: file.priority,
+            variant_of: file.variant_of.map(|(base, index)| (GroupName::new(base), index)),
+            suspend: file.suspend,
+            expect: (expect != Expect { min: None, max: None }).then_some(expect),
+            strategy: Strategy {
+                stages: file.stages.into_iter().map(stage).collect::<Result<_, _>>()?,
+                bake: Duration::from_millis(file.bake_ms),
+                max_unavailable: file.max_unavailable.into(),
+                progress_deadline: Duration::from_millis(file.progress_deadline_ms),
+                max_failures: file.max_failures.map(Into::into),
+                on_failure: if file.pause_on_failure { OnFailure::Pause } else { OnFailure::Rollback },
+                on_new_commit: if file.finish_on_new_commit { OnNewCommit::Finish } else { OnNewCommit::Supersede },
+                spread_by: file.spread_by,
+                depends_on: file.depends_on.into_iter().map(GroupName::new).collect(),
+                // A group with windows is held as a whole (`held`); the next revision brings them again.
+                windows: Vec::new(),
+            },
+            held: file.held,
+        })
+    }
+}
+
+impl GroupFile {
+    /// The file of a group.
+    pub fn new(revision: &str, definition: &GroupDefinition, rollouts: GroupRecord) -> Self {
+        Self {
+            version: VERSION,
+            revision: revision.to_owned(),
+            definition: definition.into(),
+            rollouts,
+            failures: BTreeMap::new(),
+            ill_before: Vec::new(),
+        }
+    }
+
+    /// The definition in it.
+    pub fn definition(&self) -> Result<Arc<GroupDefinition>, RecordError> {
+        GroupDefinition::try_from(self.definition.clone()).map(Arc::new)
+    }
+
+    /// Reads one, refusing other versions.
+    pub fn read(bytes: &[u8]) -> Result<Self, RecordError> {
+        let file: Self = serde_yaml::from_slice(bytes)?;
+        if file.version == VERSION { Ok(file) } else { Err(RecordError::Version(file.version)) }
+    }
+}
+
+impl FleetFile {
+    /// Reads one, refusing other versions.
+    pub fn read(bytes: &[u8]) -> Result<Self, RecordError> {
+        let file: Self = serde_yaml::from_slice(bytes)?;
+        if file.version == VERSION { Ok(file) } else { Err(RecordError::Version(file.version)) }
+    }
+}
+
+/// Ids as the journal writes them.
+pub(super) fn ids(texts: &[String]) -> Result<Vec<AgentId>, RecordError> {
+    let id = |text: &String| text.parse().map_err(|error| RecordError::Value(format!("`{text}`: {error}")));
+    texts.iter().map(id).collect()
+}
+
+/// Writes a record. What cannot be written is told in `problems`; nothing that is derived here fails.
+pub(super) fn encode(value: &impl Serialize, problems: &mut Vec<String>) -> Bytes {
+    match serde_yaml::to_string(value) {
+        Ok(text) => Bytes::from(text),
+        Err(error) => {
+            problems.push(format!("a record could not be written: {error}"));
+            Bytes::new()
+        }
+    }
+}
+
+/// Reads the report of an open commit.
+pub(super) fn read_report(bytes: &[u8]) -> Result<CommitReport, RecordError> {
+    Ok(serde_yaml::from_slice(bytes)?)
+}

@@ -1,0 +1,170 @@
+//! What the controller knows, for people: statuses, parts of notes, lists of agents.
+
+use crate::controller::commits::Part;
+use crate::controller::{Controller, GroupState, texts};
+use crate::fleet::GroupName;
+use crate::rollout::record::Progress;
+use crate::rollout::{Closed, Waiting};
+use crate::roster::failures::cluster;
+use crate::roster::member::Placement;
+use crate::time::Timestamp;
+use crate::view::{
+    AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, Phase, SyncStatus, WaitingOn,
+    present,
+};
+
+/// Agents in an answer when the question names no number.
+const DEFAULT_LIMIT: usize = 1_000;
+
+/// Agents in an answer at most.
+const MOST_AGENTS: usize = 100_000;
+
+impl Controller {
+    /// A group's part in the notes, now.
+    pub(super) fn part(&self, name: &GroupName, now: Timestamp) -> Part {
+        let Some(state) = self.groups.get(name) else {
+            return Part {
+                stage: None,
+                stable: None,
+                counts: Counts::default(),
+                waiting_on: Vec::new(),
+                failures: Vec::new(),
+                unproven: false,
+            };
+        };
+        Part {
+            stage: state.machine.stage_name().map(str::to_owned),
+            stable: state.machine.stable(),
+            counts: state.machine.tally().into(),
+            waiting_on: self.waiting(name, state, now),
+            failures: self.failures(name, state),
+            unproven: state.machine.is_unproven(),
+        }
+    }
+
+    fn waiting(&self, name: &GroupName, state: &GroupState, now: Timestamp) -> Vec<WaitingOn> {
+        let group = self.roster.group(name);
+        let mut waiting: Vec<WaitingOn> = state.machine.waiting(now).iter().map(WaitingOn::from).collect();
+        if group.is_some_and(|group| group.desired.closed == Some(Closed::NotStored)) {
+            waiting.push(WaitingOn::from(&Waiting::Closed(Closed::NotStored)));
+        }
+        if state.next.is_some() {
+            waiting.push(WaitingOn::from(&Waiting::NewerCommit));
+        }
+        if let Some(group) = group {
+            waiting.extend(present::held(group.held()));
+        }
+        waiting
+    }
+
+    fn failures(&self, name: &GroupName, state: &GroupState) -> Vec<crate::view::FailureCluster> {
+        let wanted = state.machine.rollout().map(|rollout| rollout.candidate).or(state.machine.record().wanted);
+        let Some(group) = self.roster.group(name) else { return Vec::new() };
+        let relevant = group.failures.iter().filter(|(_, failure)| Some(failure.hash) == wanted);
+        cluster(relevant.map(|(id, failure)| (*id, failure))).iter().map(Into::into).collect()
+    }
+
+    fn phase(&self, state: &GroupState, now: Timestamp) -> Phase {
+        let Some(rollout) = state.machine.rollout() else { return Phase::Steady };
+        if state.machine.is_unproven() {
+            return Phase::Unproven;
+        }
+        match rollout.progress {
+            Progress::Failed { .. } => Phase::Failed,
+            Progress::Soaking { .. } | Progress::Baking { .. } => Phase::Soaking,
+            Progress::Rolling => {
+                let is_blocked = state.machine.waiting(now).iter().any(|waiting| matches!(waiting, Waiting::Closed(_)));
+                if is_blocked { Phase::Held } else { Phase::Rolling }
+            }
+        }
+    }
+
+    fn group_status(&self, name: &GroupName, state: &GroupState, now: Timestamp) -> GroupStatus {
+        let machine = &state.machine;
+        let part = self.part(name, now);
+        let hex = |hash: crate::config::ConfigHash| hash.to_string();
+        GroupStatus {
+            name: name.to_string(),
+            phase: self.phase(state, now),
+            revision: Some(state.revision.clone()),
+            wanted: machine.record().wanted.map(hex),
+            stable: part.stable.map(hex),
+            candidate: machine.rollout().map(|rollout| hex(rollout.candidate)),
+            stage: part.stage,
+            counts: part.counts,
+            waiting_on: part.waiting_on,
+            failures: part.failures,
+            diagnostics: self.findings(name),
+            started_at: machine.rollout().map(|rollout| rollout.started),
+        }
+    }
+
+    /// Everything that the controller knows of the fleet; how following and writing go is for the caller to add.
+    pub fn status(&self, instance: &str, now: Timestamp) -> FleetStatus {
+        let mut groups: Vec<GroupStatus> =
+            self.groups.iter().map(|(name, state)| self.group_status(name, state, now)).collect();
+        groups.extend(self.stillborn.iter().map(|name| GroupStatus {
+            name: name.to_string(),
+            phase: Phase::Held,
+            revision: None,
+            wanted: None,
+            stable: None,
+            candidate: None,
+            stage: None,
+            counts: Counts::default(),
+            waiting_on: Vec::new(),
+            failures: Vec::new(),
+            diagnostics: self.findings(name),
+            started_at: None,
+        }));
+        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        FleetStatus {
+            instance: instance.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now,
+            observe: self.options.observe,
+            sync: SyncStatus::default(),
+            journal: JournalStatus::default(),
+            agents: self.agent_counts(),
+            groups,
+            commits: self.commits.shown(),
+            diagnostics: texts(self.diagnostics.iter().filter(|finding| finding.group.is_none())),
+        }
+    }
+
+    fn agent_counts(&self) -> AgentCounts {
+        let mut counts = AgentCounts { connected: self.roster.connected(), ..AgentCounts::default() };
+        for (_, member) in self.roster.agents() {
+            let number = match &member.placement {
+                Placement::Group(_) if !member.is_connected() => &mut counts.away,
+                Placement::Group(_) => &mut counts.managed,
+                Placement::Unmanaged | Placement::Orphaned(_) => &mut counts.unmanaged,
+                Placement::Conflict(_) => &mut counts.conflict,
+                Placement::Unknown => &mut counts.unknown,
+            };
+            *number += 1;
+        }
+        counts
+    }
+
+    /// The agents that a query asks for.
+    pub fn agents(&self, query: &AgentQuery) -> AgentList {
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_AGENTS);
+        let mut list = AgentList::default();
+        for (id, member) in self.roster.agents() {
+            let group = member.placement.group();
+            let is_asked = query.group.as_deref().is_none_or(|name| group.is_some_and(|group| group.as_str() == name))
+                && query.state.as_deref().is_none_or(|state| present::standing(member).0 == state)
+                && query.id.as_deref().is_none_or(|prefix| id.to_string().starts_with(prefix));
+            if !is_asked {
+                continue;
+            }
+            if list.agents.len() < limit {
+                list.agents.push(present::agent(id, member, group.and_then(|name| self.roster.group(name))));
+            } else {
+                list.more += 1;
+            }
+        }
+        list
+    }
+}

@@ -1,0 +1,114 @@
+//! A controller that goes on where the journal says the last one was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::{ConfigHash, RenderedConfig};
+use crate::controller::record::{FleetFile, GroupFile, RecordError, ids, read_report};
+use crate::controller::storage::{FLEET_FILE, group_of_file};
+use crate::controller::{Controller, GroupState, Options, rules};
+use crate::fleet::GroupName;
+use crate::fleet::snapshot::{CommitId, CommitInfo};
+use crate::rollout::Machine;
+use crate::roster::group::{Assumed, Failure};
+use crate::time::Timestamp;
+use crate::yaml;
+
+impl Controller {
+    /// Takes the files below `state/`. What cannot be read is told in the second value and left out; the repository and the
+    /// agents' reports then say what to do.
+    pub fn restore(options: Options, files: &BTreeMap<String, Bytes>, now: Timestamp) -> (Self, Vec<String>) {
+        let mut controller = Self::new(options);
+        let mut problems = Vec::new();
+        controller.restore_configs(files, &mut problems);
+        if let Some(bytes) = files.get(FLEET_FILE) {
+            match FleetFile::read(bytes).and_then(|file| Ok((CommitInfo::try_from(file.commit)?, file.policy))) {
+                Ok((info, policy)) => {
+                    controller.accepted = Some(info);
+                    controller.policy = policy.map(Bytes::from);
+                }
+                Err(error) => problems.push(format!("{FLEET_FILE}: {error}")),
+            }
+        }
+        for (path, bytes) in files {
+            let Some(name) = group_of_file(path) else { continue };
+            if let Err(error) = controller.restore_group(&name, bytes, now) {
+                problems.push(format!("{path}: {error}"));
+            }
+        }
+        controller.restore_commits(files, now, &mut problems);
+        controller.assign(now);
+        let names: Vec<GroupName> = controller.groups.keys().cloned().collect();
+        for name in names {
+            if let Some(desired) = controller.groups.get(&name).map(|state| state.machine.desired()) {
+                controller.publish(&name, desired, now);
+            }
+        }
+        controller.settle(now);
+        (controller, problems)
+    }
+
+    fn restore_configs(&mut self, files: &BTreeMap<String, Bytes>, problems: &mut Vec<String>) {
+        for (path, body) in files {
+            let Some(text) = path.strip_prefix("configs/").and_then(|rest| rest.strip_suffix(".yaml")) else {
+                continue;
+            };
+            let place: Arc<str> = path.as_str().into();
+            let parsed = yaml::parse(&place, body, &yaml::Limits::default());
+            match (text.parse::<ConfigHash>(), parsed) {
+                (Ok(hash), Ok(Some(node))) => {
+                    let config = RenderedConfig::new(hash, body.clone(), yaml::component_names(&node));
+                    self.configs.insert(hash, config);
+                    self.storage.configs.insert(hash);
+                }
+                (Ok(_) | Err(_), Ok(_) | Err(_)) => problems.push(format!("{path}: it is no rendered configuration")),
+            }
+        }
+    }
+
+    fn restore_group(&mut self, name: &GroupName, bytes: &[u8], now: Timestamp) -> Result<(), RecordError> {
+        let file = GroupFile::read(bytes)?;
+        let definition = file.definition()?;
+        let missing =
+            file.rollouts.stables.first().into_iter().chain(file.rollouts.rollout.iter().map(|one| &one.candidate));
+        if let Some(hash) = missing.into_iter().find(|hash| !self.configs.contains_key(hash)) {
+            return Err(RecordError::Value(format!("the body of {} is missing", hash.short())));
+        }
+        let mut failures = BTreeMap::new();
+        for (id, failure) in file.failures {
+            let id = id.parse().map_err(|error| RecordError::Value(format!("`{id}`: {error}")))?;
+            failures.insert(id, Failure { hash: failure.hash, message: failure.message.into() });
+        }
+        let ill: BTreeSet<_> = ids(&file.ill_before)?.into_iter().collect();
+        let assumed = Assumed {
+            room: file.rollouts.room,
+            population: file.rollouts.population,
+            until: now + definition.strategy.progress_deadline,
+        };
+        self.roster.restore(name, failures, ill, assumed);
+        let machine =
+            Machine::restore(file.rollouts, rules(&definition), self.options.observe, self.options.forget_after, now);
+        let state = GroupState { machine, definition, revision: file.revision, next: None, timer: None };
+        self.groups.insert(name.clone(), state);
+        Ok(())
+    }
+
+    fn restore_commits(&mut self, files: &BTreeMap<String, Bytes>, now: Timestamp, problems: &mut Vec<String>) {
+        let mut reports = Vec::new();
+        for (path, bytes) in files {
+            let Some(text) = path.strip_prefix("commits/").and_then(|rest| rest.strip_suffix(".yaml")) else {
+                continue;
+            };
+            match (text.parse::<CommitId>(), read_report(bytes)) {
+                (Ok(id), Ok(report)) => reports.push((id, report)),
+                (Ok(_) | Err(_), Ok(_) | Err(_)) => problems.push(format!("{path}: it is no commit's report")),
+            }
+        }
+        reports.sort_by_key(|(_, report)| report.synced_at);
+        for (id, report) in reports {
+            self.commits.add(id, report, now);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Persist, then speak: what is to be stored, what is under way, and what may be published once it is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::ConfigHash;
+use crate::controller::record::{CommitFile, FailureFile, FleetFile, GroupFile, VERSION, encode};
+use crate::controller::{Action, Controller, Store};
+use crate::fleet::GroupName;
+use crate::fleet::snapshot::CommitId;
+use crate::rollout::{Closed, Desired, MOST_REMEMBERED};
+use crate::time::Timestamp;
+use crate::view::CommitReport;
+
+/// Counts in notes, watched time and memories of failures are stored so often at most.
+pub(super) const LAZY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After a failed store the next attempt is made after so long.
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The fleet's file below `state/`.
+pub(super) const FLEET_FILE: &str = "fleet.yaml";
+
+/// The file of a group below `state/`. `@` begins no directory of a fleet, so it can never be another group's folder.
+pub(super) fn group_file(name: &GroupName) -> String {
+    format!("groups/{name}/@record.yaml")
+}
+
+/// The group whose file this is.
+pub(super) fn group_of_file(path: &str) -> Option<GroupName> {
+    let name = path.strip_prefix("groups/")?.strip_suffix("/@record.yaml")?;
+    Some(GroupName::new(name))
+}
+
+/// The file of a rendered body below `state/`.
+pub(super) fn config_file(hash: ConfigHash) -> String {
+    format!("configs/{hash}.yaml")
+}
+
+/// The file of an open commit below `state/`.
+pub(super) fn commit_file(id: CommitId) -> String {
+    format!("commits/{id}.yaml")
+}
+
+/// A store that is under way.
+#[derive(Debug)]
+struct InFlight {
+    ticket: u64,
+    publish: BTreeMap<GroupName, Desired>,
+    groups: BTreeSet<GroupName>,
+    news: BTreeMap<CommitId, (CommitReport, bool)>,
+    configs: BTreeSet<ConfigHash>,
+}
+
+/// What is to be stored.
+#[derive(Debug, Default)]
+pub(super) struct Storage {
+    /// Groups whose records allow more than the stored ones.
+    pub urgent: BTreeSet<GroupName>,
+    /// Groups whose records are out of date in what can wait.
+    pub lazy: BTreeSet<GroupName>,
+    /// True when the fleet's file is out of date.
+    pub fleet_changed: bool,
+    /// True when a note has more to tell than other counts.
+    pub news: bool,
+    /// Bodies that the journal holds.
+    pub configs: BTreeSet<ConfigHash>,
+    in_flight: Option<InFlight>,
+    tickets: u64,
+    last: Option<Timestamp>,
+    retry_at: Option<Timestamp>,
+    lazy_due: Option<Timestamp>,
+}
+
+impl Storage {
+    /// True while a store is under way or has to be repeated.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.is_some() || self.retry_at.is_some()
+    }
+
+    /// When something is to be stored that waits for its time.
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.in_flight.is_some() { None } else { self.retry_at.or(self.lazy_due) }
+    }
+}
+
+impl Controller {
+    /// Stores what has to be stored, when its time has come and nothing is under way.
+    pub(super) fn flush(&mut self, now: Timestamp) {
+        if self.storage.in_flight.is_some() || self.storage.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.storage.retry_at = None;
+        let is_urgent = !self.storage.urgent.is_empty()
+            || self.storage.fleet_changed
+            || self.storage.news
+            || self.commits.has_ended();
+        let is_lazy = !self.storage.lazy.is_empty() || self.commits.has_news();
+        self.storage.lazy_due = None;
+        if !is_urgent {
+            if !is_lazy {
+                return;
+            }
+            let due = self.storage.last.map_or(now, |last| last + LAZY_INTERVAL);
+            if due > now {
+                self.storage.lazy_due = Some(due);
+                return;
+            }
+        }
+        self.store(now);
+    }
+
+    fn store(&mut self, now: Timestamp) {
+        let mut groups = std::mem::take(&mut self.storage.urgent);
+        groups.append(&mut self.storage.lazy);
+        let mut files = BTreeMap::new();
+        let mut publish = BTreeMap::new();
+        let mut problems = Vec::new();
+        for name in &groups {
+            let file = self.group_record(name).map(|file| encode(&file, &mut problems));
+            files.insert(group_file(name), file);
+            if let Some(state) = self.groups.get(name) {
+                publish.insert(name.clone(), state.machine.desired());
+            }
+        }
+        let configs = self.collect_configs(&mut files);
+        if std::mem::take(&mut self.storage.fleet_changed)
+            && let Some(info) = &self.accepted
+        {
+            let policy = self.policy.as_ref().map(|policy| String::from_utf8_lossy(policy).into_owned());
+            let file = FleetFile { version: VERSION, commit: CommitFile::from(info), policy };
+            files.insert(FLEET_FILE.to_owned(), Some(encode(&file, &mut problems)));
+        }
+        self.storage.news = false;
+        let news = self.commits.take_news();
+        let mut notes = BTreeMap::new();
+        for (id, (report, is_open)) in &news {
+            let note = encode(&report.summarised(), &mut problems);
+            notes.insert(*id, String::from_utf8_lossy(&note).into_owned());
+            files.insert(commit_file(*id), is_open.then(|| encode(report, &mut problems)));
+        }
+        for problem in problems {
+            self.notice(None, true, problem);
+        }
+        self.storage.tickets += 1;
+        let (ticket, message) = (self.storage.tickets, message(&news, groups.len()));
+        self.storage.in_flight = Some(InFlight { ticket, publish, groups, news, configs });
+        self.storage.last = Some(now);
+        self.actions.push_back(Action::Store(Store { ticket, message, notes, files }));
+    }
+
+    fn group_record(&self, name: &GroupName) -> Option<GroupFile> {
+        let state = self.groups.get(name)?;
+        let mut file = GroupFile::new(&state.revision, &state.definition, state.machine.record().clone());
+        if let Some(group) = self.roster.group(name) {
+            file.failures = group
+                .failures
+                .iter()
+                .take(MOST_REMEMBERED)
+                .map(|(id, failure)| {
+                    (id.to_string(), FailureFile { hash: failure.hash, message: failure.message.to_string() })
+                })
+                .collect();
+            file.ill_before = group.ill.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
+        }
+        Some(file)
+    }
+
+    /// Writes the bodies that became needed, removes those that are not needed any more, and returns what the journal then holds.
+    fn collect_configs(&mut self, files: &mut BTreeMap<String, Option<Bytes>>) -> BTreeSet<ConfigHash> {
+        let waiting = self.groups.values().filter_map(|state| state.next.as_ref()).map(|next| next.config.hash());
+        let needed: BTreeSet<ConfigHash> =
+            self.groups.values().flat_map(|state| state.machine.needed()).chain(waiting).collect();
+        self.configs.retain(|hash, _| needed.contains(hash));
+        let (configs, stored) = (&self.configs, &self.storage.configs);
+        files.extend(
+            needed
+                .difference(stored)
+                .filter_map(|hash| Some((config_file(*hash), Some(configs.get(hash)?.body().clone())))),
+        );
+        files.extend(stored.difference(&needed).map(|hash| (config_file(*hash), None)));
+        needed.into_iter().filter(|hash| self.configs.contains_key(hash)).collect()
+    }
+
+    /// The store with this ticket is done: what it allows takes effect.
+    pub fn handle_stored(&mut self, ticket: u64, now: Timestamp) {
+        let Some(done) = self.storage.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
+        self.storage.configs = done.configs;
+        for (name, desired) in done.publish {
+            // What was forbidden meanwhile stays forbidden: the newer record is on its way.
+            if self.groups.contains_key(&name) && !self.storage.urgent.contains(&name) {
+                self.publish(&name, desired, now);
+            }
+        }
+        if self.storage.urgent.is_empty() {
+            self.roster.resume(now);
+        }
+        self.settle(now);
+        self.flush(now);
+    }
+
+    /// The store with this ticket failed: it is tried again, and until then no group whose record is out of date is offered anything.
+    pub fn handle_store_failed(&mut self, ticket: u64, now: Timestamp) {
+        let Some(failed) = self.storage.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
+        for name in &failed.groups {
+            if let Some(group) = self.roster.group(name) {
+                let closed = Desired { closed: Some(Closed::NotStored), ..group.desired.clone() };
+                self.publish(name, closed, now);
+            }
+        }
+        self.storage.urgent.extend(failed.groups);
+        self.commits.give_back(failed.news);
+        self.storage.fleet_changed = true;
+        self.storage.retry_at = Some(now + RETRY_INTERVAL);
+        self.settle(now);
+    }
+}
+
+fn message(news: &BTreeMap<CommitId, (CommitReport, bool)>, groups: usize) -> String {
+    let mut parts: Vec<String> = news
+        .values()
+        .take(3)
+        .map(|(report, _)| match report.ending {
+            Some(ending) => format!("{}: {ending}", report.revision),
+            None => format!("{}: running", report.revision),
+        })
+        .collect();
+    if parts.is_empty() {
+        parts.push(format!("{groups} groups"));
+    }
+    format!("gitamp: {}", parts.join(", "))
+}

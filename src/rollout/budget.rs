@@ -1,0 +1,59 @@
+//! How many agents of a group may be unavailable at once, and how many may fail.
+
+use crate::fleet::strategy::Amount;
+
+/// The most agents that may be unavailable: a share rounds down, but at least one, or nothing would ever move.
+pub fn limit(max_unavailable: Amount, eligible: usize) -> usize {
+    max_unavailable.round_down(eligible).max(1)
+}
+
+/// How many more healthy agents may be offered something now.
+///
+/// `stored` is the room that the journal already knows about: a process that dies must not leave more agents in the middle of
+/// something than its successor assumes.
+pub fn room(max_unavailable: Amount, eligible: usize, stored: usize, unavailable: usize) -> usize {
+    limit(max_unavailable, eligible).min(stored).saturating_sub(unavailable)
+}
+
+/// The room to store for a group of this size: the next power of two, so that a fleet that is just connecting does not cost a
+/// record for every agent that joins.
+pub fn room_to_store(max_unavailable: Amount, eligible: usize) -> usize {
+    limit(max_unavailable, eligible).next_power_of_two()
+}
+
+/// Failures that a rollout over so many agents may have.
+pub fn allowed_failures(max_failures: Amount, population: usize) -> usize {
+    max_failures.round_down(population)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_round_down_and_leave_at_least_one() {
+        for (amount, eligible, stored, unavailable, expected, why) in [
+            (Amount::Share(2_000), 100, 1_000, 0, 20, "a fifth"),
+            (Amount::Share(2_000), 100, 1_000, 15, 5, "what is unavailable takes room"),
+            (Amount::Share(2_000), 100, 1_000, 30, 0, "never negative"),
+            (Amount::Share(2_000), 4, 1_000, 0, 1, "at least one, or nothing would move"),
+            (Amount::Share(2_000), 9, 1_000, 0, 1, "rounds down"),
+            (Amount::Share(2_000), 0, 1_000, 0, 1, "an empty group has room for its first"),
+            (Amount::Count(3), 100, 1_000, 1, 2, "a count is a count"),
+            (Amount::ALL, 100, 8, 0, 8, "not more than the journal knows"),
+            (Amount::ALL, 100, 0, 0, 0, "nothing before anything is stored"),
+        ] {
+            assert_eq!(room(amount, eligible, stored, unavailable), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn stored_room_covers_the_budget_and_grows_rarely() {
+        let stored: std::collections::BTreeSet<_> =
+            (0..20_000).map(|eligible| room_to_store(Amount::Share(2_000), eligible)).collect();
+        assert!(stored.len() < 16, "a fleet of 20,000 that connects writes a dozen records, not thousands");
+        for eligible in [0, 1, 7, 100, 19_000] {
+            assert!(room_to_store(Amount::ALL, eligible) >= limit(Amount::ALL, eligible), "{eligible}");
+        }
+    }
+}

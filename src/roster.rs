@@ -1,1 +1,0 @@
-//! The agents connected here: group, configuration, failures -> offers and tallies.

@@ -1,0 +1,252 @@
+//! The agents of one group: what is desired of them, how they are counted, who waits for an offer and who failed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::{AgentId, ReportedHash};
+use crate::config::{ConfigHash, RenderedConfig};
+use crate::rollout::{Desired, SETTLE, Tally, budget};
+use crate::roster::member::Member;
+use crate::roster::standing::{HeldReason, Standing, Verdict};
+use crate::time::Timestamp;
+
+/// Why and with what an agent failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it could not use.
+    pub hash: ConfigHash,
+    /// In its words, or in ours when it said nothing.
+    pub message: Arc<str>,
+}
+
+/// What a process that died may have left in the middle of something: agents that have not been heard since.
+#[derive(Clone, Copy, Debug)]
+pub struct Assumed {
+    /// The room that the record allowed.
+    pub room: usize,
+    /// The agents that the group had.
+    pub population: usize,
+    /// When it is over in any case.
+    pub until: Timestamp,
+}
+
+/// One group's agents.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// What they should have.
+    pub desired: Desired,
+    /// Its members, connected or not.
+    pub members: BTreeSet<AgentId>,
+    /// Failures that are remembered: one an agent.
+    pub failures: BTreeMap<AgentId, Failure>,
+    /// Agents that were ill before they were offered a candidate since stable.
+    pub ill: BTreeSet<AgentId>,
+    /// What an earlier process may have left behind.
+    pub assumed: Option<Assumed>,
+    /// The bodies of candidate and stable, to offer them and to recognise them in an effective configuration.
+    pub candidate: Option<RenderedConfig>,
+    /// The stable one.
+    pub stable: Option<RenderedConfig>,
+    /// True when failures or illnesses changed since the last look.
+    pub memory_changed: bool,
+    tally: Tally,
+    held: BTreeMap<HeldReason, usize>,
+    /// Who waits for an offer: those that take no room first, then by rank.
+    pending: BTreeSet<(bool, u64, AgentId)>,
+    failed_of_hash: usize,
+    vanished: BTreeSet<(Timestamp, AgentId)>,
+    joined_since: Option<(Timestamp, usize)>,
+}
+
+impl Group {
+    /// What the member should have; `None`: it keeps what it has.
+    pub fn desired_for(&self, member: &Member) -> Option<ConfigHash> {
+        if self.desired.candidate.is_some() {
+            return self.desired.candidate;
+        }
+        if self.holds_kept(member) { None } else { self.desired.stable }
+    }
+
+    /// True when it holds a candidate that was superseded or failed, and no other is on its way to it.
+    pub fn holds_kept(&self, member: &Member) -> bool {
+        self.desired.candidate.is_none()
+            && member.state().is_some_and(|state| match state.hash {
+                ReportedHash::Known(hash) => self.desired.kept.contains(&hash),
+                ReportedHash::None | ReportedHash::Foreign => false,
+            })
+    }
+
+    /// The configuration with this hash, when it is one that the group gives.
+    pub fn config(&self, hash: ConfigHash) -> Option<&RenderedConfig> {
+        [&self.candidate, &self.stable].into_iter().flatten().find(|config| config.hash() == hash)
+    }
+
+    /// True when the member's effective configuration names everything that it was given.
+    pub fn runs_what_was_offered(&self, member: &Member) -> bool {
+        let reported = member.state().and_then(|state| match state.hash {
+            ReportedHash::Known(hash) => self.config(hash),
+            ReportedHash::None | ReportedHash::Foreign => None,
+        });
+        match (reported, &member.effective) {
+            (Some(config), Some(effective)) => effective.contains_all(config.components()),
+            (Some(_) | None, Some(_) | None) => false,
+        }
+    }
+
+    /// True when the agent failed this very configuration here.
+    pub fn has_failed(&self, id: AgentId, hash: ConfigHash) -> bool {
+        self.failures.get(&id).is_some_and(|failure| failure.hash == hash)
+    }
+
+    /// The failures of which hash count: the candidate's, and where none is running, the wanted one's.
+    fn judged(&self) -> Option<ConfigHash> {
+        self.desired.candidate.or(self.desired.wanted).or(self.desired.stable)
+    }
+
+    /// Remembers a failure.
+    pub fn remember(&mut self, id: AgentId, failure: Failure) {
+        let is_judged = self.judged() == Some(failure.hash);
+        let before = self.failures.insert(id, failure);
+        if is_judged && before.is_none_or(|before| Some(before.hash) != self.judged()) {
+            self.failed_of_hash += 1;
+        }
+        self.memory_changed = true;
+    }
+
+    /// Takes what is desired from now on. Members have to be judged again afterwards.
+    pub fn set_desired(&mut self, desired: Desired) {
+        if desired.stable != self.desired.stable && !self.ill.is_empty() {
+            self.ill.clear();
+            self.memory_changed = true;
+        }
+        let keeps =
+            |hash| desired.wanted == Some(hash) || desired.stable == Some(hash) || desired.candidate == Some(hash);
+        let before = self.failures.len();
+        self.failures.retain(|_, failure| keeps(failure.hash));
+        self.memory_changed |= before != self.failures.len();
+        self.desired = desired;
+        let judged = self.judged();
+        self.failed_of_hash = self.failures.values().filter(|failure| Some(failure.hash) == judged).count();
+    }
+
+    /// The order in which agents of this group get something new: a hash of the agent and the rollout's seed, so that it is the
+    /// same after every restart and no agent is always first. FNV-1a with a final mix; frozen.
+    fn rank(&self, id: AgentId) -> u64 {
+        let seed = self.desired.seed.as_ref().map_or(&[][..], |seed| &seed.as_bytes()[..8]);
+        let hash = seed.iter().chain(id.as_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^ (mixed >> 33)
+    }
+
+    /// Counts a member as `verdict` says. The same verdict has to be taken out again before the next one comes in.
+    pub fn count_in(&mut self, id: AgentId, verdict: &Verdict, gone_at: Option<Timestamp>) {
+        self.count(verdict, 1);
+        if verdict.standing == Standing::Pending {
+            self.pending.insert((!verdict.unavailable, self.rank(id), id));
+        }
+        if let (true, Some(at)) = (verdict.vanished, gone_at) {
+            self.vanished.insert((at, id));
+        }
+    }
+
+    /// Takes a member's verdict out of the counts.
+    pub fn count_out(&mut self, id: AgentId, verdict: &Verdict, gone_at: Option<Timestamp>) {
+        self.count(verdict, -1);
+        if verdict.standing == Standing::Pending {
+            self.pending.remove(&(!verdict.unavailable, self.rank(id), id));
+        }
+        if let (true, Some(at)) = (verdict.vanished, gone_at) {
+            self.vanished.remove(&(at, id));
+        }
+    }
+
+    fn count(&mut self, verdict: &Verdict, by: isize) {
+        let add = |number: &mut usize, when: bool| {
+            if when {
+                *number = number.saturating_add_signed(by);
+            }
+        };
+        let tally = &mut self.tally;
+        add(&mut tally.selected, verdict.selected);
+        add(&mut tally.eligible, verdict.eligible);
+        add(&mut tally.unavailable, verdict.unavailable);
+        add(&mut tally.vanished, verdict.vanished);
+        add(&mut tally.ill_before, verdict.ill_before && verdict.eligible);
+        match verdict.standing {
+            Standing::Unplaced | Standing::Failed => {}
+            Standing::Held(reason) => {
+                add(&mut tally.held, true);
+                let count = self.held.entry(reason).or_default();
+                add(count, true);
+                if *count == 0 {
+                    self.held.remove(&reason);
+                }
+            }
+            Standing::Pending => add(&mut tally.pending, true),
+            Standing::Offered => add(&mut tally.offered, true),
+            Standing::Confirmed => {
+                add(&mut tally.confirmed, true);
+                add(&mut tally.proof, !verdict.ill_before);
+            }
+            Standing::Away => add(&mut tally.away, true),
+            Standing::Lost => add(&mut tally.lost, true),
+        }
+    }
+
+    /// Counts a member as heard by this process, or no longer.
+    pub fn count_heard(&mut self, by: isize) {
+        self.tally.heard = self.tally.heard.saturating_add_signed(by);
+    }
+
+    /// A member came anew: the group is restless while more than one in twenty did within [`SETTLE`].
+    pub fn join(&mut self, now: Timestamp) {
+        let (since, count) = match self.joined_since {
+            Some((since, count)) if now.since(since) < SETTLE => (since, count + 1),
+            Some(_) | None => (now, 1),
+        };
+        self.joined_since = Some((since, count));
+        if count * 20 >= self.tally.selected.max(1) {
+            self.tally.restless_at = Some(now);
+        }
+    }
+
+    /// How many unheard agents are assumed to be in the middle of something.
+    fn assumed(&self, now: Timestamp) -> usize {
+        let still = |assumed: &Assumed| {
+            if now < assumed.until { assumed.room.min(assumed.population.saturating_sub(self.tally.heard)) } else { 0 }
+        };
+        self.assumed.as_ref().map_or(0, still)
+    }
+
+    /// The counts.
+    pub fn tally(&self, now: Timestamp, forget_after: Duration) -> Tally {
+        Tally {
+            failed: self.failed_of_hash,
+            unavailable: self.tally.unavailable + self.assumed(now),
+            forgotten_at: self.vanished.first().map(|(at, _)| *at + forget_after),
+            ..self.tally.clone()
+        }
+    }
+
+    /// Why members are held, with their number.
+    pub fn held(&self) -> &BTreeMap<HeldReason, usize> {
+        &self.held
+    }
+
+    /// The next one to be offered something, when there is room: first those that are unavailable already.
+    pub fn next_pending(&self, now: Timestamp) -> Option<AgentId> {
+        if self.desired.closed.is_some() {
+            return None;
+        }
+        let (takes_room, _, id) = self.pending.first()?;
+        if !takes_room {
+            return Some(*id);
+        }
+        let unavailable = self.tally.unavailable + self.assumed(now);
+        let room = budget::room(self.desired.max_unavailable, self.tally.eligible, self.desired.room, unavailable);
+        (room > 0).then_some(*id)
+    }
+}

@@ -1,0 +1,225 @@
+//! One agent as the roster keeps it: the last it said, where it is, and what it was offered.
+
+use std::sync::Arc;
+
+use crate::agent::{AgentReport, Capabilities, ConfigState, ConfigStatus, ConnectionId, Health, Transport};
+use crate::config::{ComponentNames, ConfigHash};
+use crate::fleet::GroupName;
+use crate::labels::Labels;
+use crate::roster::standing::Verdict;
+use crate::time::Timestamp;
+
+/// Which group an agent belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It has not described itself yet.
+    Unknown,
+    /// No group selects it; it keeps what it has.
+    Unmanaged,
+    /// The group it was in is no longer in the repository, and no other selects it; it keeps what it has.
+    Orphaned(GroupName),
+    /// Several groups select it at equal priority; it keeps what it has.
+    Conflict(Arc<[GroupName]>),
+    /// It belongs here.
+    Group(GroupName),
+}
+
+impl Placement {
+    /// The group, when it is in one.
+    pub fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::Group(name) => Some(name),
+            Self::Unknown | Self::Unmanaged | Self::Orphaned(_) | Self::Conflict(_) => None,
+        }
+    }
+}
+
+/// A connection that an agent is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Which one.
+    pub connection: ConnectionId,
+    /// How it works.
+    pub transport: Transport,
+    /// True once the agent's configuration state was heard on it.
+    pub heard: bool,
+}
+
+/// How an agent left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// When.
+    pub at: Timestamp,
+    /// True when it said so.
+    pub goodbye: bool,
+}
+
+/// What an agent was offered last, or was found to have received from an earlier process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What.
+    pub hash: ConfigHash,
+    /// When it was first offered this; reconnecting does not start the deadline anew.
+    pub at: Timestamp,
+    /// When it was last put out.
+    pub last: Timestamp,
+    /// How many times.
+    pub times: u8,
+    /// Where; `None` when an earlier process made it.
+    pub connection: Option<ConnectionId>,
+    /// True once a report named the hash.
+    pub answered: bool,
+    /// True once the agent was confirmed with it.
+    pub confirmed: bool,
+    /// True once the rollout that it belonged to is over: what happens now is no evidence any more.
+    pub settled: bool,
+    /// True once the slot was told to drop it.
+    pub withdrawn: bool,
+}
+
+impl Offer {
+    /// A fresh offer.
+    pub fn new(hash: ConfigHash, at: Timestamp, connection: Option<ConnectionId>) -> Self {
+        Self {
+            hash,
+            at,
+            last: at,
+            times: 1,
+            connection,
+            answered: false,
+            confirmed: false,
+            settled: false,
+            withdrawn: false,
+        }
+    }
+}
+
+/// One agent.
+#[derive(Debug)]
+pub struct Member {
+    /// Where it is connected.
+    pub link: Option<Link>,
+    /// How it left, when it is not connected.
+    pub gone: Option<Gone>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Its labels, once described.
+    pub labels: Option<Labels>,
+    /// What it last said of its configuration, and when that changed.
+    pub config: Option<(ConfigState, Timestamp)>,
+    /// What it last said of its health.
+    pub health: Option<Health>,
+    /// Since when it has been ill.
+    pub ill_since: Option<Timestamp>,
+    /// The names in its effective configuration.
+    pub effective: Option<Arc<ComponentNames>>,
+    /// Where it belongs.
+    pub placement: Placement,
+    /// What it was offered last.
+    pub offer: Option<Offer>,
+    /// True once it was heard by this process.
+    pub heard_once: bool,
+    /// What it is to its group; counted in the group's tally exactly as it stands here.
+    pub verdict: Verdict,
+    /// The timer that is set for it.
+    pub timer: Option<Timestamp>,
+}
+
+impl Default for Member {
+    /// An agent that nothing is known of.
+    fn default() -> Self {
+        Self {
+            link: None,
+            gone: None,
+            capabilities: Capabilities::default(),
+            labels: None,
+            config: None,
+            health: None,
+            ill_since: None,
+            effective: None,
+            placement: Placement::Unknown,
+            offer: None,
+            heard_once: false,
+            verdict: Verdict::NOBODY,
+            timer: None,
+        }
+    }
+}
+
+impl Member {
+    /// True when it is connected.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// True when its configuration's state was heard on the connection it is on now.
+    pub fn is_heard(&self) -> bool {
+        self.link.is_some_and(|link| link.heard)
+    }
+
+    /// May be offered a configuration, and tells what becomes of it (DESIGN rules for offers, 1).
+    pub fn is_eligible(&self) -> bool {
+        self.capabilities.contains(Capabilities::ACCEPTS_REMOTE_CONFIG)
+            && self.capabilities.contains(Capabilities::REPORTS_REMOTE_CONFIG)
+    }
+
+    /// True when its last health report was bad. An agent that reports none is taken as well.
+    pub fn is_ill(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| !health.healthy)
+    }
+
+    /// The configuration state, when any is known.
+    pub fn state(&self) -> Option<&ConfigState> {
+        self.config.as_ref().map(|(state, _)| state)
+    }
+
+    /// Takes a report; true when the labels changed.
+    pub fn take(&mut self, report: AgentReport, now: Timestamp) -> bool {
+        if let Some(capabilities) = report.capabilities {
+            self.capabilities = capabilities;
+        }
+        if let Some(health) = report.health {
+            self.ill_since = if health.healthy { None } else { self.ill_since.or(Some(now)) };
+            self.health = Some(health);
+        }
+        if let Some(effective) = report.effective {
+            self.effective = Some(effective);
+        }
+        if let Some(state) = report.config {
+            if let Some(link) = &mut self.link {
+                link.heard = true;
+            }
+            self.heard_once = true;
+            self.take_state(state, now);
+        }
+        match report.labels {
+            Some(labels) if self.labels.as_ref() != Some(&labels) => {
+                self.labels = Some(labels);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    fn take_state(&mut self, state: ConfigState, now: Timestamp) {
+        if let crate::agent::ReportedHash::Known(hash) = state.hash {
+            match &mut self.offer {
+                Some(offer) if offer.hash == hash => {
+                    offer.answered = true;
+                    if state.status == ConfigStatus::Applied {
+                        offer.confirmed |= self.health.as_ref().is_none_or(|health| health.healthy);
+                    }
+                }
+                // Another offer is on its way; this is about an older one.
+                Some(offer) if !offer.answered && !offer.settled => {}
+                // What was not offered by this process counts as offered now: deadline and budget apply.
+                Some(_) | None => {
+                    self.offer = Some(Offer { answered: true, ..Offer::new(hash, now, None) });
+                }
+            }
+        }
+        if self.state() != Some(&state) {
+            self.config = Some((state, now));
+        }
+    }
+}

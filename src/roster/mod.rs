@@ -1,0 +1,505 @@
+//! The agents connected here: group, configuration, failures -> offers and tallies.
+//!
+//! The roster knows single agents and no stages. Reports go in with [`Roster::handle_event`], what a group should have with
+//! [`Roster::set_desired`], time with [`Roster::handle_timeout`]; out come [`Roster::poll_action`], the groups whose counts
+//! changed ([`Roster::take_changed`]) and their [`Tally`]. Work follows change: an event costs the judgement of one agent.
+//!
+//! Invariants, each kept in one place: an agent is counted in its group exactly as its last [`Verdict`] says (`Roster::judge`); an
+//! offer leaves only through `Roster::offer`, which is reached only by an agent that is `Pending` and for which
+//! `Group::next_pending` found room.
+
+pub mod failures;
+pub mod group;
+pub mod member;
+pub mod standing;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::{AgentEvent, AgentId, ConnectionId, Transport};
+use crate::config::RenderedConfig;
+use crate::fleet::GroupName;
+use crate::fleet::assign::{Assigner, Assignment};
+use crate::rollout::{Desired, Tally};
+use crate::roster::group::{Assumed, Failure, Group};
+use crate::roster::member::{Gone, Link, Member, Offer, Placement};
+use crate::roster::standing::{Standing, Verdict, judge, repeat_at};
+use crate::time::Timestamp;
+
+/// What is to be done about one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RosterAction {
+    /// Put this into its slot.
+    Offer {
+        /// Where.
+        connection: ConnectionId,
+        /// Who.
+        id: AgentId,
+        /// What.
+        config: RenderedConfig,
+        /// True when the same may go out a second time on this connection.
+        retry: bool,
+    },
+    /// Empty its slot, if the offer has not left yet.
+    Withdraw {
+        /// Where.
+        connection: ConnectionId,
+        /// Who.
+        id: AgentId,
+    },
+}
+
+/// All agents.
+#[derive(Debug)]
+pub struct Roster {
+    agents: BTreeMap<AgentId, Member>,
+    groups: BTreeMap<GroupName, Group>,
+    assigner: Assigner,
+    timers: BTreeSet<(Timestamp, AgentId)>,
+    changed: BTreeSet<GroupName>,
+    actions: VecDeque<RosterAction>,
+    forget_after: Duration,
+    connected: usize,
+    /// When what an earlier process may have left behind is no longer assumed.
+    assumptions: BTreeSet<(Timestamp, GroupName)>,
+    /// True while a revision is being taken: agents may have moved to groups whose new configuration is not known yet.
+    paused: bool,
+}
+
+impl Roster {
+    /// Nobody yet. Agents that are away are forgotten after `forget_after`.
+    pub fn new(forget_after: Duration) -> Self {
+        Self {
+            agents: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            assigner: Assigner::new([]),
+            timers: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            actions: VecDeque::new(),
+            forget_after,
+            connected: 0,
+            assumptions: BTreeSet::new(),
+            paused: false,
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<RosterAction> {
+        self.actions.pop_front()
+    }
+
+    /// The groups whose counts changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<GroupName> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// When [`Roster::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.assumptions.first().map(|(at, _)| *at)).min()
+    }
+
+    /// From now on nothing is offered to anybody, until [`Roster::resume`].
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Offers may be made again.
+    pub fn resume(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.paused) {
+            let names: Vec<GroupName> = self.groups.keys().cloned().collect();
+            for name in names {
+                self.dispatch(&name, now);
+            }
+        }
+    }
+
+    /// The counts of a group; all zero for one without agents.
+    pub fn tally(&self, name: &GroupName, now: Timestamp) -> Tally {
+        self.groups.get(name).map(|group| group.tally(now, self.forget_after)).unwrap_or_default()
+    }
+
+    /// A group's agents.
+    pub fn group(&self, name: &GroupName) -> Option<&Group> {
+        self.groups.get(name)
+    }
+
+    /// Everybody, by id.
+    pub fn agents(&self) -> impl Iterator<Item = (AgentId, &Member)> {
+        self.agents.iter().map(|(id, member)| (*id, member))
+    }
+
+    /// One agent.
+    pub fn agent(&self, id: AgentId) -> Option<&Member> {
+        self.agents.get(&id)
+    }
+
+    /// How many are connected.
+    pub fn connected(&self) -> usize {
+        self.connected
+    }
+
+    /// A group comes back with what the journal remembers of its agents.
+    pub fn restore(
+        &mut self,
+        name: &GroupName,
+        failures: BTreeMap<AgentId, Failure>,
+        ill: BTreeSet<AgentId>,
+        assumed: Assumed,
+    ) {
+        self.assumptions.insert((assumed.until, name.clone()));
+        let group = self.groups.entry(name.clone()).or_default();
+        (group.failures, group.ill, group.assumed) = (failures, ill, Some(assumed));
+    }
+
+    /// What a group's memory of failures and illnesses is, when it changed since the last call.
+    pub fn take_memory_changed(&mut self, name: &GroupName) -> bool {
+        self.groups.get_mut(name).is_some_and(|group| std::mem::take(&mut group.memory_changed))
+    }
+
+    /// Everybody is assigned anew. Returns the groups that agents moved into from others.
+    pub fn set_assigner(&mut self, assigner: Assigner, now: Timestamp) -> BTreeSet<GroupName> {
+        self.assigner = assigner;
+        let mut receivers = BTreeSet::new();
+        let everybody: Vec<AgentId> = self.agents.keys().copied().collect();
+        for id in everybody {
+            let before = self.agents.get(&id).and_then(|member| match &member.placement {
+                Placement::Group(name) | Placement::Orphaned(name) => Some(name.clone()),
+                Placement::Unknown | Placement::Unmanaged | Placement::Conflict(_) => None,
+            });
+            self.place(id, now);
+            let after = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
+            if before.is_some() && after != before {
+                receivers.extend(after);
+            }
+        }
+        receivers
+    }
+
+    /// The group is gone from the repository: who was in it is on their own, unless another group takes them with the next
+    /// [`Roster::set_assigner`].
+    pub fn remove_group(&mut self, name: &GroupName) {
+        let Some(group) = self.groups.remove(name) else { return };
+        for id in group.members {
+            if let Some(member) = self.agents.get_mut(&id) {
+                member.placement = Placement::Orphaned(name.clone());
+                member.verdict = Verdict::NOBODY;
+            }
+        }
+    }
+
+    /// What a group's agents should have from now on, with the bodies to offer.
+    pub fn set_desired(
+        &mut self,
+        name: &GroupName,
+        desired: Desired,
+        config: impl Fn(crate::config::ConfigHash) -> Option<RenderedConfig>,
+        now: Timestamp,
+    ) {
+        let group = self.groups.entry(name.clone()).or_default();
+        if group.desired == desired && (group.candidate.is_some() || desired.candidate.is_none()) {
+            return;
+        }
+        let is_over = group.desired.watched && !desired.watched;
+        let only_room = Desired { room: desired.room, ..group.desired.clone() } == desired;
+        // Who waits is ordered by the seed: counts come out as they went in, before anything changes.
+        let members: Vec<AgentId> = if only_room { Vec::new() } else { group.members.iter().copied().collect() };
+        for id in &members {
+            self.uncount(*id);
+        }
+        let Some(group) = self.groups.get_mut(name) else { return };
+        group.candidate = desired.candidate.and_then(&config);
+        group.stable = desired.stable.and_then(&config);
+        group.set_desired(desired);
+        for id in members {
+            if let Some(offer) = self.agents.get_mut(&id).and_then(|member| member.offer.as_mut()) {
+                offer.settled |= is_over && offer.answered;
+            }
+            self.judge(id, now);
+        }
+        self.changed.insert(name.clone());
+        self.dispatch(name, now);
+    }
+
+    /// Takes what a session tells.
+    pub fn handle_event(&mut self, event: AgentEvent, now: Timestamp) {
+        match event {
+            AgentEvent::Connected { id, connection, transport } => self.connect(id, connection, transport, now),
+            AgentEvent::Report { id, connection, report } => {
+                let Some(member) = self.agents.get_mut(&id) else { return };
+                if member.link.is_none_or(|link| link.connection != connection) {
+                    return;
+                }
+                let heard_before = member.heard_once;
+                let has_new_labels = member.take(*report, now);
+                let first_heard = member.heard_once && !heard_before;
+                self.recall_illness(id);
+                if first_heard {
+                    self.count_heard(id, 1);
+                }
+                if has_new_labels {
+                    self.place(id, now);
+                }
+                self.judge(id, now);
+                self.dispatch_of(id, now);
+            }
+            AgentEvent::Gone { id, connection, goodbye } => {
+                let Some(member) = self.agents.get_mut(&id) else { return };
+                if member.link.is_none_or(|link| link.connection != connection) {
+                    return;
+                }
+                self.uncount(id);
+                if let Some(member) = self.agents.get_mut(&id) {
+                    member.link = None;
+                    member.gone = Some(Gone { at: now, goodbye });
+                    self.connected -= 1;
+                }
+                self.judge(id, now);
+                self.dispatch_of(id, now);
+            }
+        }
+    }
+
+    fn connect(&mut self, id: AgentId, connection: ConnectionId, transport: Transport, now: Timestamp) {
+        self.uncount(id);
+        let member = self.agents.entry(id).or_default();
+        if member.link.is_none() {
+            self.connected += 1;
+        }
+        let was_gone = member.gone.take();
+        member.link = Some(Link { connection, transport, heard: false });
+        if was_gone.is_some_and(|gone| gone.goodbye)
+            && let Some(offer) = &mut member.offer
+            && !offer.answered
+        {
+            // It left in order, and what it was offered went with the old connection.
+            offer.settled = true;
+        }
+        self.judge(id, now);
+        self.dispatch_of(id, now);
+    }
+
+    /// An agent that comes with the configuration already, ill, and that nobody offered anything, was ill before us.
+    fn recall_illness(&mut self, id: AgentId) {
+        let Some(member) = self.agents.get(&id) else { return };
+        let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) else { return };
+        let adopted = member.offer.is_some_and(|offer| offer.connection.is_none() && !offer.confirmed);
+        if group.assumed.is_none() && adopted && member.is_ill() && group.ill.insert(id) {
+            group.memory_changed = true;
+        }
+    }
+
+    fn count_heard(&mut self, id: AgentId, by: isize) {
+        let name = self.agents.get(&id).and_then(|member| member.placement.group());
+        if let Some(group) = name.and_then(|name| self.groups.get_mut(name)) {
+            group.count_heard(by);
+        }
+    }
+
+    /// Finds the agent's group by its labels.
+    fn place(&mut self, id: AgentId, now: Timestamp) {
+        let Some(member) = self.agents.get(&id) else { return };
+        let Some(labels) = &member.labels else { return };
+        let placement = match self.assigner.assign(labels) {
+            Assignment::Group(name) => Placement::Group(name),
+            Assignment::Conflict(names) => Placement::Conflict(Arc::from(names)),
+            Assignment::Unmanaged => match &member.placement {
+                Placement::Orphaned(name) => Placement::Orphaned(name.clone()),
+                Placement::Unknown | Placement::Unmanaged | Placement::Conflict(_) | Placement::Group(_) => {
+                    Placement::Unmanaged
+                }
+            },
+        };
+        if placement == member.placement {
+            return;
+        }
+        let (before, heard) = (member.placement.clone(), member.heard_once);
+        self.uncount(id);
+        if let Some(group) = before.group().and_then(|name| self.groups.get_mut(name)) {
+            group.members.remove(&id);
+            if heard {
+                group.count_heard(-1);
+            }
+        }
+        let joined = placement.group().cloned();
+        if let Some(member) = self.agents.get_mut(&id) {
+            member.placement = placement;
+        }
+        if let Some(name) = &joined {
+            let group = self.groups.entry(name.clone()).or_default();
+            group.members.insert(id);
+            if heard {
+                group.count_heard(1);
+            }
+        }
+        self.judge(id, now);
+        if let Some(name) = joined {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.join(now);
+            }
+            self.dispatch(&name, now);
+        }
+    }
+
+    /// Takes the agent out of its group's counts until it is judged again.
+    fn uncount(&mut self, id: AgentId) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let verdict = std::mem::replace(&mut member.verdict, Verdict::NOBODY);
+        if verdict.standing == Standing::Unplaced {
+            return;
+        }
+        if let Some(name) = member.placement.group()
+            && let Some(group) = self.groups.get_mut(name)
+        {
+            group.count_out(id, &verdict, member.gone.map(|gone| gone.at));
+            self.changed.insert(name.clone());
+        }
+    }
+
+    /// Judges the agent, counts it accordingly, sets its timer, withdraws what it is not to get any more.
+    fn judge(&mut self, id: AgentId, now: Timestamp) {
+        let Some(member) = self.agents.get(&id) else { return };
+        let group = member.placement.group().and_then(|name| self.groups.get(name));
+        let verdict = group.map_or(Verdict::NOBODY, |group| judge(id, member, group, now));
+        let desired = group.and_then(|group| group.desired_for(member));
+        if verdict != member.verdict {
+            self.uncount(id);
+            self.settle(id, verdict, desired);
+        }
+        self.withdraw_unwanted(id, desired);
+        self.set_timer(id, now);
+    }
+
+    fn settle(&mut self, id: AgentId, mut verdict: Verdict, desired: Option<crate::config::ConfigHash>) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let Some(name) = member.placement.group() else { return };
+        let Some(group) = self.groups.get_mut(name) else { return };
+        if let (Some(message), Some(hash)) = (verdict.failure.take(), desired) {
+            group.remember(id, Failure { hash, message });
+        }
+        if verdict.standing == Standing::Confirmed
+            && let Some(offer) = &mut member.offer
+        {
+            offer.confirmed = true;
+        }
+        group.count_in(id, &verdict, member.gone.map(|gone| gone.at));
+        self.changed.insert(name.clone());
+        member.verdict = verdict;
+    }
+
+    /// An offer that has not been answered and is not what the agent should have any more must not leave (rule 1).
+    fn withdraw_unwanted(&mut self, id: AgentId, desired: Option<crate::config::ConfigHash>) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let (Some(link), Some(offer)) = (member.link, &mut member.offer) else { return };
+        let is_out = !offer.answered && !offer.withdrawn && offer.connection == Some(link.connection);
+        if is_out && Some(offer.hash) != desired {
+            offer.withdrawn = true;
+            self.actions.push_back(RosterAction::Withdraw { connection: link.connection, id });
+        }
+    }
+
+    fn set_timer(&mut self, id: AgentId, now: Timestamp) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let forget = member.gone.map(|gone| gone.at + self.forget_after);
+        let until = [member.verdict.until, forget].into_iter().flatten().filter(|at| *at > now).min();
+        if until == member.timer {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut member.timer, until) {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(at) = until {
+            self.timers.insert((at, id));
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            let Some(member) = self.agents.get_mut(&id) else { continue };
+            member.timer = None;
+            let is_forgotten = member.gone.is_some_and(|gone| gone.at + self.forget_after <= now);
+            if is_forgotten {
+                self.forget(id, now);
+                continue;
+            }
+            self.repeat(id, now);
+            self.judge(id, now);
+            self.dispatch_of(id, now);
+        }
+        while let Some((_, name)) = self.assumptions.first().filter(|(at, _)| *at <= now).cloned() {
+            self.assumptions.pop_first();
+            self.changed.insert(name.clone());
+            self.dispatch(&name, now);
+        }
+    }
+
+    fn forget(&mut self, id: AgentId, now: Timestamp) {
+        self.judge(id, now);
+        self.uncount(id);
+        let Some(member) = self.agents.remove(&id) else { return };
+        if let Some(timer) = member.timer {
+            self.timers.remove(&(timer, id));
+        }
+        if let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) {
+            group.members.remove(&id);
+            if member.heard_once {
+                group.count_heard(-1);
+            }
+        }
+    }
+
+    /// Repeats an unanswered offer over HTTP once its time has come.
+    fn repeat(&mut self, id: AgentId, now: Timestamp) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let Some(group) = member.placement.group().and_then(|name| self.groups.get(name)) else { return };
+        let Some(mut offer) = member.offer else { return };
+        let is_due = repeat_at(member, &offer).is_some_and(|at| at <= now);
+        let (true, Standing::Offered, Some(link)) = (is_due, member.verdict.standing, member.link) else { return };
+        let Some(config) = group.config(offer.hash).cloned() else { return };
+        (offer.last, offer.times) = (now, offer.times + 1);
+        member.offer = Some(offer);
+        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: true });
+    }
+
+    fn dispatch_of(&mut self, id: AgentId, now: Timestamp) {
+        let name = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
+        if let Some(name) = name {
+            self.dispatch(&name, now);
+        }
+    }
+
+    /// Offers to those who wait, as far as there is room.
+    fn dispatch(&mut self, name: &GroupName, now: Timestamp) {
+        if self.paused {
+            return;
+        }
+        while let Some(id) = self.groups.get(name).and_then(|group| group.next_pending(now)) {
+            if !self.offer(name, id, now) {
+                // Without a body nothing can be offered; the controller keeps one for every hash that is desired.
+                return;
+            }
+        }
+    }
+
+    fn offer(&mut self, name: &GroupName, id: AgentId, now: Timestamp) -> bool {
+        let (Some(member), Some(group)) = (self.agents.get_mut(&id), self.groups.get_mut(name)) else { return false };
+        let config = group.desired_for(member).and_then(|hash| group.config(hash).cloned());
+        let (Some(config), Some(link)) = (config, member.link) else { return false };
+        let earlier = member.offer.filter(|offer| offer.hash == config.hash() && !offer.settled && !offer.withdrawn);
+        let is_first_since_stable = member.offer.is_none_or(|offer| offer.settled);
+        if member.is_ill() && is_first_since_stable && group.ill.insert(id) {
+            group.memory_changed = true;
+        }
+        let fresh = Offer::new(config.hash(), now, Some(link.connection));
+        // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
+        let at = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now).map_or(now, |offer| offer.at);
+        member.offer = Some(Offer { at, ..fresh });
+        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: false });
+        self.judge(id, now);
+        // Whatever the judgement, an agent that was just offered something does not wait for an offer.
+        self.agents.get(&id).is_some_and(|member| member.verdict.standing != Standing::Pending)
+    }
+}

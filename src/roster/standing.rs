@@ -1,0 +1,277 @@
+//! What one agent is to its group at this moment: the one place that turns reports, offers and time into a standing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash, Transport};
+use crate::config::ConfigHash;
+use crate::roster::group::Group;
+use crate::roster::member::{Member, Offer};
+use crate::time::{Timestamp, show_duration};
+
+/// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited.
+pub const LATE_CONFIRMATION: Duration = Duration::from_secs(30);
+
+/// An agent that falls ill after it was confirmed is given so long before that counts as a failure.
+pub const ILLNESS_DEBOUNCE: Duration = Duration::from_secs(30);
+
+/// Over HTTP an answer can be lost on the way: an offer that no status names is repeated after so long.
+pub const REPEAT_AFTER: Duration = Duration::from_secs(60);
+
+/// And so many offers are made in all.
+pub const MOST_OFFERS: u8 = 3;
+
+/// The message by which a supervisor says that its own timer ran out, and nothing else.
+const APPLY_TIMEOUT: &str = "Config apply timeout exceeded";
+
+/// Why an agent that a group selects is not offered what the group wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HeldReason {
+    /// It does not declare `AcceptsRemoteConfig`: a collector without a supervisor, for example.
+    CannotAccept,
+    /// It does not declare `ReportsRemoteConfig`: nobody would learn what became of an offer.
+    CannotReport,
+    /// It is connected, but has not told its configuration's state on this connection yet.
+    NotHeard,
+    /// Its group has nothing for it yet: no stable configuration, and no stage that it belongs to.
+    NothingForIt,
+    /// It holds a candidate that was superseded or that failed, and keeps it.
+    KeepsCandidate,
+    /// The whole group is offered nothing; the group says why.
+    GroupClosed,
+    /// It was given the configuration on this connection and now reports another: somebody else configures it too.
+    Drifted,
+}
+
+/// What an agent is to its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In no group.
+    Unplaced,
+    /// Not to be offered anything.
+    Held(HeldReason),
+    /// Waits for an offer.
+    Pending,
+    /// Was offered what is desired; the outcome is open.
+    Offered,
+    /// Has what is desired.
+    Confirmed,
+    /// Could not use it.
+    Failed,
+    /// Not connected, and nothing is expected of it.
+    Away,
+    /// Vanished after its offer.
+    Lost,
+}
+
+/// The judgement on one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What it is.
+    pub standing: Standing,
+    /// True when it is connected and selected.
+    pub selected: bool,
+    /// True when it is also able to take and report.
+    pub eligible: bool,
+    /// True when it takes from the budget.
+    pub unavailable: bool,
+    /// True when it was ill before its offer.
+    pub ill_before: bool,
+    /// True when it left without a goodbye.
+    pub vanished: bool,
+    /// When the judgement may change by itself.
+    pub until: Option<Timestamp>,
+    /// The reason of a failure that is new.
+    pub failure: Option<Arc<str>>,
+}
+
+impl Verdict {
+    /// Of an agent that is in no group.
+    pub const NOBODY: Self = Self {
+        standing: Standing::Unplaced,
+        selected: false,
+        eligible: false,
+        unavailable: false,
+        ill_before: false,
+        vanished: false,
+        until: None,
+        failure: None,
+    };
+
+    fn stands(mut self, standing: Standing) -> Self {
+        self.standing = standing;
+        self
+    }
+
+    fn fails(mut self, reason: impl Into<Arc<str>>) -> Self {
+        self.failure = Some(reason.into());
+        (self.unavailable, self.until) = (false, None);
+        self.stands(Standing::Failed)
+    }
+
+    /// Open until `end`; it takes room meanwhile.
+    fn open(mut self, standing: Standing, end: Timestamp) -> Self {
+        self.unavailable = true;
+        self.until = Some(end);
+        self.stands(standing)
+    }
+}
+
+/// Judges `member` of `group`.
+pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
+    let ill_before = group.ill.contains(&id);
+    let base = Verdict { ill_before: ill_before && member.is_eligible(), ..Verdict::NOBODY };
+    let desired = group.desired_for(member);
+    if !member.is_connected() {
+        return judge_absent(id, member, group, desired, base, now);
+    }
+    let busy_until = busy_until(member, group.desired.progress_deadline).filter(|until| *until > now);
+    let eligible = member.is_eligible();
+    let base = Verdict {
+        selected: true,
+        eligible,
+        unavailable: eligible && (busy_until.is_some() || member.is_ill()),
+        until: busy_until,
+        ..base
+    };
+    if !member.capabilities.contains(Capabilities::ACCEPTS_REMOTE_CONFIG) {
+        return base.stands(Standing::Held(HeldReason::CannotAccept));
+    }
+    if !eligible {
+        return base.stands(Standing::Held(HeldReason::CannotReport));
+    }
+    let Some(hash) = desired else {
+        let reason = if group.holds_kept(member) {
+            HeldReason::KeepsCandidate
+        } else if group.desired.closed.is_some() {
+            HeldReason::GroupClosed
+        } else {
+            HeldReason::NothingForIt
+        };
+        return base.stands(Standing::Held(reason));
+    };
+    if group.has_failed(id, hash) {
+        return Verdict { unavailable: false, ..base }.stands(Standing::Failed);
+    }
+    match member.state() {
+        Some(state) if state.is_about(hash) => judge_holder(member, group, state, base, now),
+        Some(_) | None => judge_other(member, group, hash, base, now),
+    }
+}
+
+fn judge_absent(
+    id: AgentId,
+    member: &Member,
+    group: &Group,
+    desired: Option<ConfigHash>,
+    base: Verdict,
+    now: Timestamp,
+) -> Verdict {
+    let Some(gone) = member.gone else { return base.stands(Standing::Away) };
+    let base = Verdict { vanished: !gone.goodbye, ..base };
+    if desired.is_some_and(|hash| group.has_failed(id, hash)) {
+        return base.stands(Standing::Failed);
+    }
+    let offered = member.offer.filter(|offer| Some(offer.hash) == desired && !offer.settled);
+    let Some(offer) = offered.filter(|_| group.desired.watched && !gone.goodbye) else {
+        return base.stands(Standing::Away);
+    };
+    let deadline = group.desired.progress_deadline;
+    let end = offer.at + deadline;
+    if gone.at >= end {
+        return base.stands(Standing::Away);
+    }
+    if now < end {
+        return base.open(Standing::Lost, end);
+    }
+    base.fails(format!("vanished after the offer and was not back within {}", show_duration(deadline)))
+}
+
+/// The agent reports the configuration that it should have.
+fn judge_holder(member: &Member, group: &Group, state: &ConfigState, base: Verdict, now: Timestamp) -> Verdict {
+    let deadline = group.desired.progress_deadline;
+    let since = member.config.as_ref().map_or(now, |(_, since)| *since);
+    let offered_at = member.offer.map_or(since, |offer| offer.at);
+    match state.status {
+        ConfigStatus::Applied => {
+            let base = Verdict { until: None, unavailable: member.is_ill(), ..base };
+            if !member.is_ill() || base.ill_before || !group.desired.watched {
+                return base.stands(Standing::Confirmed);
+            }
+            let end = (offered_at + deadline).max(member.ill_since.unwrap_or(now) + ILLNESS_DEBOUNCE);
+            if now < end {
+                return base.open(Standing::Offered, end);
+            }
+            let message = member.health.as_ref().and_then(|health| health.message.clone());
+            base.fails(message.map_or_else(
+                || format!("applied, but not healthy within {}", show_duration(deadline)),
+                |message| format!("applied, but unhealthy: {message}"),
+            ))
+        }
+        ConfigStatus::Failed => {
+            let message = state.message.clone().unwrap_or_else(|| "failed without saying why".into());
+            if message.trim() == APPLY_TIMEOUT {
+                if !member.is_ill() && group.runs_what_was_offered(member) {
+                    return Verdict { until: None, unavailable: false, ..base }.stands(Standing::Confirmed);
+                }
+                let end = since + LATE_CONFIRMATION;
+                if now < end {
+                    return base.open(Standing::Offered, end);
+                }
+            }
+            base.fails(message)
+        }
+        ConfigStatus::Applying | ConfigStatus::Unset => {
+            let end = offered_at + deadline;
+            if now < end {
+                return base.open(Standing::Offered, end);
+            }
+            base.fails(format!("no outcome within {}", show_duration(deadline)))
+        }
+    }
+}
+
+/// The agent reports another configuration than it should have, or none.
+fn judge_other(member: &Member, group: &Group, hash: ConfigHash, base: Verdict, now: Timestamp) -> Verdict {
+    let deadline = group.desired.progress_deadline;
+    let here = member.link.map(|link| link.connection);
+    let offer = member.offer.filter(|offer| offer.hash == hash && !offer.withdrawn);
+    let open = offer.filter(|offer| !offer.answered);
+    if !member.is_heard() {
+        return match open {
+            Some(offer) if now < offer.at + deadline => base.open(Standing::Offered, offer.at + deadline),
+            Some(_) | None => base.stands(Standing::Held(HeldReason::NotHeard)),
+        };
+    }
+    if group.desired.closed.is_some() {
+        return base.stands(Standing::Held(HeldReason::GroupClosed));
+    }
+    match offer {
+        Some(offer) if offer.connection == here && offer.answered => base.stands(Standing::Held(HeldReason::Drifted)),
+        Some(offer) if offer.connection == here => {
+            let end = offer.at + deadline;
+            if now >= end {
+                return base.fails(format!("no answer to the offer within {}", show_duration(deadline)));
+            }
+            let next = repeat_at(member, &offer).filter(|at| *at < end).unwrap_or(end);
+            base.open(Standing::Offered, next)
+        }
+        Some(_) | None => base.stands(Standing::Pending),
+    }
+}
+
+/// When an unanswered offer is repeated; only over HTTP, where an answer can be lost.
+pub fn repeat_at(member: &Member, offer: &Offer) -> Option<Timestamp> {
+    let is_http = member.link.is_some_and(|link| link.transport == Transport::Http);
+    (is_http && !offer.answered && offer.times < MOST_OFFERS).then(|| offer.last + REPEAT_AFTER)
+}
+
+/// An agent in the middle of something, whatever it is, until when at the latest.
+fn busy_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
+    let offered = member.offer.filter(|offer| !offer.answered && !offer.settled).map(|offer| offer.at + deadline);
+    let applying = member.config.as_ref().and_then(|(state, since)| {
+        let is_busy = state.status == ConfigStatus::Applying && state.hash != ReportedHash::Foreign;
+        is_busy.then(|| *since + deadline)
+    });
+    offered.max(applying)
+}

@@ -1,0 +1,245 @@
+//! From the values of the core to what a person sees: the only place where reasons become sentences.
+
+use std::collections::BTreeMap;
+
+use crate::agent::{AgentId, Capabilities, ConfigStatus, ReportedHash, Transport};
+use crate::rollout::{Closed, FailedBecause, Tally, Waiting};
+use crate::roster::failures::Cluster;
+use crate::roster::group::Group;
+use crate::roster::member::{Member, Placement};
+use crate::roster::standing::{HeldReason, Standing};
+use crate::view::{AgentStatus, Counts, FailureCluster, WaitingOn};
+
+impl From<&Tally> for Counts {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            selected: tally.selected,
+            eligible: tally.eligible,
+            offered: tally.offered,
+            confirmed: tally.confirmed,
+            failed: tally.failed,
+            held: tally.held,
+            pending: tally.pending,
+            away: tally.away,
+            lost: tally.lost,
+            unavailable: tally.unavailable,
+        }
+    }
+}
+
+impl From<&Cluster> for FailureCluster {
+    fn from(cluster: &Cluster) -> Self {
+        Self { message: cluster.message.clone(), count: cluster.count, example: cluster.example.to_string() }
+    }
+}
+
+impl From<&Waiting> for WaitingOn {
+    fn from(waiting: &Waiting) -> Self {
+        let says =
+            |reason: &str, message: String| Self { reason: reason.to_owned(), message, agents: None, until: None };
+        match waiting {
+            Waiting::Closed(closed) => says(closed_name(closed), closed_sentence(closed)),
+            Waiting::NoAgents => says("no-agents", "no agent matches yet: the first to come will prove it".to_owned()),
+            Waiting::NobodyEligible { selected } => Self {
+                agents: Some(*selected),
+                ..says("nobody-eligible", format!("{selected} agents match, but none can be offered a configuration"))
+            },
+            Waiting::Budget { pending, unavailable, limit } => Self {
+                agents: Some(*pending),
+                ..says(
+                    "budget",
+                    format!("{pending} wait for room: {unavailable} unavailable, {limit} may be (maxUnavailable)"),
+                )
+            },
+            Waiting::Confirmation { agents } => Self {
+                agents: Some(*agents),
+                ..says("confirmation", format!("{agents} were offered it and have not confirmed it yet"))
+            },
+            Waiting::LostAgents { agents } => Self {
+                agents: Some(*agents),
+                ..says("lost", format!("{agents} vanished after the offer; they have until their progressDeadline"))
+            },
+            Waiting::Settling { until } => {
+                Self { until: Some(*until), ..says("settling", "many agents have only just come".to_owned()) }
+            }
+            Waiting::TooManyMissing { missing, of, until } => Self {
+                agents: Some(*missing),
+                until: *until,
+                ..says(
+                    "missing",
+                    format!("{missing} of {of} are gone without a goodbye; more than a fifth is too many"),
+                )
+            },
+            Waiting::Soak { until } => Self { until: Some(*until), ..says("soak", "soaking".to_owned()) },
+            Waiting::Bake { until } => Self { until: Some(*until), ..says("bake", "baking".to_owned()) },
+            Waiting::NotWatching { connected, of } => says(
+                "not-watching",
+                format!(
+                    "soak and bake stand still: {connected} of {of} offered agents are connected, nine in ten are needed"
+                ),
+            ),
+            Waiting::NoProof => says("no-proof", "no agent that was well before has confirmed it".to_owned()),
+            Waiting::Failed(FailedBecause::TooManyFailures { failed, allowed }) => Self {
+                agents: Some(*failed),
+                ..says(
+                    "failed",
+                    format!(
+                        "{failed} agents failed, {allowed} may (maxFailures); revert the commit, or commit a correction"
+                    ),
+                )
+            },
+            Waiting::NewerCommit => {
+                says("newer-commit", "the running rollout goes first (onNewCommit: finish)".to_owned())
+            }
+        }
+    }
+}
+
+fn closed_name(closed: &Closed) -> &'static str {
+    match closed {
+        Closed::Suspended => "suspended",
+        Closed::Observing => "observing",
+        Closed::Unsupported(_) => "unsupported",
+        Closed::Unexpected { .. } => "expect",
+        Closed::RolloutFailed => "rollout-failed",
+        Closed::NotStored => "journal",
+    }
+}
+
+fn closed_sentence(closed: &Closed) -> String {
+    match closed {
+        Closed::Suspended => "suspended: nothing is offered until `suspend: true` is gone".to_owned(),
+        Closed::Observing => "this daemon only watches (--observe)".to_owned(),
+        Closed::Unsupported(reason) => reason.clone(),
+        Closed::Unexpected { selected, min, max } => {
+            let bound = match (min, max) {
+                (Some(min), Some(max)) => format!("{min} to {max}"),
+                (Some(min), None) => format!("at least {min}"),
+                (None, Some(max)) => format!("at most {max}"),
+                (None, None) => "any number".to_owned(),
+            };
+            format!("{selected} agents match, {bound} are expected (expect)")
+        }
+        Closed::RolloutFailed => "the rollout failed and nothing stable is there to give instead".to_owned(),
+        Closed::NotStored => "the journal could not be written: nothing is offered before it is".to_owned(),
+    }
+}
+
+/// Why agents of a group are held, one line a reason.
+pub fn held(reasons: &BTreeMap<HeldReason, usize>) -> Vec<WaitingOn> {
+    reasons
+        .iter()
+        .map(|(reason, count)| WaitingOn {
+            reason: held_name(*reason).to_owned(),
+            message: format!("{count} held: {}", held_sentence(*reason)),
+            agents: Some(*count),
+            until: None,
+        })
+        .collect()
+}
+
+fn held_name(reason: HeldReason) -> &'static str {
+    match reason {
+        HeldReason::CannotAccept => "cannot-accept",
+        HeldReason::CannotReport => "cannot-report",
+        HeldReason::NotHeard => "not-heard",
+        HeldReason::NothingForIt => "nothing-stable",
+        HeldReason::KeepsCandidate => "keeps-candidate",
+        HeldReason::GroupClosed => "group-closed",
+        HeldReason::Drifted => "drifted",
+    }
+}
+
+fn held_sentence(reason: HeldReason) -> &'static str {
+    match reason {
+        HeldReason::CannotAccept => "does not accept remote configuration (AcceptsRemoteConfig)",
+        HeldReason::CannotReport => "does not report what becomes of it (ReportsRemoteConfig)",
+        HeldReason::NotHeard => "has not reported its configuration on this connection yet",
+        HeldReason::NothingForIt => "the group has nothing stable to give",
+        HeldReason::KeepsCandidate => "keeps a configuration that was superseded or that failed",
+        HeldReason::GroupClosed => "the whole group is offered nothing",
+        HeldReason::Drifted => {
+            "reports another configuration than the one it was given: something else configures it too"
+        }
+    }
+}
+
+/// One agent, now. `group` is the one that it is in.
+pub fn agent(id: AgentId, member: &Member, group: Option<&Group>) -> AgentStatus {
+    let state = member.state();
+    let (stands, mut reason) = standing(member);
+    let desired = group.and_then(|group| group.desired_for(member));
+    if let (Some(group), Standing::Failed) = (group, member.verdict.standing) {
+        reason = group.failures.get(&id).map(|failure| failure.message.to_string());
+    }
+    AgentStatus {
+        id: id.to_string(),
+        group: member.placement.group().map(ToString::to_string),
+        state: stands.to_owned(),
+        reason,
+        transport: match member.link.map(|link| link.transport) {
+            Some(Transport::WebSocket) => "websocket",
+            Some(Transport::Http) => "http",
+            None => "none",
+        }
+        .to_owned(),
+        connected: member.is_connected(),
+        hash: state.and_then(|state| match state.hash {
+            ReportedHash::Known(hash) => Some(hash.to_string()),
+            ReportedHash::Foreign => Some("foreign".to_owned()),
+            ReportedHash::None => None,
+        }),
+        config_status: match state.map(|state| state.status) {
+            Some(ConfigStatus::Applied) => "applied",
+            Some(ConfigStatus::Applying) => "applying",
+            Some(ConfigStatus::Failed) => "failed",
+            Some(ConfigStatus::Unset) | None => "unset",
+        }
+        .to_owned(),
+        config_message: state.and_then(|state| state.message.as_ref()).map(ToString::to_string),
+        desired: desired.map(|hash| hash.to_string()),
+        healthy: member
+            .health
+            .as_ref()
+            .filter(|_| member.capabilities.contains(Capabilities::REPORTS_HEALTH))
+            .map(|health| health.healthy),
+        health_message: member.health.as_ref().and_then(|health| health.message.as_ref()).map(ToString::to_string),
+        labels: member
+            .labels
+            .iter()
+            .flat_map(|labels| labels.iter())
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
+        components: member.effective.iter().flat_map(|names| names.iter()).map(str::to_owned).collect(),
+    }
+}
+
+/// The word for where an agent stands, and why.
+pub fn standing(member: &Member) -> (&'static str, Option<String>) {
+    match &member.placement {
+        Placement::Unknown => return ("unknown", Some("has not described itself yet".to_owned())),
+        Placement::Unmanaged => return ("unmanaged", Some("no group selects it; it keeps what it has".to_owned())),
+        Placement::Orphaned(name) => {
+            return (
+                "unmanaged",
+                Some(format!("its group {name} is no longer in the repository; it keeps what it has")),
+            );
+        }
+        Placement::Conflict(names) => {
+            let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+            let reason = format!("{} select it at equal priority; it keeps what it has", names.join(" and "));
+            return ("conflict", Some(reason));
+        }
+        Placement::Group(_) => {}
+    }
+    match member.verdict.standing {
+        Standing::Unplaced => ("unknown", None),
+        Standing::Held(reason) => ("held", Some(held_sentence(reason).to_owned())),
+        Standing::Pending => ("pending", Some("waits for room in the budget".to_owned())),
+        Standing::Offered => ("offered", None),
+        Standing::Confirmed => ("confirmed", None),
+        Standing::Failed => ("failed", None),
+        Standing::Away => ("away", None),
+        Standing::Lost => ("lost", None),
+    }
+}
