@@ -130,12 +130,13 @@ impl Commits {
         self.close(now);
     }
 
-    /// What still waits for `group` in commits older than `newest` with another candidate will never come.
-    pub(super) fn supersede(&mut self, group: &GroupName, wanted: ConfigHash, now: Timestamp) {
-        let wanted = wanted.to_string();
+    /// What still waits for `group` with another candidate than these will never come.
+    pub(super) fn supersede(&mut self, group: &GroupName, candidates: &[Option<ConfigHash>], now: Timestamp) {
+        let candidates: Vec<String> = candidates.iter().flatten().map(ToString::to_string).collect();
         for open in &mut self.open {
             let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
-            if report.candidate.as_deref() != Some(&wanted) && open.waiting.remove(group) {
+            let is_coming = report.candidate.as_ref().is_some_and(|candidate| candidates.contains(candidate));
+            if !is_coming && open.waiting.remove(group) {
                 let ending = report.ending.filter(|ending| *ending == Ending::Unproven).unwrap_or(Ending::Superseded);
                 (report.ending, report.ended_at, report.stage) = (Some(ending), Some(now), None);
                 report.waiting_on.clear();

@@ -223,20 +223,31 @@ impl Controller {
         self.remove_groups(&fleet, now);
         let ready = self.take_definitions(&fleet, &mut report);
         let receivers = self.assign(now);
-        for name in ready {
-            let config = fleet.groups.get(&name).and_then(|group| group.config.clone());
-            let definition = fleet.groups.get(&name).and_then(|group| group.definition.clone());
+        let mut begun = BTreeSet::new();
+        for name in &ready {
+            let config = fleet.groups.get(name).and_then(|group| group.config.clone());
+            let definition = fleet.groups.get(name).and_then(|group| group.definition.clone());
             let (Some(config), Some(definition)) = (config, definition) else { continue };
-            let plan = Plan { wanted: config.hash(), rules: rules(&definition), moved_in: receivers.contains(&name) };
+            let plan = Plan { wanted: config.hash(), rules: rules(&definition), moved_in: receivers.contains(name) };
             let next = Next { plan, config, revision: info.revision() };
             let hash = next.config.hash();
-            let effect = self.plan(&name, next, now);
-            let part = self.entry(&name, hash, effect, now);
+            let effect = self.plan(name, next, now);
+            if matches!(effect, Effect::Started | Effect::Waits) {
+                begun.insert(name.to_string());
+            }
+            let part = self.entry(name, hash, effect, now);
             report.groups.extend(part.map(|part| (name.to_string(), part)));
+        }
+        if !is_new {
+            // A commit that is taken once more, after a restart: what is known of it is in the journal already.
+            report.groups.retain(|name, _| begun.contains(name));
         }
         if is_new || !report.groups.is_empty() {
             self.notice(None, false, format!("{}: {} ({})", report.revision, report.subject, changes(&report)));
             self.merge_report(info.id, report, now);
+        }
+        for name in &ready {
+            self.after_machine(name, now);
         }
         self.settle(now);
         self.flush(now);
@@ -341,7 +352,8 @@ impl Controller {
             self.configs.insert(wanted, next.config);
         }
         self.collect_finished(name, now);
-        self.commits.supersede(name, wanted, now);
+        let running = self.groups.get(name).and_then(|state| state.machine.rollout()).map(|rollout| rollout.candidate);
+        self.commits.supersede(name, &[Some(wanted), running], now);
         effect
     }
 
@@ -458,11 +470,19 @@ impl Controller {
         if closes {
             self.publish(name, desired, now);
         }
-        if self.commits.waits_for(name) {
-            let candidate =
-                self.groups.get(name).and_then(|state| state.machine.rollout()).map(|rollout| rollout.candidate);
-            let part = self.part(name, now);
-            if self.commits.refresh(name, candidate, &part) {
+        self.storage.touched.insert(name.clone());
+    }
+
+    /// Brings the reports of open commits up to date for the groups that were touched.
+    fn refresh_reports(&mut self, now: Timestamp) {
+        for name in std::mem::take(&mut self.storage.touched) {
+            if !self.commits.waits_for(&name) {
+                continue;
+            }
+            let rollout = self.groups.get(&name).and_then(|state| state.machine.rollout());
+            let candidate = rollout.map(|rollout| rollout.candidate);
+            let part = self.part(&name, now);
+            if self.commits.refresh(&name, candidate, &part) {
                 self.storage.news = true;
             }
         }

@@ -17,6 +17,9 @@ use crate::view::CommitReport;
 /// Counts in notes, watched time and memories of failures are stored so often at most.
 pub(super) const LAZY_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Reports of running rollouts are brought up to date so often at most.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// After a failed store the next attempt is made after so long.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,9 @@ pub(super) struct Storage {
     pub urgent: BTreeSet<GroupName>,
     /// Groups whose records are out of date in what can wait.
     pub lazy: BTreeSet<GroupName>,
+    /// Groups whose part in the reports may be out of date.
+    pub touched: BTreeSet<GroupName>,
+    refreshed: Option<Timestamp>,
     /// True when the fleet's file is out of date.
     pub fleet_changed: bool,
     /// True when a note has more to tell than other counts.
@@ -71,7 +77,7 @@ pub(super) struct Storage {
     tickets: u64,
     last: Option<Timestamp>,
     retry_at: Option<Timestamp>,
-    lazy_due: Option<Timestamp>,
+    due: Option<Timestamp>,
 }
 
 impl Storage {
@@ -82,7 +88,7 @@ impl Storage {
 
     /// When something is to be stored that waits for its time.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        if self.in_flight.is_some() { None } else { self.retry_at.or(self.lazy_due) }
+        if self.in_flight.is_some() { None } else { self.retry_at.or(self.due) }
     }
 }
 
@@ -93,26 +99,27 @@ impl Controller {
             return;
         }
         self.storage.retry_at = None;
+        let refresh_due = self.storage.refreshed.map_or(now, |last| last + REFRESH_INTERVAL);
+        if refresh_due <= now && !self.storage.touched.is_empty() {
+            self.refresh_reports(now);
+            self.storage.refreshed = Some(now);
+        }
         let is_urgent = !self.storage.urgent.is_empty()
             || self.storage.fleet_changed
             || self.storage.news
             || self.commits.has_ended();
         let is_lazy = !self.storage.lazy.is_empty() || self.commits.has_news();
-        self.storage.lazy_due = None;
-        if !is_urgent {
-            if !is_lazy {
-                return;
-            }
-            let due = self.storage.last.map_or(now, |last| last + LAZY_INTERVAL);
-            if due > now {
-                self.storage.lazy_due = Some(due);
-                return;
-            }
+        let lazy_at = is_lazy.then(|| self.storage.last.map_or(now, |last| last + LAZY_INTERVAL));
+        let refresh_at = (!self.storage.touched.is_empty()).then_some(refresh_due);
+        self.storage.due = lazy_at.into_iter().chain(refresh_at).min();
+        if is_urgent || lazy_at.is_some_and(|at| at <= now) {
+            self.store(now);
         }
-        self.store(now);
     }
 
     fn store(&mut self, now: Timestamp) {
+        self.storage.due = None;
+        self.refresh_reports(now);
         let mut groups = std::mem::take(&mut self.storage.urgent);
         groups.append(&mut self.storage.lazy);
         let mut files = BTreeMap::new();

@@ -140,6 +140,9 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
     if !eligible {
         return base.stands(Standing::Held(HeldReason::CannotReport));
     }
+    if desired.or(group.desired.wanted).is_some_and(|hash| group.has_failed(id, hash)) {
+        return Verdict { unavailable: false, ..base }.stands(Standing::Failed);
+    }
     let Some(hash) = desired else {
         let reason = if group.holds_kept(member) {
             HeldReason::KeepsCandidate
@@ -150,9 +153,6 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
         };
         return base.stands(Standing::Held(reason));
     };
-    if group.has_failed(id, hash) {
-        return Verdict { unavailable: false, ..base }.stands(Standing::Failed);
-    }
     match member.state() {
         Some(state) if state.is_about(hash) => judge_holder(member, group, state, base, now),
         Some(_) | None => judge_other(member, group, hash, base, now),
