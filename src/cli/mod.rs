@@ -3,6 +3,7 @@
 //! Exit codes: 0 it went well, 1 it did what was asked and the answer is bad (errors in a fleet repository, a failed
 //! rollout), 2 it could not be done (wrong arguments, unreadable files, nobody listening).
 
+mod git_transport;
 mod simulate;
 
 use std::error::Error;
@@ -26,14 +27,18 @@ struct Arguments {
 
 /// The subcommands, in the order in which `gitamp help` lists them.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
     Simulate(simulate::Arguments),
+    #[command(name = "git-transport", hide = true)]
+    GitTransport(git_transport::Arguments),
 }
 
 impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Simulate(arguments) => arguments.run(),
+            Self::GitTransport(arguments) => Ok(arguments.run()),
         }
     }
 }

@@ -1,1 +1,128 @@
 //! The repository as it really is: a bare mirror, transfers in a killable child process, and the journal of notes and state.
+//!
+//! Two bare repositories stand in the state directory: `mirror.git` holds what was fetched and can be thrown away at any time;
+//! `journal.git` holds what this process must not forget. Nothing is ever checked out. Whatever speaks to a remote happens in
+//! a child process (`transport`), because libgit2 has no total deadline and cannot be interrupted while a server trickles.
+//! Deliberately absent: any decision about groups or rollouts, and any meaning of what the journal stores.
+
+pub mod backoff;
+mod child;
+pub mod failure;
+mod hermetic;
+pub mod journal;
+mod known_hosts;
+pub mod mirror;
+mod reader;
+pub mod remote;
+mod tags;
+pub mod transport;
+mod tree;
+mod upkeep;
+pub mod watch;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use git2::Oid;
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::snapshot::CommitId;
+
+pub use child::run as run_transport_child;
+pub use failure::{FailureClass, FailureKind, TransportError};
+pub use remote::RemoteUrl;
+
+/// What of the repository is followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tracked {
+    /// The branch that the remote's `HEAD` names.
+    Default,
+    /// A branch, in its short form (`main`).
+    Branch(String),
+    /// The highest tag that matches this glob (`v*`, `prod/*`): versions by semantic versioning, above all names that are no
+    /// versions, which are compared as text. Pre-releases count only when the glob asks for them, with a `-` behind its first
+    /// digit or wildcard (`v*-rc*`).
+    Tags(String),
+}
+
+impl fmt::Display for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the default branch"),
+            Self::Branch(name) => write!(f, "branch {name}"),
+            Self::Tags(glob) => write!(f, "tags {glob}"),
+        }
+    }
+}
+
+/// How long a transfer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// To reach the remote: 10 s.
+    pub connect: Duration,
+    /// Without a sign of progress: 30 s.
+    pub silence: Duration,
+    /// In total, whatever the progress: 10 min, enough for a first clone of a large repository over a slow line.
+    pub total: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), silence: Duration::from_secs(30), total: Duration::from_secs(600) }
+    }
+}
+
+/// The repository that is followed, and how to get at it.
+#[derive(Clone, Debug)]
+pub struct SourceOptions {
+    /// Its address.
+    pub url: RemoteUrl,
+    /// What of it is followed.
+    pub tracked: Tracked,
+    /// The fleet root: a path in the repository, `` for its top.
+    pub fleet_root: String,
+    /// Where `mirror.git` and `journal.git` stand; made when it is missing.
+    pub state_dir: PathBuf,
+    /// How to prove who we are.
+    pub access: Access,
+    /// How long a transfer may take.
+    pub deadlines: Deadlines,
+    /// The program that runs transfers as `<program> git-transport`: this one, see [`transport::own_program`].
+    pub transport_program: PathBuf,
+}
+
+impl SourceOptions {
+    /// The transport that these options describe.
+    pub fn transport(&self) -> transport::Transport {
+        transport::Transport {
+            program: self.transport_program.clone(),
+            url: self.url.clone(),
+            access: self.access.clone(),
+            deadlines: self.deadlines,
+        }
+    }
+}
+
+/// How to prove who we are, and how the remote proves who it is. Files are read again for each transfer, so that tokens
+/// can be rotated under a running process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A file with a token for https.
+    pub token_file: Option<PathBuf>,
+    /// A private key for ssh, without a passphrase. Absent: the SSH agent.
+    pub ssh_key_file: Option<PathBuf>,
+    /// The host keys that are trusted, in OpenSSH's form. Absent: `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.
+    pub known_hosts_file: Option<PathBuf>,
+}
+
+/// A commit's id as libgit2 wants it.
+fn oid_of(commit: CommitId) -> Result<Oid, git2::Error> {
+    Oid::from_bytes(&commit.0)
+}
+
+/// A libgit2 id as ours; `None` for anything that is not SHA-1.
+fn commit_of(oid: Oid) -> Option<CommitId> {
+    oid.as_bytes().try_into().ok().map(CommitId)
+}

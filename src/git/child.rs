@@ -1,0 +1,464 @@
+//! The process that does one transfer: reads the request from standard input, says on standard output what came of it, and
+//! ends when its parent does.
+
+use std::cell::{Cell, RefCell};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use git2::cert::Cert;
+use git2::{
+    AutotagOption, CertificateCheckStatus, Cred, CredentialType, Direction, Error, ErrorClass, ErrorCode, FetchOptions,
+    Oid, ProxyOptions, PushOptions, RemoteCallbacks, RemoteConnection, RemoteRedirect, Repository,
+    RepositoryInitOptions,
+};
+
+use super::failure::{FailureKind, TransportError, classify};
+use super::remote::host_of;
+use super::transport::{Action, Done, Line, Request};
+use super::{RemoteUrl, Tracked, hermetic, tags};
+
+/// The largest pack that is taken: 4 GiB. A fleet's configuration is text; more than that is the wrong repository.
+const LARGEST_PACK_BYTES: usize = 4 << 30;
+/// Memory that the child may take: 4 GiB, so that a pack made to explode ends this process and no other.
+const MEMORY_BYTES: u64 = 4 << 30;
+/// The longest request: a line of paths and a token.
+const LONGEST_REQUEST_BYTES: u64 = 1 << 20;
+/// Credentials are offered this often: once what is configured, and once more for servers that ask again.
+const CREDENTIAL_ATTEMPTS: u32 = 2;
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// The ref in a local remote where what is pushed arrives, before the real ref moves.
+const INCOMING: &str = "refs/gitamp/incoming";
+
+/// The hidden subcommand `git-transport`: one request, one answer, exit.
+pub fn run() -> ExitCode {
+    let answer = match receive() {
+        Ok(request) => match perform(&request) {
+            Ok(done) => Line::Done(done),
+            Err(failure) => Line::Failed(failure),
+        },
+        Err(failure) => Line::Failed(failure),
+    };
+    if say(&answer) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Reads the request, and from then on watches standard input: when it closes, whoever asked is gone.
+fn receive() -> Result<Request, TransportError> {
+    let broken = |why: String| TransportError::new(FailureKind::Child, why);
+    let mut input = BufReader::new(std::io::stdin());
+    let mut line = String::new();
+    (&mut input)
+        .take(LONGEST_REQUEST_BYTES)
+        .read_line(&mut line)
+        .map_err(|error| broken(format!("no request: {error}")))?;
+    std::thread::spawn(move || {
+        let mut rest = [0; 64];
+        while input.read(&mut rest).is_ok_and(|count| count > 0) {}
+        std::process::exit(3);
+    });
+    serde_json::from_str(&line).map_err(|error| {
+        broken(format!("this command is for gitamp itself; the request makes no sense ({:?} error)", error.classify()))
+    })
+}
+
+/// Writes one line; `false` when nobody listens any more.
+fn say(line: &Line) -> bool {
+    let Ok(mut text) = serde_json::to_vec(line) else { return false };
+    text.push(b'\n');
+    let mut output = std::io::stdout().lock();
+    output.write_all(&text).and_then(|()| output.flush()).is_ok()
+}
+
+fn perform(request: &Request) -> Result<Done, TransportError> {
+    // Not every system has this limit; where it is missing the container's own one has to do.
+    let _limited = rlimit::setrlimit(rlimit::Resource::DATA, MEMORY_BYTES, MEMORY_BYTES);
+    hermetic::prepare();
+    let url: RemoteUrl =
+        request.url.parse().map_err(|error| TransportError::new(FailureKind::Protocol, format!("{error}")))?;
+    let silence = Duration::from_millis(request.silence_millis);
+    let local = |error: Error| TransportError::new(FailureKind::Local, error.message());
+    hermetic::set_network_timeouts(Duration::from_millis(request.connect_millis), silence).map_err(local)?;
+    let transfer = Transfer { request, url, silence, started: now(), state: State::default() };
+    match &request.action {
+        Action::FetchTracked { repository, tracked, into } => {
+            let repository = transfer.own_repository(repository)?;
+            transfer.fetch_one(&repository, into, |heads| choose(heads, tracked).map(Some))
+        }
+        Action::FetchRef { repository, reference, into } => {
+            let repository = transfer.own_repository(repository)?;
+            transfer.fetch_one(&repository, into, |heads| Ok(heads.find(reference).cloned()))
+        }
+        Action::FetchBelow { repository, prefix } => transfer.fetch_below(repository, prefix),
+        Action::Push { repository, from, to } => {
+            let own = transfer.own_repository(repository)?;
+            match transfer.url.local_path() {
+                Some(path) => transfer.push_locally(repository, &own, from, &path, to),
+                None => transfer.push(&own, from, to),
+            }
+        }
+    }
+}
+
+/// What a remote has: refs in full with what they point to, and where its `HEAD` leads.
+struct Heads {
+    refs: Vec<(String, Oid)>,
+    default: Option<String>,
+}
+
+impl Heads {
+    fn find(&self, name: &str) -> Option<&(String, Oid)> {
+        self.refs.iter().find(|(have, _)| have == name)
+    }
+}
+
+/// Which of the remote's refs is the tracked one.
+fn choose(heads: &Heads, tracked: &Tracked) -> Result<(String, Oid), TransportError> {
+    let missing = |why: String| TransportError::new(FailureKind::NoSuchRef, why);
+    if heads.refs.is_empty() {
+        return Err(missing("the repository is empty: push a first commit to it".to_owned()));
+    }
+    let name = match tracked {
+        Tracked::Default => heads.default.clone().ok_or_else(|| {
+            missing("the repository does not say which branch is its default: name one with --branch".to_owned())
+        })?,
+        Tracked::Branch(name) => format!("refs/heads/{name}"),
+        Tracked::Tags(glob) => {
+            let tags = heads
+                .refs
+                .iter()
+                .filter_map(|(name, _)| name.strip_prefix("refs/tags/"))
+                .filter(|name| !name.ends_with("^{}"));
+            format!("refs/tags/{}", tags::highest(tags, glob).map_err(missing)?)
+        }
+    };
+    heads.find(&name).cloned().ok_or_else(|| {
+        let mut branches = heads.refs.iter().filter_map(|(name, _)| name.strip_prefix("refs/heads/"));
+        let shown: Vec<&str> = branches.by_ref().take(5).collect();
+        let more = if branches.next().is_some() { ", ..." } else { "" };
+        missing(format!("the repository has no {name} (any more); it has {}{more}", shown.join(", ")))
+    })
+}
+
+/// What the callbacks of one transfer write down.
+#[derive(Default)]
+struct State {
+    attempts: Cell<u32>,
+    told: Cell<Option<Instant>>,
+    count: Cell<u64>,
+    too_large: Cell<bool>,
+    /// A sentence of our own that is better than what libgit2 makes of it.
+    better: RefCell<Option<TransportError>>,
+    /// What the remote said about the pushed ref.
+    refused: RefCell<Option<String>>,
+}
+
+struct Transfer<'r> {
+    request: &'r Request,
+    url: RemoteUrl,
+    silence: Duration,
+    started: Instant,
+    state: State,
+}
+
+impl Transfer<'_> {
+    fn failure(&self, error: &Error) -> TransportError {
+        if self.state.too_large.get() {
+            return TransportError::new(
+                FailureKind::Protocol,
+                format!("{}: more than 4 GiB; is this the fleet's repository?", self.url),
+            );
+        }
+        if let Some(better) = self.state.better.take() {
+            return better;
+        }
+        classify(error, &self.url.to_string(), self.started.elapsed(), self.silence)
+    }
+
+    /// Our own repository at this path, made if there is none.
+    fn own_repository(&self, path: &Path) -> Result<Repository, TransportError> {
+        let local =
+            |error: Error| TransportError::new(FailureKind::Local, format!("{}: {}", path.display(), error.message()));
+        let repository = if path.exists() {
+            Repository::open_bare(path).map_err(local)?
+        } else {
+            let mut options = RepositoryInitOptions::new();
+            options.bare(true).mkpath(true).external_template(false);
+            Repository::init_opts(path, &options).map_err(local)?
+        };
+        // The first request of a connection would otherwise follow a redirect to another host, credentials and all.
+        let mut config = repository.config().map_err(local)?;
+        if config.get_bool("http.followRedirects").ok() != Some(false) {
+            config.set_bool("http.followRedirects", false).map_err(local)?;
+        }
+        Ok(repository)
+    }
+
+    fn callbacks(&self) -> RemoteCallbacks<'_> {
+        let mut callbacks = RemoteCallbacks::new();
+        callbacks.credentials(|url, user, allowed| self.credentials(url, user, allowed));
+        callbacks.certificate_check(|certificate, host| self.check_certificate(certificate, host));
+        callbacks.transfer_progress(|progress| {
+            let grown = progress.received_bytes() + progress.indexed_objects() + progress.indexed_deltas();
+            self.progressed(grown as u64);
+            if progress.received_bytes() > LARGEST_PACK_BYTES {
+                self.state.too_large.set(true);
+            }
+            !self.state.too_large.get()
+        });
+        callbacks.sideband_progress(|_| {
+            self.progressed(0);
+            true
+        });
+        callbacks.pack_progress(|_, current, _| self.progressed(current as u64));
+        callbacks.push_transfer_progress(|current, _, bytes| self.progressed((current + bytes) as u64));
+        callbacks.push_update_reference(|_, refused| {
+            *self.state.refused.borrow_mut() = refused.map(str::to_owned);
+            Ok(())
+        });
+        callbacks
+    }
+
+    /// Tells the parent that something happened, a few times a second at most. The number only has to grow.
+    fn progressed(&self, at_least: u64) {
+        self.state.count.set((self.state.count.get() + 1).max(at_least));
+        if self.state.told.get().is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
+            self.state.told.set(Some(now()));
+            say(&Line::Progress(self.state.count.get()));
+        }
+    }
+
+    /// Never asks anybody: what is configured is offered, at most twice, and only to the host of the URL.
+    fn credentials(&self, url: &str, user: Option<&str>, allowed: CredentialType) -> Result<Cred, Error> {
+        let user = user.unwrap_or("git");
+        if host_of(url) != self.url.host() {
+            return Err(self.deny("another host than the configured one asked for credentials; nothing was sent"));
+        }
+        if allowed.contains(CredentialType::USERNAME) {
+            return Cred::username(user);
+        }
+        self.state.attempts.set(self.state.attempts.get() + 1);
+        let attempt = self.state.attempts.get();
+        if attempt > CREDENTIAL_ATTEMPTS {
+            return Err(
+                self.deny("the credentials were refused: check --git-token-file, --ssh-key-file or the SSH agent")
+            );
+        }
+        if allowed.contains(CredentialType::SSH_KEY) {
+            return match &self.request.ssh_key_file {
+                Some(path) => {
+                    let key = std::fs::read_to_string(path).map_err(|error| {
+                        self.deny(&format!("cannot read the key {}: {error}; check --ssh-key-file", path.display()))
+                    })?;
+                    Cred::ssh_key_from_memory(user, None, &key, None)
+                }
+                None => Cred::ssh_key_from_agent(user),
+            };
+        }
+        match &self.request.token {
+            Some(token) if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) && attempt == 1 => {
+                Cred::userpass_plaintext("x-access-token", &token.0)
+            }
+            Some(_) => Err(self.deny("the token was refused: check that it is valid and may read this repository")),
+            None => Err(self.deny(
+                "the remote wants credentials, or there is no such repository: give a token with --git-token-file",
+            )),
+        }
+    }
+
+    fn deny(&self, why: &str) -> Error {
+        let shown = format!("{}: {why}", self.url);
+        self.state.better.replace(Some(TransportError::new(FailureKind::Credentials, shown)));
+        Error::new(ErrorCode::Auth, ErrorClass::Callback, why)
+    }
+
+    /// Leaves the decision to OpenSSL and libssh2 (the certificate authorities, `known_hosts`), but for revoked host keys.
+    fn check_certificate(&self, certificate: &Cert<'_>, host: &str) -> Result<CertificateCheckStatus, Error> {
+        let key = certificate.as_hostkey().and_then(|key| key.hostkey()).map(|key| BASE64.encode(key));
+        match key {
+            Some(key) if self.request.revoked_host_keys.contains(&key) => {
+                let why = format!("the host key of {host} is marked as revoked: do not trust this connection");
+                self.state.better.replace(Some(TransportError::new(FailureKind::HostKey, &why)));
+                Err(Error::new(ErrorCode::Certificate, ErrorClass::Ssh, why))
+            }
+            Some(_) | None => Ok(CertificateCheckStatus::CertificatePassthrough),
+        }
+    }
+
+    fn heads(&self, connection: &RemoteConnection<'_, '_, '_>) -> Result<Heads, TransportError> {
+        let list = connection.list().map_err(|error| self.failure(&error))?;
+        let default = list
+            .iter()
+            .find(|head| head.name() == "HEAD")
+            .and_then(|head| head.symref_target().map(str::to_owned))
+            .filter(|name| name.starts_with("refs/"));
+        Ok(Heads { refs: list.iter().map(|head| (head.name().to_owned(), head.oid())).collect(), default })
+    }
+
+    /// Says clearly what libgit2 words badly: the local directory is no repository.
+    fn check_local_remote(&self) -> Result<(), TransportError> {
+        let Some(path) = self.url.local_path() else { return Ok(()) };
+        Repository::open(&path).map(drop).map_err(|error| {
+            let kind = if error.code() == ErrorCode::NotFound { FailureKind::NotFound } else { FailureKind::Network };
+            TransportError::new(kind, format!("{}: {} (check --repo)", path.display(), error.message()))
+        })
+    }
+
+    /// Fetches the one ref that `choose` picks into the private ref `into`; nothing is downloaded when that is there already.
+    fn fetch_one(
+        &self,
+        repository: &Repository,
+        into: &str,
+        choose: impl Fn(&Heads) -> Result<Option<(String, Oid)>, TransportError>,
+    ) -> Result<Done, TransportError> {
+        self.check_local_remote()?;
+        let failed = |error: Error| self.failure(&error);
+        let mut remote = repository.remote_anonymous(self.url.reveal()).map_err(failed)?;
+        let mut connection =
+            remote.connect_auth(Direction::Fetch, Some(self.callbacks()), Some(proxies())).map_err(failed)?;
+        self.progressed(0);
+        let heads = self.heads(&connection)?;
+        let Some((name, oid)) =
+            choose(&heads).map_err(|failure| TransportError::new(failure.kind, format!("{}: {failure}", self.url)))?
+        else {
+            return Ok(Done::default());
+        };
+        let done = Done { reference: Some(name.clone()), object: Some(oid.to_string()) };
+        let have = repository.refname_to_id(into).ok();
+        if have == Some(oid) && repository.odb().is_ok_and(|odb| odb.exists(oid)) {
+            return Ok(done);
+        }
+        let spec = format!("+{name}:{into}");
+        connection.remote().fetch(&[&spec], Some(&mut self.fetch_options()), None).map_err(failed)?;
+        match repository.refname_to_id(into) {
+            Ok(fetched) => Ok(Done { reference: Some(name), object: Some(fetched.to_string()) }),
+            Err(error) => Err(TransportError::new(FailureKind::Local, error.message())),
+        }
+    }
+
+    fn fetch_below(&self, repository: &Path, prefix: &str) -> Result<Done, TransportError> {
+        self.check_local_remote()?;
+        let failed = |error: Error| self.failure(&error);
+        let repository = Repository::open(repository).map_err(failed)?;
+        let mut remote = repository.remote_anonymous(self.url.reveal()).map_err(failed)?;
+        let spec = format!("{prefix}*:{prefix}*");
+        remote.fetch(&[&spec], Some(&mut self.fetch_options()), None).map_err(failed)?;
+        Ok(Done::default())
+    }
+
+    fn fetch_options(&self) -> FetchOptions<'_> {
+        let mut options = FetchOptions::new();
+        options
+            .remote_callbacks(self.callbacks())
+            .proxy_options(proxies())
+            .download_tags(AutotagOption::None)
+            .update_fetchhead(false)
+            .follow_redirects(RemoteRedirect::None);
+        options
+    }
+
+    fn push(&self, repository: &Repository, from: &str, to: &str) -> Result<Done, TransportError> {
+        let failed = |error: Error| self.failure(&error);
+        let object = repository.refname_to_id(from).map_err(failed)?;
+        let mut remote = repository.remote_anonymous(self.url.reveal()).map_err(failed)?;
+        let mut options = PushOptions::new();
+        options
+            .remote_callbacks(self.callbacks())
+            .proxy_options(proxies())
+            .packbuilder_parallelism(1)
+            .follow_redirects(RemoteRedirect::None);
+        let spec = format!("{from}:{to}");
+        remote.push(&[&spec], Some(&mut options)).map_err(failed)?;
+        match self.state.refused.take() {
+            None => Ok(Done { reference: Some(to.to_owned()), object: Some(object.to_string()) }),
+            Some(said) => Err(self.refusal(to, &said)),
+        }
+    }
+
+    /// What a server means by refusing one ref: somebody was first, or it never allows it.
+    fn refusal(&self, to: &str, said: &str) -> TransportError {
+        let first = [
+            "fetch first",
+            "non-fast-forward",
+            "stale info",
+            "failed to update ref",
+            "cannot lock ref",
+            "reference already exists",
+        ];
+        let kind = if first.iter().any(|sign| said.contains(sign)) {
+            FailureKind::NotFastForward
+        } else {
+            FailureKind::PushRefused
+        };
+        TransportError::new(kind, format!("{}: {to} was refused: {said}", self.url))
+    }
+
+    /// Into a repository of this machine: its own fetch from ours, because libgit2 pushes to bare ones only, and then a
+    /// compare-and-swap of the ref.
+    fn push_locally(
+        &self,
+        own_path: &Path,
+        own: &Repository,
+        from: &str,
+        path: &Path,
+        to: &str,
+    ) -> Result<Done, TransportError> {
+        self.check_local_remote()?;
+        let failed = |error: Error| self.local_push_failure(&error);
+        let object = own.refname_to_id(from).map_err(failed)?;
+        let theirs = Repository::open(path).map_err(failed)?;
+        let expected = match theirs.refname_to_id(to) {
+            Ok(oid) if oid == object => {
+                return Ok(Done { reference: Some(to.to_owned()), object: Some(oid.to_string()) });
+            }
+            Ok(oid) => oid,
+            Err(error) if error.code() == ErrorCode::NotFound => Oid::ZERO_SHA1,
+            Err(error) => return Err(failed(error)),
+        };
+        let incoming = format!("{INCOMING}-{}", std::process::id());
+        let mut remote = theirs.remote_anonymous(&own_path.to_string_lossy()).map_err(failed)?;
+        remote.fetch(&[&format!("+{from}:{incoming}")], Some(&mut self.fetch_options()), None).map_err(failed)?;
+        let moved = if !expected.is_zero() && !theirs.graph_descendant_of(object, expected).map_err(failed)? {
+            Err(TransportError::new(FailureKind::NotFastForward, format!("{}: {to} has moved on", self.url)))
+        } else {
+            let swapped = theirs.reference_matching(to, object, true, expected, "gitamp: notes");
+            swapped.map(drop).map_err(|error| {
+                if matches!(error.code(), ErrorCode::Modified | ErrorCode::Locked | ErrorCode::NotFound) {
+                    TransportError::new(FailureKind::NotFastForward, format!("{}: {to} moved just now", self.url))
+                } else {
+                    failed(error)
+                }
+            })
+        };
+        if let Ok(mut reference) = theirs.find_reference(&incoming) {
+            reference.delete().map_err(failed)?;
+        }
+        moved.map(|()| Done { reference: Some(to.to_owned()), object: Some(object.to_string()) })
+    }
+
+    fn local_push_failure(&self, error: &Error) -> TransportError {
+        let said = error.message();
+        if said.contains("Permission denied") || said.contains("Read-only") {
+            return TransportError::new(FailureKind::PushRefused, format!("{}: {said}", self.url));
+        }
+        self.failure(error)
+    }
+}
+
+/// Proxies as the environment names them.
+fn proxies() -> ProxyOptions<'static> {
+    let mut options = ProxyOptions::new();
+    options.auto();
+    options
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this process is a shell of its own, with one stopwatch for one transfer"
+)]
+fn now() -> Instant {
+    Instant::now()
+}

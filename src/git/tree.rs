@@ -1,0 +1,222 @@
+//! Editing the journal's trees: only the directories on the way to what changes are read and written, everything else in them
+//! stays, whoever wrote it.
+
+use std::collections::BTreeMap;
+
+use git2::{Delta, ErrorCode, FileMode, ObjectType, Oid, Repository, Tree};
+
+use crate::fleet::snapshot::CommitId;
+
+/// The folder of the records, beside the notes.
+pub(super) const STATE: &str = "state";
+/// How deep a path below `state/` may be.
+const DEEPEST: usize = 40;
+/// How long it may be, in bytes.
+const LONGEST_PATH_BYTES: usize = 4096;
+
+/// What to change, by path: a blob to put there, or nothing to have there.
+pub(super) type Edits = BTreeMap<String, Option<Oid>>;
+
+/// The tree `base` with `edits` made; `None` when nothing is left. A file never takes the place of a directory or the other
+/// way round: that is an error, because it would silently drop what stands there.
+pub(super) fn apply(
+    repository: &Repository,
+    base: Option<&Tree<'_>>,
+    edits: &Edits,
+) -> Result<Option<Oid>, git2::Error> {
+    let edits: Vec<(&str, Option<Oid>)> = edits.iter().map(|(path, oid)| (path.as_str(), *oid)).collect();
+    apply_below(repository, base, &edits)
+}
+
+fn apply_below(
+    repository: &Repository,
+    base: Option<&Tree<'_>>,
+    edits: &[(&str, Option<Oid>)],
+) -> Result<Option<Oid>, git2::Error> {
+    let mut builder = repository.treebuilder(base)?;
+    let mut directories: BTreeMap<&str, Vec<(&str, Option<Oid>)>> = BTreeMap::new();
+    for (path, oid) in edits {
+        if let Some((directory, rest)) = path.split_once('/') {
+            directories.entry(directory).or_default().push((rest, *oid));
+            continue;
+        }
+        let is_directory = builder.get(path)?.is_some_and(|entry| entry.kind() == Some(ObjectType::Tree));
+        match oid {
+            _ if is_directory => return Err(git2::Error::from_str(&format!("`{path}` is a directory in the journal"))),
+            Some(oid) => drop(builder.insert(path, *oid, FileMode::Blob.into())?),
+            None if builder.get(path)?.is_some() => builder.remove(path)?,
+            None => {}
+        }
+    }
+    for (directory, edits) in directories {
+        let old = match builder.get(directory)? {
+            Some(entry) if entry.kind() == Some(ObjectType::Tree) => Some(repository.find_tree(entry.id())?),
+            Some(_) => return Err(git2::Error::from_str(&format!("`{directory}` is a file in the journal"))),
+            None => None,
+        };
+        match apply_below(repository, old.as_ref(), &edits)? {
+            Some(tree) => drop(builder.insert(directory, tree, FileMode::Tree.into())?),
+            None if old.is_some() => builder.remove(directory)?,
+            None => {}
+        }
+    }
+    if builder.is_empty() { Ok(None) } else { builder.write().map(Some) }
+}
+
+/// All places where a note on this commit stands: Git itself moves notes between fan-outs (`abcdef...`, `ab/cdef...`).
+pub(super) fn note_places(
+    repository: &Repository,
+    tree: &Tree<'_>,
+    commit: CommitId,
+) -> Result<Vec<(String, Oid)>, git2::Error> {
+    let digits = commit.to_string();
+    let mut found = Vec::new();
+    let mut path = String::new();
+    let mut rest = digits.as_str();
+    let mut tree = Some(tree.clone());
+    while let Some(here) = tree.take() {
+        if let Some(entry) = here.get_name(rest)
+            && entry.kind() == Some(ObjectType::Blob)
+        {
+            found.push((format!("{path}{rest}"), entry.id()));
+        }
+        let Some((directory, deeper)) = rest.split_at_checked(2) else { break };
+        if let Some(entry) = here.get_name(directory)
+            && entry.kind() == Some(ObjectType::Tree)
+        {
+            tree = Some(repository.find_tree(entry.id())?);
+        }
+        path = format!("{path}{directory}/");
+        rest = deeper;
+    }
+    Ok(found)
+}
+
+/// Edits that leave exactly this note on the commit, in our fan-out of two digits.
+pub(super) fn place_note(
+    repository: &Repository,
+    tree: Option<&Tree<'_>>,
+    commit: CommitId,
+    note: Option<Oid>,
+    edits: &mut Edits,
+) -> Result<(), git2::Error> {
+    if let Some(tree) = tree {
+        edits.extend(note_places(repository, tree, commit)?.into_iter().map(|(path, _)| (path, None)));
+    }
+    let digits = commit.to_string();
+    let (directory, rest) = digits.split_at(2);
+    edits.insert(format!("{directory}/{rest}"), note);
+    Ok(())
+}
+
+/// The commit that a path of a notes tree is about.
+pub(super) fn noted_commit(path: &str) -> Option<CommitId> {
+    let digits: String = path.split('/').collect();
+    if digits.len() == 40 { digits.parse().ok() } else { None }
+}
+
+/// Whether a tree can be the journal of some gitamp, or notes that people made: notes, a folder of state, or nothing yet.
+pub(super) fn looks_like_notes(tree: &Tree<'_>) -> bool {
+    tree.is_empty()
+        || tree.iter().any(|entry| {
+            let name = entry.name_bytes();
+            let digits = name.iter().all(u8::is_ascii_hexdigit);
+            match entry.kind() {
+                Some(ObjectType::Tree) => name == STATE.as_bytes() || (digits && name.len() == 2),
+                Some(ObjectType::Blob) => digits && name.len() == 40,
+                _ => false,
+            }
+        })
+}
+
+/// What `ours` changed since `base`, made to `theirs`: on one path our word counts, everywhere else theirs. Without a common
+/// base everything of ours counts and nothing of theirs is dropped.
+pub(super) fn three_way(
+    repository: &Repository,
+    base: Option<&Tree<'_>>,
+    ours: &Tree<'_>,
+    theirs: &Tree<'_>,
+) -> Result<Option<Oid>, git2::Error> {
+    let diff = repository.diff_tree_to_tree(base, Some(ours), None)?;
+    let mut edits = Edits::new();
+    let mut notes: BTreeMap<CommitId, Option<Oid>> = BTreeMap::new();
+    for delta in diff.deltas() {
+        let (file, put) = if delta.status() == Delta::Deleted {
+            (delta.old_file(), None)
+        } else {
+            (delta.new_file(), Some(delta.new_file().id()))
+        };
+        let Some(path) = file.path_bytes().and_then(|path| std::str::from_utf8(path).ok()) else { continue };
+        match noted_commit(path) {
+            // A note that moved between fan-outs is deleted in one place and added in another: the content counts.
+            Some(commit) => {
+                let slot = notes.entry(commit).or_default();
+                *slot = put.or(*slot);
+            }
+            None => drop(edits.insert(path.to_owned(), put)),
+        }
+    }
+    for (commit, note) in notes {
+        place_note(repository, Some(theirs), commit, note, &mut edits)?;
+    }
+    apply(repository, Some(theirs), &edits)
+}
+
+/// Every file below `state/`, by its path there; `Err` when there are more bytes than `limit`.
+pub(super) fn read_state(
+    repository: &Repository,
+    tree: &Tree<'_>,
+    limit: u64,
+) -> Result<BTreeMap<String, bytes::Bytes>, git2::Error> {
+    let mut files = BTreeMap::new();
+    let state = match tree.get_name(STATE) {
+        Some(entry) if entry.kind() == Some(ObjectType::Tree) => repository.find_tree(entry.id())?,
+        Some(_) | None => return Ok(files),
+    };
+    let odb = repository.odb()?;
+    let mut total = 0_u64;
+    let mut directories = vec![(String::new(), state, 0_usize)];
+    while let Some((path, tree, depth)) = directories.pop() {
+        for entry in &tree {
+            let full = format!("{path}{}", String::from_utf8_lossy(entry.name_bytes()));
+            match entry.kind() {
+                Some(ObjectType::Tree) if depth < DEEPEST => {
+                    directories.push((format!("{full}/"), repository.find_tree(entry.id())?, depth + 1));
+                }
+                Some(ObjectType::Blob) => {
+                    let (size, _) = odb.read_header(entry.id())?;
+                    total = total.saturating_add(size as u64);
+                    if total > limit {
+                        return Err(git2::Error::from_str("the journal's state is larger than its limit"));
+                    }
+                    files.insert(full, bytes::Bytes::copy_from_slice(odb.read(entry.id())?.data()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Whether a path below `state/` can be stored.
+pub(super) fn is_storable(path: &str) -> bool {
+    path.len() <= LONGEST_PATH_BYTES
+        && path.split('/').count() <= DEEPEST
+        && path.split('/').all(|name| {
+            !name.is_empty()
+                && name != "."
+                && name != ".."
+                && !name.eq_ignore_ascii_case(".git")
+                && !name.contains('\\')
+                && !name.chars().any(char::is_control)
+        })
+}
+
+/// What is missing, as `None`.
+pub(super) fn found<T>(outcome: Result<T, git2::Error>) -> Result<Option<T>, git2::Error> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,346 @@
+//! The mirror against real repositories: what is followed, what is read, what is refused, and how it recovers.
+
+mod git_support;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use git_support::{Author, git, open, options};
+use gitamp::fleet::snapshot::{CommitId, Entry, SnapshotLimits};
+use gitamp::git::mirror::{ReadError, SyncError};
+use gitamp::git::{FailureClass, FailureKind, Tracked};
+
+fn id(text: &str) -> CommitId {
+    text.parse().expect("a commit id")
+}
+
+#[tokio::test]
+async fn commits_arrive_with_their_files_and_words() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let first = author.commit(
+        "First\u{1b}[31m line\n\nand more",
+        &[
+            ("fleet/all/group.yaml", "kind: Group\n"),
+            ("fleet/all/more.yml", "a: 1\n"),
+            ("fleet/all/README.md", "no\n"),
+            ("other/x.yaml", "x: 1\n"),
+        ],
+    );
+    let mut options = options(&author.path.to_string_lossy(), &home.path().join("state"));
+    options.fleet_root = "fleet".to_owned();
+    let mut mirror = open(options.clone()).await;
+    assert_eq!(mirror.head(), None, "nothing was synced yet");
+    let head = mirror.sync().await.expect("it syncs");
+    assert_eq!((head.commit, head.reference.as_str(), head.rewritten), (id(&first), "main", false));
+    let limits = SnapshotLimits::default();
+    let reading = mirror.read(head.commit, &head.reference, &limits).await.expect("it reads");
+    assert_eq!(reading.info.subject, "First [31m line", "control characters are gone, and the rest of the message");
+    assert_eq!(reading.info.committer, "Ada <ada@example.com>");
+    assert_eq!(reading.info.revision(), format!("main@sha1:{first}"));
+    let snapshot = reading.snapshot.expect("the fleet root is there");
+    let paths: Vec<&str> = snapshot.iter().map(|(path, _)| path.as_ref()).collect();
+    assert_eq!(paths, ["all/group.yaml", "all/more.yml"], "only YAML below the fleet root");
+    assert_eq!(snapshot.get("all/group.yaml"), Some(&Entry::File("kind: Group\n".into())));
+
+    let tree = mirror.tree_id(head.commit).await.expect("a tree");
+    let second = author.commit("Elsewhere", &[("other/x.yaml", "x: 2\n")]);
+    let head = mirror.sync().await.expect("it syncs again");
+    assert_eq!((head.commit, head.rewritten), (id(&second), false));
+    assert_eq!(mirror.tree_id(head.commit).await.expect("a tree"), tree, "nothing below the fleet root changed");
+    author.commit("Here", &[("fleet/all/more.yml", "a: 2\n")]);
+    let head = mirror.sync().await.expect("it syncs again");
+    assert_ne!(mirror.tree_id(head.commit).await.expect("a tree"), tree);
+    assert!(mirror.descends(head.commit, id(&first)).await.expect("known"));
+    assert!(!mirror.descends(id(&first), head.commit).await.expect("known"));
+
+    let again = open(options.clone()).await;
+    assert_eq!(again.head(), Some(head.commit), "the head outlives the process");
+    options.fleet_root = "nowhere".to_owned();
+    let elsewhere = open(options).await;
+    let reading = elsewhere.read(head.commit, "main", &limits).await.expect("it reads");
+    assert!(reading.snapshot.is_none(), "a missing fleet root is not an empty one");
+    assert_eq!(elsewhere.tree_id(head.commit).await.expect("no tree"), None);
+    let unknown = elsewhere.read(CommitId([7; 20]), "main", &limits).await.expect_err("never seen");
+    assert!(matches!(unknown, ReadError::Unknown(_)), "{unknown}");
+}
+
+#[tokio::test]
+async fn rewritten_history_is_flagged_and_a_deleted_branch_changes_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    author.commit("One", &[("a.yaml", "a: 1\n")]);
+    let second = author.commit("Two", &[("a.yaml", "a: 2\n")]);
+    let mut mirror = open(options(&format!("file://{}", author.path.display()), &home.path().join("state"))).await;
+    assert!(!mirror.sync().await.expect("it syncs").rewritten, "the first head rewrites nothing");
+    author.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    let head = mirror.sync().await.expect("an older commit is a head like any other");
+    assert!(head.rewritten, "a reset does not descend from what was there");
+    assert!(!mirror.sync().await.expect("it syncs").rewritten, "told once");
+    mirror.read(id(&second), "main", &SnapshotLimits::default()).await.expect("what was synced can still be read");
+    let unrelated = author.git(&["commit-tree", "-m", "Other history", "HEAD^{tree}"]);
+    author.git(&["reset", "-q", "--hard", &unrelated]);
+    let head = mirror.sync().await.expect("unrelated history is a head like any other");
+    assert!(head.rewritten && head.commit == id(&unrelated));
+
+    author.git(&["checkout", "-q", "-b", "trunk"]);
+    author.git(&["branch", "-D", "main"]);
+    let error = mirror.sync().await.expect_err("the branch is gone");
+    let SyncError::Transport(failure) = &error else { panic!("{error}") };
+    assert_eq!((failure.kind, error.class()), (FailureKind::NoSuchRef, FailureClass::Stalled));
+    assert!(failure.message.contains("refs/heads/main") && failure.message.contains("trunk"), "{failure}");
+    assert_eq!(mirror.head(), Some(id(&unrelated)), "the mirror keeps what it has");
+    mirror.read(id(&unrelated), "main", &SnapshotLimits::default()).await.expect("and still serves it");
+}
+
+#[tokio::test]
+async fn the_default_branch_and_the_highest_tag_can_be_followed() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let first = author.commit("One", &[("a.yaml", "a: 1\n")]);
+    author.git(&["tag", "v1.9.0"]);
+    let second = author.commit("Two", &[("a.yaml", "a: 2\n")]);
+    author.git(&["tag", "-a", "-m", "annotated", "v1.10.0"]);
+    author.commit("Three", &[("a.yaml", "a: 3\n")]);
+    author.git(&["tag", "v2.0.0-rc.1"]);
+    author.git(&["checkout", "-q", "-b", "trunk"]);
+    let mut tags = options(&author.path.to_string_lossy(), &home.path().join("tags"));
+    tags.tracked = Tracked::Tags("v*".to_owned());
+    let mut mirror = open(tags).await;
+    let head = mirror.sync().await.expect("it syncs");
+    assert_eq!((head.commit, head.reference.as_str()), (id(&second), "v1.10.0"), "annotated tags lead to their commit");
+    author.git(&["tag", "-d", "v1.10.0"]);
+    let head = mirror.sync().await.expect("it syncs");
+    assert_eq!((head.commit, head.rewritten), (id(&first), true));
+    author.git(&["tag", "-d", "v1.9.0"]);
+    let error = mirror.sync().await.expect_err("none is left").to_string();
+    assert!(error.contains("only pre-releases"), "{error}");
+    author.git(&["tag", "v3.0.0", "HEAD:a.yaml"]);
+    let error = mirror.sync().await.expect_err("a tag of a file");
+    assert!(matches!(error, SyncError::NotACommit { .. }), "{error}");
+
+    let mut default = options(&author.path.to_string_lossy(), &home.path().join("default"));
+    default.tracked = Tracked::Default;
+    assert_eq!(open(default).await.sync().await.expect("it syncs").reference, "trunk");
+}
+
+#[tokio::test]
+async fn nonexistent_and_empty_repositories_say_what_to_do() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut mirror = open(options(&home.path().join("nowhere").to_string_lossy(), &home.path().join("state"))).await;
+    let error = mirror.sync().await.expect_err("nothing is there");
+    assert_eq!(error.class(), FailureClass::Stalled, "{error}");
+    assert!(error.to_string().contains("--repo"), "{error}");
+    let author = Author::new(home.path().join("fleet"));
+    let mut mirror = open(options(&author.path.to_string_lossy(), &home.path().join("state2"))).await;
+    let error = mirror.sync().await.expect_err("no commit yet");
+    assert!(error.to_string().contains("is empty"), "{error}");
+    author.commit("One", &[]);
+    mirror.sync().await.expect("it comes to life without a restart");
+}
+
+/// Makes a tree object of raw entries, as no honest git would, and a commit of it.
+fn raw_commit(repository: &Path, entries: &[(&str, &[u8], &str)]) -> String {
+    let mut tree = Vec::new();
+    for (mode, name, oid) in entries {
+        tree.extend_from_slice(mode.as_bytes());
+        tree.push(b' ');
+        tree.extend_from_slice(name);
+        tree.push(0);
+        tree.extend(hex::decode(oid).expect("an object id"));
+    }
+    let tree = hash_object(repository, "tree", &tree);
+    git(repository, &["commit-tree", "-m", "raw", &tree])
+}
+
+fn hash_object(repository: &Path, kind: &str, content: &[u8]) -> String {
+    let mut child = Command::new("git")
+        .args(["hash-object", "-w", "--literally", "--stdin", "-t", kind])
+        .current_dir(repository)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("git is installed");
+    child.stdin.take().expect("a pipe").write_all(content).expect("it is written");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("hexadecimal").trim().to_owned()
+}
+
+#[tokio::test]
+async fn links_submodules_and_large_files_are_recognised_and_never_followed() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let large = format!("a: {}\n", "x".repeat(2 << 20));
+    author.commit("One", &[("all/group.yaml", "a: 1\n"), ("all/large.yaml", &large), ("all/fits.yaml", "b: 1\n")]);
+    std::os::unix::fs::symlink("/etc/passwd", author.path.join("all/link.yaml")).expect("a link");
+    std::os::unix::fs::symlink("..", author.path.join("all/loop")).expect("a link");
+    let commit = author.git(&["rev-parse", "HEAD"]);
+    author.git(&["add", "-A"]);
+    author.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},all/module")]);
+    author.git(&["commit", "-q", "-m", "Two"]);
+    let mut mirror = open(options(&author.path.to_string_lossy(), &home.path().join("state"))).await;
+    let head = mirror.sync().await.expect("it syncs");
+    let reading = mirror.read(head.commit, "main", &SnapshotLimits::default()).await.expect("it reads");
+    let snapshot = reading.snapshot.expect("a fleet root");
+    assert_eq!(snapshot.get("all/link.yaml"), Some(&Entry::Symlink));
+    assert_eq!(snapshot.get("all/loop"), Some(&Entry::Symlink));
+    assert_eq!(snapshot.get("all/module"), Some(&Entry::Submodule));
+    assert_eq!(snapshot.get("all/large.yaml"), Some(&Entry::TooLarge(large.len() as u64)));
+    assert_eq!(snapshot.get("all/fits.yaml"), Some(&Entry::File("b: 1\n".into())));
+
+    for (limits, reason) in [
+        (SnapshotLimits { files: 3, ..SnapshotLimits::default() }, "more than 3 files"),
+        (SnapshotLimits { depth: 0, ..SnapshotLimits::default() }, "nested deeper"),
+        (SnapshotLimits { path_bytes: 8, ..SnapshotLimits::default() }, "longer than 8 bytes"),
+        (SnapshotLimits { total_bytes: 6, ..SnapshotLimits::default() }, "of YAML"),
+    ] {
+        let error = mirror.read(head.commit, "main", &limits).await.expect_err(reason);
+        assert!(matches!(&error, ReadError::Refused { reason: why, .. } if why.contains(reason)), "{reason}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn evil_trees_refuse_the_commit_and_nothing_else() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let good = author.commit("One", &[("all/group.yaml", "a: 1\n")]);
+    let blob = author.git(&["rev-parse", "HEAD:all/group.yaml"]);
+    let tree = author.git(&["rev-parse", "HEAD:all"]);
+    let mut mirror = open(options(&author.path.to_string_lossy(), &home.path().join("state"))).await;
+    mirror.sync().await.expect("it syncs");
+    let limits = SnapshotLimits::default();
+    for (mode, name, oid) in [
+        ("40000", &b".."[..], &tree),
+        ("40000", b".git", &tree),
+        ("40000", b".GIT", &tree),
+        ("100644", b"a/b.yaml", &blob),
+        ("100644", b"a\\b.yaml", &blob),
+        ("100644", b"a\x1bb.yaml", &blob),
+        ("100644", b"\xff\xfe.yaml", &blob),
+        ("100644", b"claims.yaml", &tree),
+    ] {
+        let shown = String::from_utf8_lossy(name).into_owned();
+        let commit = raw_commit(&author.path, &[(mode, name, oid)]);
+        author.git(&["update-ref", "refs/heads/main", &commit]);
+        let head = mirror.sync().await.unwrap_or_else(|error| panic!("{shown}: {error}"));
+        let error = mirror.read(head.commit, "main", &limits).await.expect_err(&shown);
+        assert!(matches!(error, ReadError::Refused { .. }), "{shown}: {error}");
+        mirror.read(id(&good), "main", &limits).await.expect("the commit before can still be read");
+    }
+    let odd = raw_commit(&author.path, &[("100644", b"notes\\here.txt", &blob), ("100644", b"ok.yaml", &blob)]);
+    author.git(&["update-ref", "refs/heads/main", &odd]);
+    let head = mirror.sync().await.expect("it syncs");
+    let reading = mirror.read(head.commit, "main", &limits).await.expect("what nobody reads does no harm");
+    assert_eq!(reading.snapshot.expect("a root").len(), 1);
+}
+
+#[tokio::test]
+async fn a_tree_that_multiplies_itself_is_stopped_by_the_count() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    author.commit("One", &[("a.yaml", "a: 1\n")]);
+    let blob = author.git(&["rev-parse", "HEAD:a.yaml"]);
+    let mut tree = hash_object(&author.path, "tree", &raw_tree(&[("100644", "a.yaml", &blob)]));
+    for _ in 0..12 {
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let entries: Vec<(&str, &str, &str)> = names.iter().map(|name| ("40000", *name, tree.as_str())).collect();
+        tree = hash_object(&author.path, "tree", &raw_tree(&entries));
+    }
+    let commit = author.git(&["commit-tree", "-m", "eight to the power of twelve", &tree]);
+    author.git(&["update-ref", "refs/heads/main", &commit]);
+    let mut mirror = open(options(&author.path.to_string_lossy(), &home.path().join("state"))).await;
+    let head = mirror.sync().await.expect("it syncs");
+    let error = mirror.read(head.commit, "main", &SnapshotLimits::default()).await.expect_err("too many");
+    assert!(matches!(error, ReadError::Refused { .. }), "{error}");
+}
+
+fn raw_tree(entries: &[(&str, &str, &str)]) -> Vec<u8> {
+    let mut tree = Vec::new();
+    for (mode, name, oid) in entries {
+        tree.extend_from_slice(format!("{mode} {name}\0").as_bytes());
+        tree.extend(hex::decode(oid).expect("an object id"));
+    }
+    tree
+}
+
+#[tokio::test]
+async fn a_damaged_mirror_is_set_aside_and_cloned_anew() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let state = home.path().join("state");
+    let path = state.join("mirror.git");
+    let mut commit = author.commit("One", &[("a.yaml", "a: 1\n")]);
+    let damages: [(&str, &dyn Fn()); 5] = [
+        ("truncated packs", &|| {
+            for file in fs::read_dir(path.join("objects/pack")).expect("packs").flatten() {
+                fs::remove_file(file.path()).expect("removable");
+                fs::write(file.path(), b"PACK").expect("writable");
+            }
+        }),
+        ("no objects", &|| fs::remove_dir_all(path.join("objects")).expect("removable")),
+        ("a stale lock", &|| fs::write(path.join("refs/gitamp/fetched.lock"), b"").expect("writable")),
+        ("a ref of garbage", &|| fs::write(path.join("refs/gitamp/head"), b"\0\0garbage").expect("writable")),
+        ("no HEAD", &|| fs::remove_file(path.join("HEAD")).expect("removable")),
+    ];
+    let mut mirror = open(options(&author.path.to_string_lossy(), &state)).await;
+    mirror.sync().await.expect("it syncs");
+    for (number, (what, damage)) in damages.into_iter().enumerate() {
+        damage();
+        commit = author.commit(what, &[("a.yaml", &format!("a: {number}\n"))]);
+        let head = mirror.sync().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(head.commit, id(&commit), "{what}");
+        let reading = mirror.read(head.commit, "main", &SnapshotLimits::default()).await;
+        let reading = match reading {
+            // Damage that only a reader notices is repaired by the next sync.
+            Err(ReadError::Damaged(_)) => {
+                let head = mirror.sync().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+                mirror
+                    .read(head.commit, "main", &SnapshotLimits::default())
+                    .await
+                    .unwrap_or_else(|error| panic!("{what}: {error}"))
+            }
+            reading => reading.unwrap_or_else(|error| panic!("{what}: {error}")),
+        };
+        assert_eq!(reading.snapshot.expect("a root").len(), 1, "{what}");
+    }
+    let aside = fs::read_dir(&state)
+        .expect("a list")
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("mirror.git.damaged-"));
+    assert_eq!(aside.count(), 1, "one damaged mirror is kept to look at");
+    damage_and_lose(&author, &mut mirror, &path, &commit).await;
+}
+
+/// When the remote is gone too, the damaged mirror stays where it is and comes back with the remote.
+async fn damage_and_lose(author: &Author, mirror: &mut gitamp::git::mirror::Mirror, path: &Path, commit: &str) {
+    let hidden = author.path.with_extension("hidden");
+    fs::rename(&author.path, &hidden).expect("movable");
+    fs::remove_file(path.join("HEAD")).expect("removable");
+    mirror.sync().await.expect_err("neither mirror nor remote");
+    assert_eq!(mirror.head(), Some(id(commit)), "what is known stays known");
+    fs::rename(&hidden, &author.path).expect("movable");
+    assert_eq!(mirror.sync().await.expect("it recovers without a restart").commit, id(commit));
+}
+
+#[tokio::test]
+async fn a_mirror_that_fetched_often_is_packed_and_stays_readable() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let state = home.path().join("state");
+    let mut mirror = open(options(&author.path.to_string_lossy(), &state)).await;
+    let mut head = None;
+    for number in 0..60 {
+        author.commit("More", &[("a.yaml", &format!("a: {number}\n"))]);
+        head = Some(mirror.sync().await.expect("it syncs"));
+    }
+    let packs = fs::read_dir(state.join("mirror.git/objects/pack")).expect("packs").flatten();
+    let packs = packs.filter(|file| file.path().extension().is_some_and(|extension| extension == "pack")).count();
+    assert!(packs < 52, "{packs} packs");
+    let head = head.expect("a head");
+    let reading = mirror.read(head.commit, "main", &SnapshotLimits::default()).await.expect("it reads");
+    assert_eq!(reading.snapshot.expect("a root").get("a.yaml"), Some(&Entry::File("a: 59\n".into())));
+    git(&state.join("mirror.git"), &["fsck", "--full", "--strict"]);
+}

@@ -1,0 +1,113 @@
+//! Real repositories in temporary directories, driven by the git command, for the tests of `gitamp::git`.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gitamp::git::journal::{JournalOptions, JournalWrite};
+use gitamp::git::mirror::Mirror;
+use gitamp::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked};
+
+/// A repository with a working copy, as an author has it.
+pub(crate) struct Author {
+    /// The working copy.
+    pub(crate) path: PathBuf,
+}
+
+impl Author {
+    /// A new repository at `path` on branch `main`, still empty.
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        std::fs::create_dir_all(&path).expect("a directory");
+        let author = Self { path };
+        author.git(&["init", "-q", "-b", "main"]);
+        author
+    }
+
+    /// Runs git in it and returns what it printed.
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
+        git(&self.path, arguments)
+    }
+
+    /// Writes files and commits them; returns the commit.
+    pub(crate) fn commit(&self, message: &str, files: &[(&str, &str)]) -> String {
+        for (path, text) in files {
+            let path = self.path.join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            std::fs::write(path, text).expect("a file");
+        }
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", message]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+}
+
+/// Runs git without any configuration of the machine; panics with its words when it fails.
+pub(crate) fn git(directory: &Path, arguments: &[&str]) -> String {
+    let (ok, out, err) = try_git(directory, arguments);
+    assert!(ok, "git {arguments:?}: {err}");
+    out
+}
+
+/// Runs git and says whether it went well, and what it printed.
+pub(crate) fn try_git(directory: &Path, arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"])
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", directory)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .output()
+        .expect("git is installed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Deadlines for tests: long enough for a busy machine.
+pub(crate) fn patient() -> Deadlines {
+    Deadlines { connect: Duration::from_secs(20), silence: Duration::from_secs(20), total: Duration::from_secs(60) }
+}
+
+/// Options that follow `main` of the repository at `url`.
+pub(crate) fn options(url: &str, state_dir: &Path) -> SourceOptions {
+    SourceOptions {
+        url: url.parse::<RemoteUrl>().expect("an address"),
+        tracked: Tracked::Branch("main".to_owned()),
+        fleet_root: String::new(),
+        state_dir: state_dir.to_owned(),
+        access: Access::default(),
+        deadlines: patient(),
+        transport_program: PathBuf::from(env!("CARGO_BIN_EXE_gitamp")),
+    }
+}
+
+/// The mirror of these options.
+pub(crate) async fn open(options: SourceOptions) -> Mirror {
+    Mirror::open(options).await.expect("the mirror opens")
+}
+
+/// Journal options of the instance `default`, pushed to `url` if there is one.
+pub(crate) fn journal_options(url: Option<&str>, state_dir: &Path) -> JournalOptions {
+    JournalOptions {
+        instance: "default".to_owned(),
+        state_dir: state_dir.to_owned(),
+        remote: url.map(|url| options(url, state_dir).transport()),
+    }
+}
+
+/// A write of one note and one file of state.
+pub(crate) fn write(commit: &str, note: &str, state: &[(&str, Option<&str>)]) -> JournalWrite {
+    JournalWrite {
+        message: format!("Write {note}"),
+        notes: [(commit.parse().expect("a commit id"), note.to_owned())].into(),
+        state: state
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), text.map(|text| Bytes::copy_from_slice(text.as_bytes()))))
+            .collect(),
+    }
+}
