@@ -47,7 +47,7 @@ impl Default for Limits {
 /// Every finding that does not hide the next one, in the order of the file; never empty.
 pub fn parse(file: &Arc<str>, bytes: &[u8], limits: &Limits) -> Result<Option<Node>, Vec<YamlError>> {
     let text = source::text(file, bytes, limits).map_err(|error| vec![error])?;
-    let mut builder = Builder::new(file, limits);
+    let mut builder = Builder::new(file, text, limits);
     let depth = limits.depth.min(255);
     let options = granit_parser::options! {
         emit_comments: false,
@@ -96,6 +96,7 @@ struct Part {
 
 struct Builder<'a> {
     file: &'a Arc<str>,
+    source: &'a str,
     limits: &'a Limits,
     open: Vec<Open>,
     anchored: BTreeMap<usize, Anchored>,
@@ -107,9 +108,10 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(file: &'a Arc<str>, limits: &'a Limits) -> Self {
+    fn new(file: &'a Arc<str>, source: &'a str, limits: &'a Limits) -> Self {
         Self {
             file,
+            source,
             limits,
             open: Vec::new(),
             anchored: BTreeMap::new(),
@@ -137,6 +139,7 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 // The scanner writes `~` for what is not there at all.
                 let text = if style == ScalarStyle::Plain && span.is_empty() { Cow::Borrowed("") } else { text };
+                let text = self.without_added_break(text, style, span);
                 self.charge(1, text.len(), &place)?;
                 let tag = tag.map(|tag| tag_text(&tag));
                 let mut node = Node::scalar(&text, style_of(style), place);
@@ -156,6 +159,24 @@ impl<'a> Builder<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A block scalar that the file ends in without a line break: the scanner adds a break, the collector's reader does not.
+    fn without_added_break<'t>(&self, text: Cow<'t, str>, style: ScalarStyle, span: &Span) -> Cow<'t, str> {
+        let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+        if !is_block || self.source.ends_with(['\n', '\r']) || span.end.byte_offset() != Some(self.source.len()) {
+            return text;
+        }
+        let Some(content) = text.strip_suffix('\n') else { return text };
+        if content.chars().all(|one| one == '\n') {
+            // Nothing but kept breaks: those behind the header's line.
+            let written = span.start.byte_offset().and_then(|start| self.source.get(start..)).unwrap_or_default();
+            return Cow::Owned("\n".repeat(written.matches('\n').count().saturating_sub(1)));
+        }
+        // A last line of spaces belongs to the text only if it is longer than the indentation.
+        let last = |text: &str| text.rsplit(['\n', '\r']).next().is_some_and(|line| line.contains(|one| one != ' '));
+        let ends_in_spaces = content.ends_with(' ') && !last(content);
+        if last(self.source) || ends_in_spaces { Cow::Owned(content.to_owned()) } else { text }
     }
 
     fn start(

@@ -163,7 +163,7 @@ mod tests {
             ("a: ${fleet:alias}", "a: \"*x\"\n", "no alias"),
             ("a: ${fleet:space}", "a: \" x \"\n", "spaces are kept"),
             ("a: ${fleet:lines}", "a: \"one\\ntwo\\n\"\n", "nor are lines lost"),
-            ("a: |\n  x\n  ${fleet:lines}", "a: |+\n  x\n  one\n  two\n\n", "block scalars go on"),
+            ("a: |\n  x\n  ${fleet:lines}\n", "a: |+\n  x\n  one\n  two\n\n", "block scalars go on"),
             ("${fleet:merge}: {a: 1}", "\"<<\":\n  a: 1\n", "no merge key"),
             ("otlp/${fleet:region}: 1", "otlp/eu: 1\n", "keys too"),
             ("a: [\"${fleet:region}\"]", "a:\n  - \"eu\"\n", "lists too"),

@@ -51,6 +51,33 @@ fn scalars_keep_their_text_and_style() {
 }
 
 #[test]
+fn block_scalars_at_the_end_of_a_file_are_what_the_collector_reads() {
+    // Each row was compared with go.yaml.in/yaml/v3 v3.0.6: it never adds a line break that the file does not have.
+    for (text, expected) in [
+        ("k: |\n  a\n", "a\n"),
+        ("k: |\n  a", "a"),
+        ("k: |+\n  a", "a"),
+        ("k: |-\n  a\n", "a"),
+        ("k: |\n  a\n  ", "a\n"),
+        ("k: |\n  a\n    ", "a\n  "),
+        ("k: |\n  a\n\n    ", "a\n\n  "),
+        ("k: |+\n  a\n\n", "a\n\n"),
+        ("k: |\n  a\n# c", "a\n"),
+        ("k: |\n  a\n  # c", "a\n# c"),
+        ("k: >\n  a\n  b", "a b"),
+        ("k: |+\n", ""),
+        ("k: |+\n  ", ""),
+        ("k: |+\n\n", "\n"),
+        ("k: |+\n\n  ", "\n"),
+        ("k: |\r\n  a\r\n  b", "a\nb"),
+    ] {
+        let node = read(text);
+        assert_eq!(node.get("k").and_then(Node::as_str), Some(expected), "{text:?}");
+        assert!(read(&emit(&node)).is_same(&node), "{text:?}");
+    }
+}
+
+#[test]
 fn tags_are_kept_in_one_spelling() {
     for (text, tag) in [
         ("!!binary aGk=", Some("!!binary")),
