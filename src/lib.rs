@@ -1,4 +1,61 @@
 //! gitamp: GitOps for OpenTelemetry Collector fleets.
+//!
+//! A Git repository says which configuration every group of agents runs. gitamp follows it, renders one collector YAML a group, is
+//! itself the OpAMP server that offers it to the agents, and writes what became of every commit back as Git notes. What the
+//! repository says, who gets it when, and how one agent is spoken to are three pure parts; one pure controller joins them;
+//! everything that touches git, sockets or the clock is a shell that carries events in and actions out.
+//!
+//! # The way of the data
+//!
+//! ```text
+//!  hook, timer, file watch, SIGHUP, `gitamp sync`
+//!        │ a bell: no content, only "look now"
+//!        v
+//!  daemon::follow ── git::mirror ──> Snapshot ── fleet::load ──> RenderedFleet
+//!                                                                    │
+//!                                                                    v
+//!  socket <─> opamp::Connection ──AgentEvent──> controller ── Plan ──> rollout::Machine (one a group)
+//!    ^                                           │   ^   ^                  │ Desired, once its record is stored
+//!    │ slot, latest wins                         │   │   └──── Tally ──── roster <┘
+//!    └───────────────── Offer, Withdraw ─────────┘   │
+//!                                              Store │ stored
+//!                                                    v
+//!                                   daemon::keep ── git::journal ──> refs/notes/gitamp/<instance>
+//! ```
+//!
+//! # The rooms
+//!
+//! | room | pure | what it knows |
+//! | --- | --- | --- |
+//! | [`time`] | yes | points in time and lengths of it; no `now()` |
+//! | [`labels`] | yes | labels, and Kubernetes' selectors with globs |
+//! | [`config`] | yes | a rendered configuration: its hash, its shared bytes, the names it runs |
+//! | [`yaml`] | yes | documents as nodes with places and exact scalars: parse, merge, substitute, emit, hash |
+//! | [`fleet`] | yes | what the repository says: groups, inheritance, policy, rendering, assignment, diagnostics |
+//! | [`agent`] | yes | an agent's words: id, capabilities, configuration state, health, events |
+//! | [`rollout`] | yes | one group's rollout over counts of agents; its budget; its record |
+//! | [`roster`] | yes | single agents: where each stands, who is offered what, who failed |
+//! | [`controller`] | yes | joins fleet, rollout and roster; commits and their reports; what is to be stored |
+//! | [`view`] | yes | statuses, reports and reasons as people and scripts see them |
+//! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
+//! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
+//! | [`forge`] | yes | what forges send: signatures and push events |
+//! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
+//! | [`daemon`] | no | the one loop, the clock, start and end |
+//! | [`settings`] | no | flags, environment and file; the only reader of the environment |
+//! | [`cli`] | no | one file a subcommand |
+//! | [`simulate`] | no | a fleet of agents, good and bad, over real sockets |
+//!
+//! # Invariants: what is deliberately absent
+//!
+//! - No checkout: files are read from the object database of one commit, and nothing in them is followed.
+//! - No typed YAML between the repository and an agent: a scalar's text and quoting reach the collector as they were written.
+//! - No single agent in a rollout: a [`rollout::Machine`] sees counts, the [`roster`] makes offers.
+//! - No offer before its record: what a rollout newly allows reaches the roster only after the journal has stored it.
+//! - No queue towards an agent: a slot, and the latest offer wins.
+//! - No heartbeat in the controller: sessions report changes.
+//! - No database: mirror, journal and the agents' reports are all the state there is.
+//! - No clock, randomness, lock or I/O in a pure room; `tests/tidy.rs` and clippy hold that.
 
 pub mod agent;
 pub mod cli;
