@@ -80,7 +80,7 @@ pub struct ServeArgs {
     /// How often the remote is asked without a bell [default: 60s]
     #[arg(long, value_name = "DURATION", help_heading = "Repository")]
     pub interval: Option<Text>,
-    /// Whose notes: they go to refs/notes/gitamp/<INSTANCE>, so daemons that share a repository need different ones
+    /// Whose notes: they go to refs/notes/gitamp/INSTANCE, so daemons that share a repository need different ones
     /// [default: default]
     #[arg(long, value_name = "INSTANCE", help_heading = "Repository")]
     pub instance: Option<Text>,

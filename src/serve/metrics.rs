@@ -1,0 +1,301 @@
+//! Metrics in Prometheus' text form: counters that the shell raises as things happen, and gauges made from a [`FleetStatus`] when
+//! somebody asks.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::time::Timestamp;
+use crate::view::{Counts, FleetStatus};
+
+type Real = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HookLabels {
+    forge: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupState {
+    group: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupPhase {
+    group: String,
+    phase: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Info {
+    version: String,
+    instance: String,
+}
+
+/// What the process has counted so far. Raising a counter never waits.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    syncs: Family<ResultLabel, Counter>,
+    sync_last_success: Real,
+    sync_seconds: Real,
+    stores: Family<ResultLabel, Counter>,
+    pushes: Family<ResultLabel, Counter>,
+    offers: Counter,
+    hooks: Family<HookLabels, Counter>,
+    queue: Gauge,
+    turns: Turns,
+}
+
+/// The loop's turns, in seconds.
+#[derive(Debug)]
+struct Turns(Histogram);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]))
+    }
+}
+
+fn result(is_good: bool) -> ResultLabel {
+    ResultLabel { result: if is_good { "ok" } else { "failed" } }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The remote answered.
+    pub fn sync_succeeded(&self, seconds: f64, now: Timestamp) {
+        self.syncs.get_or_create(&result(true)).inc();
+        self.sync_seconds.set(seconds);
+        self.sync_last_success.set(now.as_millis() as f64 / 1000.0);
+    }
+
+    /// The remote did not answer, or not well.
+    pub fn sync_failed(&self, seconds: f64) {
+        self.syncs.get_or_create(&result(false)).inc();
+        self.sync_seconds.set(seconds);
+    }
+
+    /// The journal was stored here, or not.
+    pub fn journal_stored(&self, is_good: bool) {
+        self.stores.get_or_create(&result(is_good)).inc();
+    }
+
+    /// The journal reached the remote, or not.
+    pub fn journal_pushed(&self, is_good: bool) {
+        self.pushes.get_or_create(&result(is_good)).inc();
+    }
+
+    /// An offer was put into an agent's slot.
+    pub fn offered(&self) {
+        self.offers.inc();
+    }
+
+    /// A webhook came: by which route, and what was done with it (`ring`, `ignored`, `refused`).
+    pub fn hook(&self, forge: &'static str, result: &'static str) {
+        self.hooks.get_or_create(&HookLabels { forge, result }).inc();
+    }
+
+    /// How many events of agents wait for the loop.
+    pub fn event_queue(&self, length: usize) {
+        self.queue.set(i64::try_from(length).unwrap_or(i64::MAX));
+    }
+
+    /// One turn of the loop took so long.
+    pub fn loop_took(&self, length: Duration) {
+        self.turns.0.observe(length.as_secs_f64());
+    }
+
+    /// Everything, in OpenMetrics' form. `more` adds what others have counted.
+    pub fn open_metrics(&self, status: &FleetStatus, more: impl FnOnce(&mut Registry)) -> String {
+        let mut registry = Registry::with_prefix("gitamp");
+        self.register(&mut registry);
+        register_status(&mut registry, status);
+        more(&mut registry);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        if encode(&mut text, &registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("sync", "Attempts to bring the mirror up to date", self.syncs.clone());
+        registry.register(
+            "sync_last_success_timestamp_seconds",
+            "When the remote last answered",
+            self.sync_last_success.clone(),
+        );
+        registry.register("sync_duration_seconds", "How long the last attempt took", self.sync_seconds.clone());
+        registry.register("journal_stores", "Records written to the journal here", self.stores.clone());
+        registry.register("journal_pushes", "Attempts to push the journal", self.pushes.clone());
+        registry.register("offers", "Configurations put into agents' slots", self.offers.clone());
+        registry.register("hooks", "Webhooks received", self.hooks.clone());
+        registry.register("event_queue_length", "Events of agents that wait for the controller", self.queue.clone());
+        registry.register("loop_turn_seconds", "How long the controller's turns take", self.turns.0.clone());
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn states(counts: &Counts) -> [(&'static str, usize); 9] {
+    let Counts { selected, eligible, offered, confirmed, failed, held, pending, away, lost, unavailable: _ } = *counts;
+    [
+        ("selected", selected),
+        ("eligible", eligible),
+        ("offered", offered),
+        ("confirmed", confirmed),
+        ("failed", failed),
+        ("held", held),
+        ("pending", pending),
+        ("away", away),
+        ("lost", lost),
+    ]
+}
+
+/// Gauges of the moment: a group that is gone is gone from here as well.
+fn register_status(registry: &mut Registry, status: &FleetStatus) {
+    let info = Family::<Info, Gauge>::default();
+    info.get_or_create(&Info { version: status.version.clone(), instance: status.instance.clone() }).set(1);
+    registry.register("build", "Which gitamp this is", info);
+    let agents = Family::<GroupState, Gauge>::default();
+    let unavailable = Family::<GroupState, Gauge>::default();
+    let phases = Family::<GroupPhase, Gauge>::default();
+    for group in &status.groups {
+        for (state, count) in states(&group.counts) {
+            agents.get_or_create(&GroupState { group: group.name.clone(), state }).set(number(count));
+        }
+        unavailable
+            .get_or_create(&GroupState { group: group.name.clone(), state: "unavailable" })
+            .set(number(group.counts.unavailable));
+        phases.get_or_create(&GroupPhase { group: group.name.clone(), phase: group.phase.to_string() }).set(1);
+    }
+    registry.register("group_agents", "Agents of a group by what they are to its rollout", agents);
+    registry.register("group_unavailable", "Agents of a group that count against its budget", unavailable);
+    registry.register("group_phase", "What a group is doing: 1 for its phase", phases);
+    let fleet = Family::<StateLabel, Gauge>::default();
+    let counts = &status.agents;
+    for (state, count) in [
+        ("connected", counts.connected),
+        ("managed", counts.managed),
+        ("unmanaged", counts.unmanaged),
+        ("conflict", counts.conflict),
+        ("unknown", counts.unknown),
+        ("away", counts.away),
+    ] {
+        fleet.get_or_create(&StateLabel { state }).set(number(count));
+    }
+    registry.register("agents", "Agents of the whole fleet", fleet);
+    let flags = [
+        ("sync_stale", "1 when the repository is not followed", status.sync.stale),
+        ("journal_local_only", "1 when the remote takes no notes", status.journal.local_only),
+        ("journal_error", "1 when the journal could not be stored or pushed last", status.journal.error.is_some()),
+    ];
+    for (name, help, is_set) in flags {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::from(is_set));
+        registry.register(name, help, gauge);
+    }
+    let rejected = status.groups.iter().filter(|group| !group.diagnostics.is_empty()).count();
+    let gauge: Gauge = Gauge::default();
+    gauge.set(number(rejected));
+    registry.register("groups_rejected", "Groups whose files are wrong in the newest revision", gauge);
+}
+
+/// OpenMetrics rewritten so that the classic parser takes it: its comments name a counter with `_total`, and it knows neither
+/// units nor an end mark.
+pub fn classic(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let counters: std::collections::BTreeSet<&str> =
+        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    for line in open_metrics.lines() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        let comment = ["# HELP ", "# TYPE "].into_iter().find_map(|mark| Some((mark, line.strip_prefix(mark)?)));
+        let renamed = comment.and_then(|(mark, rest)| {
+            let (name, rest) = rest.split_once(' ')?;
+            counters.contains(name).then(|| format!("{mark}{name}_total {rest}"))
+        });
+        // Writing to a string does not fail.
+        let _written = writeln!(text, "{}", renamed.as_deref().unwrap_or(line));
+    }
+    text
+}
+
+/// What an `Accept` header asks for: OpenMetrics when it is named, the classic form otherwise.
+pub fn wants_open_metrics(accept: Option<&str>) -> bool {
+    accept.is_some_and(|accept| accept.contains("application/openmetrics-text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> FleetStatus {
+        let group = serde_json::json!({
+            "name": "prod/\"odd\"", "phase": "rolling", "counts": {"selected": 3}, "waitingOn": [], "failures": [], "diagnostics": []
+        });
+        serde_json::from_value(serde_json::json!({
+            "instance": "default", "version": "0", "now": "2026-11-20T09:30:00Z", "observe": false,
+            "sync": {"repository": "x", "stale": true}, "journal": {"localOnly": false},
+            "agents": {"connected": 3}, "groups": [group], "commits": [], "diagnostics": []
+        }))
+        .expect("a status")
+    }
+
+    #[test]
+    fn both_forms_name_counters_as_their_parsers_expect() {
+        let metrics = Metrics::new();
+        metrics.sync_failed(0.5);
+        metrics.hook("github", "refused");
+        let open = metrics.open_metrics(&status(), |_| ());
+        assert!(open.contains("# TYPE gitamp_sync counter\n"), "{open}");
+        assert!(open.ends_with("# EOF\n"));
+        let classic = classic(&open);
+        for line in [
+            "# TYPE gitamp_sync_total counter",
+            "gitamp_sync_total{result=\"failed\"} 1",
+            "gitamp_hooks_total{forge=\"github\",result=\"refused\"} 1",
+            "gitamp_group_agents{group=\"prod/\\\"odd\\\"\",state=\"selected\"} 3",
+            "gitamp_sync_stale 1",
+        ] {
+            assert!(classic.lines().any(|one| one == line), "{line} is missing in\n{classic}");
+        }
+        assert!(!classic.contains("# EOF"));
+    }
+
+    #[test]
+    fn a_group_that_is_gone_is_not_shown() {
+        let metrics = Metrics::new();
+        assert!(metrics.open_metrics(&status(), |_| ()).contains("odd"));
+        let empty = FleetStatus { groups: Vec::new(), ..status() };
+        assert!(!metrics.open_metrics(&empty, |_| ()).contains("odd"));
+    }
+}
