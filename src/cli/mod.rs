@@ -3,7 +3,11 @@
 //! Exit codes: 0 it went well, 1 it did what was asked and the answer is bad (errors in a fleet repository, a failed
 //! rollout), 2 it could not be done (wrong arguments, unreadable files, nobody listening).
 
+mod check;
+pub mod directory;
+mod findings;
 mod git_transport;
+mod render;
 mod simulate;
 
 use std::error::Error;
@@ -29,6 +33,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
+    Check(check::CheckArgs),
+    Render(render::RenderArgs),
     Simulate(simulate::Arguments),
     #[command(name = "git-transport", hide = true)]
     GitTransport(git_transport::Arguments),
@@ -37,6 +43,8 @@ enum Command {
 impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Self::Check(arguments) => check::run(&arguments),
+            Self::Render(arguments) => render::run(&arguments),
             Self::Simulate(arguments) => arguments.run(),
             Self::GitTransport(arguments) => Ok(arguments.run()),
         }

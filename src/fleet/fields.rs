@@ -209,6 +209,7 @@ pub(super) fn choice<T: Copy>(
 pub(super) fn wrong_kind(node: &Node, what: &str, wanted: &str) -> Diagnostic {
     let found = match &node.kind {
         Kind::Scalar { .. } if node.is_null() => "empty".to_owned(),
+        Kind::Scalar { text, style } if style.is_quoted() => format!("the text `{}`", shorten(text)),
         Kind::Scalar { text, .. } => format!("`{}`", shorten(text)),
         Kind::Sequence(_) | Kind::Mapping(_) => node.kind_name().to_owned(),
     };

@@ -19,8 +19,8 @@ use crate::fleet::{RenderedFleet, RenderedGroup};
 /// How the policy of an earlier revision is called in findings.
 const ACCEPTED_POLICY: &str = "fleet.yaml of the last accepted revision";
 
-/// Most files that are named one by one because nobody uses them.
-const MOST_UNUSED: usize = 20;
+/// Most files that are named one by one because nobody uses them, or because of their names.
+const MOST_LISTED: usize = 20;
 
 /// Reads a whole revision: every group with its definition and its configuration, and every finding.
 ///
@@ -31,7 +31,8 @@ const MOST_UNUSED: usize = 20;
 /// configuration; an error that names no group (an unreadable `fleet.yaml`, names that no file can have) rejects the whole
 /// revision, and the groups are there for those who want to look at them.
 pub fn load(snapshot: &Snapshot, policy: Option<&[u8]>) -> RenderedFleet {
-    let mut diagnostics = check_names(snapshot);
+    let (honest, mut diagnostics) = without_evil_names(snapshot);
+    let snapshot = &honest;
     let (own, own_policy) = read_own_policy(snapshot, &mut diagnostics);
     let judged_by = match policy {
         None => own_policy,
@@ -57,9 +58,20 @@ pub fn load(snapshot: &Snapshot, policy: Option<&[u8]>) -> RenderedFleet {
         .chain(&named_layers)
         .map(|path| &**path)
         .collect();
-    let broken: BTreeSet<&str> =
-        planned.iter().filter(|(_, planned)| planned.definition.is_none()).map(|(name, _)| name.as_str()).collect();
-    diagnostics.extend(unused_layers(snapshot, &used, &broken));
+    // Whoever is broken may use what seems unused.
+    if planned.values().all(|planned| planned.definition.is_some()) {
+        diagnostics.extend(unused_layers(snapshot, &used));
+    }
+    if planned.is_empty() {
+        let warning = Diagnostic::warning(
+            "no-groups",
+            None,
+            "no directory here has a `group.yaml`, so this is a fleet without groups",
+        );
+        diagnostics.push(
+            warning.help("is this the fleet root? The smallest fleet is `all/group.yaml` and `all/collector.yaml`"),
+        );
+    }
 
     let mut groups = BTreeMap::new();
     let mut renderer = Renderer::new(snapshot, planned.values().filter(|planned| planned.definition.is_some()));
@@ -76,21 +88,23 @@ pub fn load(snapshot: &Snapshot, policy: Option<&[u8]>) -> RenderedFleet {
     RenderedFleet { groups, policy: own, judged_by: Arc::new(judged_by), diagnostics: in_order(diagnostics) }
 }
 
-/// Names that Git allows in a tree object and that no honest commit has. They are refused before anything is made of them.
-fn check_names(snapshot: &Snapshot) -> Vec<Diagnostic> {
+/// Takes out the names that Git allows in a tree object and that no honest commit has, so that nothing is made of them. Any
+/// of them refuses the whole revision.
+fn without_evil_names(snapshot: &Snapshot) -> (Snapshot, Vec<Diagnostic>) {
     let evil = |part: &str| matches!(part, "" | "." | "..") || part.eq_ignore_ascii_case(".git");
     let is_evil = |path: &str| path.split('/').any(evil) || path.chars().any(|char| char.is_control() || char == '\\');
-    snapshot
-        .iter()
-        .filter(|(path, _)| is_evil(path))
-        .take(MOST_UNUSED)
-        .map(|(path, _)| {
-            let message =
-                format!("the path `{}` cannot be in an honest repository", shorten(&path.escape_debug().to_string()));
-            let help = "remove it: names have no control characters and backslashes, and are not `.`, `..` or `.git`";
-            Diagnostic::error("evil-path", None, message).help(help)
-        })
-        .collect()
+    if !snapshot.iter().any(|(path, _)| is_evil(path)) {
+        return (snapshot.clone(), Vec::new());
+    }
+    let refuse = |(path, _): (&Arc<str>, &Entry)| {
+        let message =
+            format!("the path `{}` cannot be in an honest repository", shorten(&path.escape_debug().to_string()));
+        let help = "remove it: names have no control characters and backslashes, and are not `.`, `..` or `.git`";
+        Diagnostic::error("evil-path", None, message).help(help)
+    };
+    let refused = snapshot.iter().filter(|(path, _)| is_evil(path)).take(MOST_LISTED).map(refuse).collect();
+    let honest = snapshot.iter().filter(|(path, _)| !is_evil(path)).map(|(path, entry)| (path.clone(), entry.clone()));
+    (Snapshot::new(honest.collect()), refused)
 }
 
 /// `fleet.yaml` of this revision: its bytes, and what they say. Every error in it concerns the whole revision.
@@ -106,19 +120,17 @@ fn read_own_policy(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> (O
     (Some(bytes.clone()), if sound { policy } else { Policy::default() })
 }
 
-/// YAML files that look like layers and that no group uses. Hidden directories belong to other tools; what stands beside a
-/// broken group is not judged.
-fn unused_layers(snapshot: &Snapshot, used: &BTreeSet<&str>, broken: &BTreeSet<&str>) -> Vec<Diagnostic> {
+/// YAML files that look like layers and that no group uses. Hidden directories belong to other tools.
+fn unused_layers(snapshot: &Snapshot, used: &BTreeSet<&str>) -> Vec<Diagnostic> {
     let mut unused: Vec<&Arc<str>> = snapshot
         .iter()
         .map(|(path, _)| path)
         .filter(|path| group_file::is_yaml(path) && !group_file::is_ours(path) && !used.contains(&***path))
         .filter(|path| !path.split('/').any(|part| part.starts_with('.')))
-        .filter(|path| !path.match_indices('/').any(|(end, _)| broken.contains(&path[..end])))
         .filter(|path| !is_misnamed(path))
         .collect();
-    let more = unused.len().saturating_sub(MOST_UNUSED);
-    unused.truncate(MOST_UNUSED);
+    let more = unused.len().saturating_sub(MOST_LISTED);
+    unused.truncate(MOST_LISTED);
     let warn = |path: &Arc<str>| {
         Diagnostic::warning("unused-file", Some(document::top(path)), format!("no group uses `/{path}`"))
             .help("name it in `layers`, or delete it")

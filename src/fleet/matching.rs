@@ -116,7 +116,7 @@ pub(super) fn contradiction(selector: &Selector) -> Option<String> {
     }
     by_key.into_iter().find(|(key, requirements)| !can_be_met(key, requirements)).map(|(key, requirements)| {
         let shown = requirements.iter().map(|one| format!("`{one}`")).collect::<Vec<_>>().join(" and ");
-        format!("no agent can have a `{key}` that meets {shown}")
+        format!("no agent's `{key}` can meet {shown}")
     })
 }
 

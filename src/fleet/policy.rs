@@ -19,17 +19,31 @@ pub(super) const POLICY_FILE: &str = "fleet.yaml";
 /// Most boundaries, and most globs of `allowFast`. Every group is compared with each.
 const MOST_BOUNDARIES: usize = 200;
 
-/// A checked `fleet.yaml`. The default one allows everything.
-#[derive(Clone, Debug, Default)]
+/// A checked `fleet.yaml`. The default one bounds nobody.
+#[derive(Clone, Debug)]
 pub struct Policy {
     boundaries: Vec<Boundary>,
     allow_fast: Vec<PathGlob>,
-    /// When one commit changes more groups than this, it is held until a person promotes it.
-    pub max_changed_groups: Option<Amount>,
-    /// When one commit moves more agents than this between groups, it is held until a person promotes it.
-    pub max_moved_agents: Option<Amount>,
-    /// How many agents of the whole fleet may be unavailable at once.
+    /// When one commit changes more groups than this, it is held until a person promotes it; all of them when nothing is
+    /// said.
+    pub max_changed_groups: Amount,
+    /// When one commit moves more agents than this between groups (and more than 10), it is held until a person promotes it;
+    /// 10 % when nothing is said.
+    pub max_moved_agents: Amount,
+    /// How many agents of the whole fleet may be unavailable at once; only the groups' own limits when nothing is said.
     pub max_unavailable: Option<Amount>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            boundaries: Vec::new(),
+            allow_fast: Vec::new(),
+            max_changed_groups: Amount::ALL,
+            max_moved_agents: Amount::Share(1_000),
+            max_unavailable: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -154,8 +168,8 @@ fn read_policy(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Policy> {
         let guards = Fields::open(guards, "`guards`", &["maxChangedGroups", "maxMovedAgents"], findings)?;
         let mut guard =
             |name: &str| guards.get(name).and_then(|node| fields::amount(node, &format!("`{name}`"), findings));
-        policy.max_changed_groups = guard("maxChangedGroups");
-        policy.max_moved_agents = guard("maxMovedAgents");
+        policy.max_changed_groups = guard("maxChangedGroups").unwrap_or(policy.max_changed_groups);
+        policy.max_moved_agents = guard("maxMovedAgents").unwrap_or(policy.max_moved_agents);
     }
     if let Some(most) = fields.get("maxUnavailable") {
         policy.max_unavailable = fields::amount(most, "`maxUnavailable`", findings);

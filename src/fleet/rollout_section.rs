@@ -221,7 +221,7 @@ fn read_stages(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Vec<Stage>
     }
     if let Some((last, place)) = stages.last()
         && last.agents != Some(Amount::ALL)
-        && stages.len() == items.len()
+        && !any_error(&here)
     {
         let message = format!("the last stage, `{}`, is not everybody", fields::shorten(&last.name));
         let help = "add `{name: all, agents: 100%}` at the end";
@@ -242,15 +242,8 @@ fn grows(earlier: Amount, later: Amount) -> bool {
     }
 }
 
+/// One stage; fields that are wrong are left out of it, so that the others can still be compared.
 fn read_stage(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Stage> {
-    let mut here = Vec::new();
-    let stage = read_stage_fields(node, &mut here);
-    let sound = !any_error(&here);
-    findings.append(&mut here);
-    stage.filter(|_| sound)
-}
-
-fn read_stage_fields(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Stage> {
     let known = ["name", "agents", "selector", "soak", "approval", "maxFailures"];
     let fields = Fields::open(node, "a stage", &known, findings)?;
     let name = fields.require("name", "a stage", findings).and_then(|name| fields::text(name, "`name`", findings));
