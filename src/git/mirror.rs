@@ -17,8 +17,6 @@ use crate::fleet::snapshot::{CommitId, CommitInfo, Snapshot, SnapshotLimits};
 const FETCHED: &str = "refs/gitamp/fetched";
 /// The last head that was good.
 const HEAD: &str = "refs/gitamp/head";
-/// Above this many packs (each fetch that brings something makes one) they are made one.
-const PACKS_BEFORE_REPACK: usize = 50;
 
 /// What the tracked ref says now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,10 +275,8 @@ fn accept(path: &Path, done: &Done, before: Option<CommitId>) -> Result<Head, Sy
     if before != Some(id) || repository.refname_to_id(HEAD).ok() != Some(commit.id()) {
         repository.reference(HEAD, commit.id(), true, "gitamp: synced").map_err(local)?;
     }
-    if upkeep::count_packs(&repository) > PACKS_BEFORE_REPACK
-        && let Err(error) = upkeep::repack(&repository, &[commit.id()])
-    {
-        tracing::warn!(%error, "the mirror's packs could not be made one");
+    if let Err(error) = upkeep::tidy(&repository) {
+        tracing::warn!(%error, "the mirror's packs could not be made fewer");
     }
     let short = reference.strip_prefix("refs/heads/").or_else(|| reference.strip_prefix("refs/tags/"));
     Ok(Head { commit: id, reference: short.unwrap_or(&reference).to_owned(), rewritten })

@@ -14,6 +14,7 @@ mod known_hosts;
 pub mod mirror;
 mod reader;
 pub mod remote;
+mod store;
 mod tags;
 pub mod transport;
 mod tree;

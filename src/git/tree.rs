@@ -1,9 +1,10 @@
 //! Editing the journal's trees: only the directories on the way to what changes are read and written, everything else in them
 //! stays, whoever wrote it.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
-use git2::{Delta, ErrorCode, FileMode, ObjectType, Oid, Repository, Tree};
+use git2::{Delta, ErrorCode, FileMode, ObjectType, Odb, Oid, Repository, Tree};
 
 use crate::fleet::snapshot::CommitId;
 
@@ -14,25 +15,69 @@ const DEEPEST: usize = 40;
 /// How long it may be, in bytes.
 const LONGEST_PATH_BYTES: usize = 4096;
 
+/// The priority of the memory among the places for objects: above packs (2) and loose files (1), so that it takes new ones.
+const IN_MEMORY_FIRST: i32 = 1000;
+
 /// What to change, by path: a blob to put there, or nothing to have there.
 pub(super) type Edits = BTreeMap<String, Option<Oid>>;
 
+/// Writes objects that reach the disk together, as one pack: a write of the journal has some twenty objects, and syncing each
+/// one by itself would take twenty times as long.
+pub(super) struct Pen<'r> {
+    repository: &'r Repository,
+    odb: Odb<'r>,
+    written: RefCell<BTreeSet<Oid>>,
+}
+
+impl<'r> Pen<'r> {
+    /// From here on the repository keeps new objects in memory; what `ink` does not write is forgotten with it.
+    pub(super) fn new(repository: &'r Repository) -> Result<Self, git2::Error> {
+        let odb = repository.odb()?;
+        // The backend belongs to the repository; the handle is only for what we do not need.
+        let _memory = odb.add_new_mempack_backend(IN_MEMORY_FIRST)?;
+        Ok(Self { repository, odb, written: RefCell::default() })
+    }
+
+    /// The repository, to read from.
+    pub(super) fn repository(&self) -> &'r Repository {
+        self.repository
+    }
+
+    /// Remembers an object that was just made.
+    pub(super) fn note(&self, oid: Oid) -> Oid {
+        self.written.borrow_mut().insert(oid);
+        oid
+    }
+
+    /// A blob of this content.
+    pub(super) fn blob(&self, content: &[u8]) -> Result<Oid, git2::Error> {
+        self.odb.write(ObjectType::Blob, content).map(|oid| self.note(oid))
+    }
+
+    /// Writes everything to the disk and syncs it (as `core.fsyncObjectFiles` says).
+    pub(super) fn ink(&self) -> Result<(), git2::Error> {
+        let mut builder = self.repository.packbuilder()?;
+        builder.set_threads(1);
+        for oid in self.written.take() {
+            builder.insert_object(oid, None)?;
+        }
+        builder.write(&self.repository.path().join("objects/pack"), 0o444)
+    }
+}
+
 /// The tree `base` with `edits` made; `None` when nothing is left. A file never takes the place of a directory or the other
 /// way round: that is an error, because it would silently drop what stands there.
-pub(super) fn apply(
-    repository: &Repository,
-    base: Option<&Tree<'_>>,
-    edits: &Edits,
-) -> Result<Option<Oid>, git2::Error> {
+pub(super) fn apply(pen: &Pen<'_>, base: Option<&Tree<'_>>, edits: &Edits) -> Result<Option<Oid>, git2::Error> {
     let edits: Vec<(&str, Option<Oid>)> = edits.iter().map(|(path, oid)| (path.as_str(), *oid)).collect();
-    apply_below(repository, base, &edits)
+    apply_below(pen, base, &edits)
 }
 
 fn apply_below(
-    repository: &Repository,
+    pen: &Pen<'_>,
     base: Option<&Tree<'_>>,
     edits: &[(&str, Option<Oid>)],
 ) -> Result<Option<Oid>, git2::Error> {
+    let repository = pen.repository();
     let mut builder = repository.treebuilder(base)?;
     let mut directories: BTreeMap<&str, Vec<(&str, Option<Oid>)>> = BTreeMap::new();
     for (path, oid) in edits {
@@ -54,13 +99,13 @@ fn apply_below(
             Some(_) => return Err(git2::Error::from_str(&format!("`{directory}` is a file in the journal"))),
             None => None,
         };
-        match apply_below(repository, old.as_ref(), &edits)? {
+        match apply_below(pen, old.as_ref(), &edits)? {
             Some(tree) => drop(builder.insert(directory, tree, FileMode::Tree.into())?),
             None if old.is_some() => builder.remove(directory)?,
             None => {}
         }
     }
-    if builder.is_empty() { Ok(None) } else { builder.write().map(Some) }
+    if builder.is_empty() { Ok(None) } else { builder.write().map(|oid| Some(pen.note(oid))) }
 }
 
 /// All places where a note on this commit stands: Git itself moves notes between fan-outs (`abcdef...`, `ab/cdef...`).
@@ -132,11 +177,12 @@ pub(super) fn looks_like_notes(tree: &Tree<'_>) -> bool {
 /// What `ours` changed since `base`, made to `theirs`: on one path our word counts, everywhere else theirs. Without a common
 /// base everything of ours counts and nothing of theirs is dropped.
 pub(super) fn three_way(
-    repository: &Repository,
+    pen: &Pen<'_>,
     base: Option<&Tree<'_>>,
     ours: &Tree<'_>,
     theirs: &Tree<'_>,
 ) -> Result<Option<Oid>, git2::Error> {
+    let repository = pen.repository();
     let diff = repository.diff_tree_to_tree(base, Some(ours), None)?;
     let mut edits = Edits::new();
     let mut notes: BTreeMap<CommitId, Option<Oid>> = BTreeMap::new();
@@ -159,7 +205,7 @@ pub(super) fn three_way(
     for (commit, note) in notes {
         place_note(repository, Some(theirs), commit, note, &mut edits)?;
     }
-    apply(repository, Some(theirs), &edits)
+    apply(pen, Some(theirs), &edits)
 }
 
 /// Every file below `state/`, by its path there; `Err` when there are more bytes than `limit`.

@@ -47,84 +47,84 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The loose objects of a repository of ours.
-fn loose_objects(repository: &Repository) -> io::Result<Vec<(Oid, PathBuf)>> {
-    let objects = repository.path().join("objects");
-    let mut found = Vec::new();
-    for directory in fs::read_dir(objects)? {
-        let directory = directory?;
-        let Some(first) = directory.file_name().to_str().filter(|name| name.len() == 2).map(str::to_owned) else {
-            continue;
-        };
-        for file in fs::read_dir(directory.path())? {
-            let file = file?;
-            let Some(rest) = file.file_name().to_str().map(str::to_owned) else { continue };
-            if let Ok(oid) = format!("{first}{rest}").parse::<Oid>()
-                && rest.len() == 38
-            {
-                found.push((oid, file.path()));
+/// More packs than this of one size class are made one. Each write and each fetch makes a pack, and looking an object up asks
+/// all of them.
+const PACKS_OF_A_SIZE: usize = 48;
+/// The size classes, in bytes. A pack leaves its class when it has grown, so that nothing is packed again and again.
+const SIZES: [u64; 3] = [1 << 20, 32 << 20, 1 << 30];
+
+/// Makes one pack out of many small ones. The new pack is complete before an old one goes, so a crash in between only leaves
+/// objects in two places.
+pub(super) fn tidy(repository: &Repository) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let directory = repository.path().join("objects/pack");
+    for (class, below) in SIZES.iter().enumerate() {
+        let from = if class == 0 { 0 } else { SIZES.get(class - 1).copied().unwrap_or(0) };
+        let mut packs = Vec::new();
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let size = entry.metadata()?.len();
+            if entry.path().extension().is_some_and(|extension| extension == "pack") && (from..*below).contains(&size) {
+                packs.push(entry.path());
             }
         }
-    }
-    Ok(found)
-}
-
-/// Gathers loose objects into one pack once there are more than `threshold`, and says how many it packed. The pack is written
-/// and synced before the first loose file goes, so a crash in between only leaves an object in two places.
-pub(super) fn pack_loose(
-    repository: &Repository,
-    threshold: usize,
-) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
-    let loose = loose_objects(repository)?;
-    if loose.len() <= threshold {
-        return Ok(0);
-    }
-    let mut builder = repository.packbuilder()?;
-    builder.set_threads(1);
-    for (oid, _) in &loose {
-        builder.insert_object(*oid, None)?;
-    }
-    builder.write(&repository.path().join("objects/pack"), 0o444)?;
-    repository.odb()?.refresh()?;
-    for (_, path) in &loose {
-        remove(path)?;
-    }
-    Ok(loose.len())
-}
-
-/// How many packs a repository of ours has.
-pub(super) fn count_packs(repository: &Repository) -> usize {
-    let packs = fs::read_dir(repository.path().join("objects/pack"));
-    packs.map_or(0, |packs| {
-        packs.flatten().filter(|file| file.path().extension().is_some_and(|extension| extension == "pack")).count()
-    })
-}
-
-/// Puts everything that `tips` reach into one pack and drops all other packs and loose objects: what a mirror that fetched a
-/// thousand times needs.
-pub(super) fn repack(repository: &Repository, tips: &[Oid]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let directory = repository.path().join("objects/pack");
-    let mut walk = repository.revwalk()?;
-    for tip in tips {
-        walk.push(*tip)?;
-    }
-    let mut builder = repository.packbuilder()?;
-    builder.set_threads(1);
-    builder.insert_walk(&mut walk)?;
-    builder.write(&directory, 0o444)?;
-    let Some(fresh) = builder.name()?.map(str::to_owned) else { return Ok(()) };
-    for entry in fs::read_dir(&directory)? {
-        let path = entry?.path();
-        let keep = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.ends_with(&fresh));
-        if !keep {
-            remove(&path)?;
+        if packs.len() > PACKS_OF_A_SIZE {
+            merge_packs(repository, &directory, &packs)?;
         }
     }
-    repository.odb()?.refresh()?;
-    for (_, path) in loose_objects(repository)? {
-        remove(&path)?;
+    Ok(())
+}
+
+fn merge_packs(
+    repository: &Repository,
+    directory: &Path,
+    packs: &[PathBuf],
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut builder = repository.packbuilder()?;
+    builder.set_threads(1);
+    for pack in packs {
+        for oid in objects_of(&pack.with_extension("idx"))? {
+            builder.insert_object(oid, None)?;
+        }
+    }
+    builder.write(directory, 0o444)?;
+    let fresh = builder.name()?.map(|name| format!("pack-{name}")).ok_or("the new pack has no name")?;
+    sync(directory, &fresh)?;
+    for pack in packs.iter().filter(|pack| pack.file_stem().is_none_or(|stem| stem != fresh.as_str())) {
+        // Its index first: a pack without one is not looked at.
+        remove(&pack.with_extension("idx"))?;
+        remove(pack)?;
     }
     Ok(())
+}
+
+/// The objects that an index of version 2 lists: an eight-byte head, 256 counts of which the last is the total, then the ids.
+fn objects_of(index: &Path) -> io::Result<Vec<Oid>> {
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, format!("{} is no pack index", index.display()));
+    let bytes = fs::read(index)?;
+    let (head, rest) = bytes.split_at_checked(8).ok_or_else(broken)?;
+    let (counts, ids) = rest.split_at_checked(256 * 4).ok_or_else(broken)?;
+    let total = counts.last_chunk::<4>().map(|count| u32::from_be_bytes(*count)).ok_or_else(broken)?;
+    if head != b"\xfftOc\0\0\0\x02" {
+        return Err(broken());
+    }
+    let ids = usize::try_from(total).ok().and_then(|total| ids.get(..total.checked_mul(20)?)).ok_or_else(broken)?;
+    ids.chunks_exact(20).map(|id| Oid::from_bytes(id).map_err(|_| broken())).collect()
+}
+
+/// Syncs all packs to the disk.
+pub(super) fn sync_packs(repository: &Repository) -> io::Result<()> {
+    sync(&repository.path().join("objects/pack"), "pack-")
+}
+
+/// Syncs the files of this directory whose name starts so, and the directory.
+fn sync(directory: &Path, prefix: &str) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+            fs::File::open(entry.path())?.sync_all()?;
+        }
+    }
+    fs::File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

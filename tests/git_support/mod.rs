@@ -1,6 +1,8 @@
 //! Real repositories in temporary directories, driven by the git command, for the tests of `gitamp::git`.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod server;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
