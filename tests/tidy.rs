@@ -210,7 +210,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("controller", &["time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster", "view"]),
     ("git", &["fleet::snapshot", "view", "time", "settings"]),
     ("forge", &["fleet::snapshot", "view", "time", "settings"]),
-    ("serve", &["opamp", "agent", "view", "forge", "time", "settings"]),
+    // `config`: what is offered goes through the hands of the listener, as a value that it does not look into.
+    ("serve", &["opamp", "agent", "config", "view", "forge", "time", "settings"]),
 ];
 
 /// Rooms that may import everything: where the house is joined.

@@ -1,0 +1,281 @@
+//! Requests on the agents' port: messages over plain HTTP, upgrades to a WebSocket, and hooks for those who serve them.
+
+use std::convert::Infallible;
+use std::io::Read;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tower::ServiceExt;
+
+use super::frames::SMALL_MESSAGE;
+use super::links::{Link, Registration, lock};
+use super::listener::Server;
+use super::polling::{self, Answer};
+use super::websocket;
+
+/// Bytes that the head of a request may have.
+const MOST_HEAD_BYTES: usize = 16 * 1024;
+
+/// The content type that tells a message over plain HTTP from everything else.
+const PROTOBUF: &str = "application/x-protobuf";
+
+/// Answers smaller than this are not worth compressing.
+const SMALLEST_COMPRESSED: usize = 1024;
+
+/// What the requests of one connection tell its task.
+#[derive(Debug, Default)]
+struct Phase {
+    /// A first request came: the handshake is over.
+    began: AtomicBool,
+    /// The connection becomes a WebSocket.
+    upgrade: Mutex<Option<OnUpgrade>>,
+}
+
+/// Serves one connection to its end, whatever it turns out to be. `_place` is its place among all connections.
+pub(super) async fn serve(
+    server: Arc<Server>,
+    stream: TcpStream,
+    registration: Registration,
+    _place: OwnedSemaphorePermit,
+) {
+    // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
+    let upgraded = Box::pin(requests(&server, stream, &registration.link)).await;
+    if let Some((stream, leftover)) = upgraded {
+        websocket::serve(&server, stream, &leftover, &registration).await;
+    }
+}
+
+/// Answers requests until the connection ends or becomes a WebSocket: then it returns the socket and what was read of it.
+async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Option<(TcpStream, Bytes)> {
+    let phase = Arc::new(Phase::default());
+    let service = service_fn(|request: Request<Incoming>| {
+        phase.began.store(true, Ordering::Relaxed);
+        let (server, phase) = (Arc::clone(server), Arc::clone(&phase));
+        async move { Ok::<_, Infallible>(respond(&server, &phase, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.options.keep_alive)
+        .max_buf_size(MOST_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut first_head = pin!(sleep(server.options.header_timeout));
+    loop {
+        tokio::select! {
+            // How an HTTP connection ended makes no difference here.
+            _ended = connection.as_mut() => break,
+            () = first_head.as_mut(), if !phase.began.load(Ordering::Relaxed) => {
+                if !phase.began.load(Ordering::Relaxed) {
+                    return None;
+                }
+            }
+            () = link.wake.notified() => {
+                if link.is_over() {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+    let upgrade = lock(&phase.upgrade).take()?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+async fn respond(server: &Server, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path() == server.options.path {
+        let is_message = content_type(request.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case(PROTOBUF));
+        return if is_message { message(server, request).await } else { upgrade(phase, request) };
+    }
+    match &server.hooks {
+        Some(hooks) if request.uri().path().starts_with("/hooks/") => {
+            let Ok(response) = hooks.clone().oneshot(request.map(Body::new)).await;
+            response
+        }
+        Some(_) | None => plain(StatusCode::NOT_FOUND, "OpAMP is spoken at another path\n"),
+    }
+}
+
+/// The content type without its parameters.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    value.split(';').next().map(str::trim)
+}
+
+fn plain(status: StatusCode, words: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(words));
+    *response.status_mut() = status;
+    response
+}
+
+fn with(mut response: Response<Body>, name: HeaderName, value: &'static str) -> Response<Body> {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}
+
+/// Turns the connection into a WebSocket (RFC 6455, 4.2). No extension and no subprotocol is ever chosen.
+fn upgrade(phase: &Phase, mut request: Request<Incoming>) -> Response<Body> {
+    let has = |name: HeaderName, token: &str| {
+        let lines = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    if request.method() != Method::GET || !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        let words = "OpAMP is spoken here: over a WebSocket, or by POST of application/x-protobuf\n";
+        return with(plain(StatusCode::UPGRADE_REQUIRED, words), header::UPGRADE, "websocket");
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        let response = plain(StatusCode::UPGRADE_REQUIRED, "this server speaks version 13 of WebSocket\n");
+        return with(response, header::SEC_WEBSOCKET_VERSION, "13");
+    }
+    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
+        return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n");
+    };
+    let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
+        return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is no key\n");
+    };
+    *lock(&phase.upgrade) = Some(hyper::upgrade::on(&mut request));
+    let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
+    response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    with(with(response, header::CONNECTION, "Upgrade"), header::UPGRADE, "websocket")
+}
+
+/// Answers a message that came as the body of a request.
+async fn message(server: &Server, request: Request<Incoming>) -> Response<Body> {
+    if request.method() != Method::POST {
+        return with(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n"), header::ALLOW, "POST");
+    }
+    let compress = accepts_gzip(request.headers());
+    let body = match timeout(server.options.message_timeout, read(server, request)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return refusal,
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
+    };
+    let (bytes, _room) = body;
+    server.traffic.messages_in.one();
+    server.traffic.bytes_in.add(bytes.len());
+    let (status, out) = match polling::answer(server, bytes).await {
+        Answer::Message(out) => (StatusCode::OK, out),
+        Answer::Malformed(out) => (StatusCode::BAD_REQUEST, out),
+        Answer::Unavailable => return unavailable(),
+    };
+    server.traffic.messages_out.one();
+    server.traffic.bytes_out.add(out.len());
+    if out.shared.is_some() {
+        server.traffic.offers_out.one();
+    }
+    let compressed = if compress && out.len() >= SMALLEST_COMPRESSED { gzip(&out.to_vec()) } else { None };
+    let mut response = match compressed {
+        Some(bytes) => with(Response::new(bytes.into()), header::CONTENT_ENCODING, "gzip"),
+        None => Response::new(out.to_vec().into()),
+    };
+    *response.status_mut() = status;
+    with(with(response, header::CONTENT_TYPE, PROTOBUF), header::VARY, "Accept-Encoding")
+}
+
+fn unavailable() -> Response<Body> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "there is no room for more agents\n");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(fastrand::u16(30..=60)));
+    response
+}
+
+/// Reads the body, inflated, within the limits, and holds room for it.
+async fn read(
+    server: &Server,
+    request: Request<Incoming>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Response<Body>> {
+    let limit = server.options.rules.limits.message_bytes;
+    let too_large = || plain(StatusCode::PAYLOAD_TOO_LARGE, "the message is larger than this server takes\n");
+    let is_gzip = match request.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => false,
+        Some(b"gzip") => true,
+        Some(_) => {
+            let response = plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only gzip is understood\n");
+            return Err(with(response, header::ACCEPT_ENCODING, "gzip"));
+        }
+    };
+    let announced = request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    if announced.is_some_and(|bytes| bytes > limit) {
+        return Err(too_large());
+    }
+    let needed = if is_gzip { limit } else { announced.unwrap_or(limit) };
+    let room = if needed > SMALL_MESSAGE { server.room_for(needed).await } else { None };
+    let body = match Limited::new(request.into_body(), limit).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Err(_) => return Err(plain(StatusCode::BAD_REQUEST, "the body was cut off\n")),
+    };
+    if !is_gzip {
+        return Ok((body, room));
+    }
+    let mut inflated = Vec::new();
+    let mut decoder = flate2::read::MultiGzDecoder::new(&body[..]).take(limit as u64 + 1);
+    match decoder.read_to_end(&mut inflated) {
+        Ok(bytes) if bytes > limit => Err(too_large()),
+        Ok(_) => Ok((inflated.into(), room)),
+        Err(_) => Err(plain(StatusCode::BAD_REQUEST, "the body is no gzip\n")),
+    }
+}
+
+/// Whether the client takes gzip: named, or meant by `*`, with a weight that is not zero (RFC 9110, 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    let (mut named, mut any) = (None, None);
+    for coding in lines.flat_map(|line| line.split(',')) {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let wanted = weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|weight| weight > 0.0));
+        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
+            named = Some(wanted);
+        } else if name == "*" {
+            any = Some(wanted);
+        }
+    }
+    named.or(any).unwrap_or(false)
+}
+
+fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        for (value, taken) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.0, *", false),
+            ("*", true),
+            ("*;q=0", false),
+            ("identity", false),
+            ("br", false),
+            ("gzip;q=much", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(accepts_gzip(&headers), taken, "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

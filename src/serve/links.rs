@@ -1,0 +1,233 @@
+//! From the daemon to agents: for each connection a slot in which the latest word for an agent wins.
+//!
+//! Nothing here waits and nothing queues: an offer replaces the one before it, so an agent that does not read costs one slot,
+//! whatever happens meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::agent::{AgentId, ConnectionId};
+use crate::config::RenderedConfig;
+use crate::opamp::Offer;
+
+/// What is said to the task of a connection about one of its agents.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// Offer this.
+    Offer(Offer),
+    /// Take back what was not sent.
+    Withdraw,
+    /// The agent speaks over another connection now.
+    Moved,
+}
+
+/// One connection as others reach it.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    slot: Mutex<Slot>,
+    /// Rung when there is something in the slot.
+    pub(super) wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// One word an agent.
+    words: Vec<(AgentId, Word)>,
+    /// The server stops.
+    is_over: bool,
+}
+
+impl Link {
+    fn put(&self, id: AgentId, word: Word) {
+        let mut slot = lock(&self.slot);
+        match slot.words.iter_mut().find(|(other, _)| *other == id) {
+            // Who moved away is offered nothing here any more.
+            Some((_, Word::Moved)) => {}
+            Some((_, old)) => *old = word,
+            None => slot.words.push((id, word)),
+        }
+        drop(slot);
+        self.wake.notify_one();
+    }
+
+    /// Empties the slot.
+    pub(super) fn take(&self) -> Vec<(AgentId, Word)> {
+        std::mem::take(&mut lock(&self.slot).words)
+    }
+
+    /// Drops an offer to this agent that nobody took yet: it was made for what the agent no longer is.
+    pub(super) fn void(&self, id: AgentId) {
+        lock(&self.slot).words.retain(|(other, word)| *other != id || !matches!(word, Word::Offer(_)));
+    }
+
+    /// True when the server stops.
+    pub(super) fn is_over(&self) -> bool {
+        lock(&self.slot).is_over
+    }
+
+    fn end(&self) {
+        lock(&self.slot).is_over = true;
+        self.wake.notify_one();
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    link: Arc<Link>,
+    task: Option<AbortHandle>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    connections: Mutex<BTreeMap<ConnectionId, Entry>>,
+    /// The connection over which an agent spoke last.
+    owners: Mutex<HashMap<AgentId, ConnectionId>>,
+    next: AtomicU64,
+}
+
+/// The daemon's hand on every connection. Cheap to clone; calls never wait for an agent.
+#[derive(Clone, Debug, Default)]
+pub struct AgentLinks(Arc<Registry>);
+
+impl AgentLinks {
+    /// Offers `config` to an agent, in place of what was offered before and has not left. The session still refuses what must not
+    /// leave (the same hash twice in a row, unless `retry`). Connections that ended are ignored: their end was reported.
+    pub fn offer(&self, connection: ConnectionId, id: AgentId, config: RenderedConfig, retry: bool) {
+        self.say(connection, id, Word::Offer(Offer { config, retry }));
+    }
+
+    /// Takes back an offer that has not left. Due whenever nothing is to be offered any more, for example because the labels
+    /// changed: the slot keeps the last word.
+    pub fn withdraw(&self, connection: ConnectionId, id: AgentId) {
+        self.say(connection, id, Word::Withdraw);
+    }
+
+    fn say(&self, connection: ConnectionId, id: AgentId, word: Word) {
+        let link = lock(&self.0.connections).get(&connection).map(|entry| Arc::clone(&entry.link));
+        if let Some(link) = link {
+            link.put(id, word);
+        }
+    }
+
+    /// Registers a new connection until the registration is dropped.
+    pub(super) fn open(&self) -> Registration {
+        let id = ConnectionId(self.0.next.fetch_add(1, Ordering::Relaxed) + 1);
+        let link = Arc::new(Link::default());
+        lock(&self.0.connections).insert(id, Entry { link: Arc::clone(&link), task: None });
+        Registration { links: self.clone(), id, link }
+    }
+
+    /// Says which task serves a connection, so that it can be ended when the server stops.
+    pub(super) fn served_by(&self, id: ConnectionId, task: AbortHandle) {
+        if let Some(entry) = lock(&self.0.connections).get_mut(&id) {
+            entry.task = Some(task);
+        }
+    }
+
+    /// `connection` has this agent from now on. The connection that had it before learns so; its id is returned.
+    pub(super) fn claim(&self, id: AgentId, connection: ConnectionId) -> Option<ConnectionId> {
+        let before = lock(&self.0.owners).insert(id, connection).filter(|before| *before != connection)?;
+        self.say(before, id, Word::Moved);
+        Some(before)
+    }
+
+    /// The agent left `connection`.
+    pub(super) fn release(&self, id: AgentId, connection: ConnectionId) {
+        let mut owners = lock(&self.0.owners);
+        if owners.get(&id) == Some(&connection) {
+            owners.remove(&id);
+        }
+    }
+
+    /// Asks every connection to end.
+    pub(super) fn end_all(&self) {
+        for entry in lock(&self.0.connections).values() {
+            entry.link.end();
+        }
+    }
+
+    /// Ends the tasks that are still there.
+    pub(super) fn abort_all(&self) {
+        for task in lock(&self.0.connections).values().filter_map(|entry| entry.task.as_ref()) {
+            task.abort();
+        }
+    }
+}
+
+/// A connection's place among the others; dropping it gives the place up.
+#[derive(Debug)]
+pub(super) struct Registration {
+    links: AgentLinks,
+    pub(super) id: ConnectionId,
+    pub(super) link: Arc<Link>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        lock(&self.links.0.connections).remove(&self.id);
+    }
+}
+
+/// Nothing panics while it holds one of these locks, and if it did, what they guard is whole after each step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ComponentNames, ConfigHash};
+
+    fn agent(byte: u8) -> AgentId {
+        AgentId::new(&[byte; 16]).expect("a uid")
+    }
+
+    fn config(byte: u8) -> RenderedConfig {
+        RenderedConfig::new(ConfigHash::new([byte; 32]), "a: 1\n".into(), ComponentNames::default())
+    }
+
+    #[test]
+    fn the_latest_word_wins() {
+        let links = AgentLinks::default();
+        let place = links.open();
+        for byte in 1..100 {
+            links.offer(place.id, agent(1), config(byte), false);
+        }
+        links.offer(place.id, agent(2), config(7), true);
+        let words = place.link.take();
+        assert!(
+            matches!(&words[..], [(_, Word::Offer(last)), (_, Word::Offer(other))]
+                if last.config == config(99) && other.config == config(7) && other.retry),
+            "{words:?}"
+        );
+        assert!(place.link.take().is_empty());
+
+        links.offer(place.id, agent(1), config(1), false);
+        place.link.void(agent(1));
+        assert!(place.link.take().is_empty(), "voided");
+        links.withdraw(place.id, agent(1));
+        place.link.void(agent(1));
+        assert!(matches!(&place.link.take()[..], [(_, Word::Withdraw)]));
+        links.offer(ConnectionId(999), agent(1), config(1), false);
+    }
+
+    #[test]
+    fn the_newest_connection_has_the_agent() {
+        let links = AgentLinks::default();
+        let (old, new) = (links.open(), links.open());
+        assert_eq!(links.claim(agent(1), old.id), None);
+        assert_eq!(links.claim(agent(1), old.id), None);
+        assert_eq!(links.claim(agent(1), new.id), Some(old.id));
+        links.offer(old.id, agent(1), config(1), false);
+        assert!(matches!(&old.link.take()[..], [(_, Word::Moved)]), "and the old one gets no offers");
+        links.release(agent(1), old.id);
+        assert_eq!(links.claim(agent(1), old.id), Some(new.id), "only the owner can give it up");
+        drop(new);
+        links.offer(old.id, agent(1), config(2), false);
+        assert_eq!(old.link.take().len(), 1);
+    }
+}

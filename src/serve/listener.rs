@@ -1,0 +1,342 @@
+//! The agents' listener: accepts connections as long as there is room, and ends them all within a bound.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::http;
+use super::links::{AgentLinks, Link, lock};
+use super::polling::{self, Polls};
+use super::traffic::Traffic;
+use crate::agent::{AgentEvent, AgentReport, ConnectionId};
+use crate::config::ComponentNames;
+use crate::opamp::connection::{Connection, Context, Rules};
+use crate::opamp::{Digest, NameCache, SharedNames};
+use crate::time::Timestamp;
+
+/// An event on its way to the daemon.
+#[derive(Debug)]
+pub struct AgentMessage {
+    /// What happened.
+    pub event: AgentEvent,
+    /// To be fired, or dropped, when the event was handled and what followed from it was performed: somebody waits for
+    /// the offer that may follow.
+    pub settled: Option<oneshot::Sender<()>>,
+}
+
+/// How agents are served. Every number bounds something that strangers could otherwise make grow.
+#[derive(Clone, Debug)]
+pub struct AgentServerOptions {
+    /// The path, for both transports.
+    pub path: String,
+    /// Limits of messages and the patience with silent agents.
+    pub rules: Rules,
+    /// TCP connections at a time. Each takes a file descriptor: see [`AgentServerOptions::connections_for`].
+    pub max_connections: usize,
+    /// Agents that poll over HTTP; they hold no connection, so the file descriptors do not bound them.
+    pub max_polling_agents: usize,
+    /// From the accepted connection to the end of the first request's head. Slow handshakes end here.
+    pub header_timeout: Duration,
+    /// Between two requests on one connection. Longer than a poll interval (30 s), so that agents can keep theirs.
+    pub keep_alive: Duration,
+    /// For the body of a request, and for a message on a WebSocket once it began.
+    pub message_timeout: Duration,
+    /// For the first message after an upgrade, and for the next one after the last agent said goodbye.
+    pub first_message_timeout: Duration,
+    /// For an agent to take one message. Who reads more slowly than that (1 MiB: 35 KiB/s) is deaf.
+    pub write_timeout: Duration,
+    /// After this long without a poll an agent is gone: three of the usual 30 s, with slack.
+    pub poll_expiry: Duration,
+    /// How long an answer over HTTP waits for the verdict on what was reported, so that a config comes with it.
+    pub verdict_wait: Duration,
+    /// Bytes of messages that are held in memory at a time, over all connections; small messages are not counted.
+    pub bytes_in_flight: usize,
+    /// For connections to end in order when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for AgentServerOptions {
+    fn default() -> Self {
+        Self {
+            path: "/v1/opamp".to_owned(),
+            rules: Rules::default(),
+            max_connections: 50_000,
+            max_polling_agents: 50_000,
+            header_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            message_timeout: Duration::from_secs(30),
+            first_message_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            poll_expiry: Duration::from_secs(95),
+            verdict_wait: Duration::from_millis(200),
+            bytes_in_flight: 64 << 20,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl AgentServerOptions {
+    /// How many connections fit into a limit of file descriptors, with 256 left for Git, logs and the admin's listeners.
+    pub fn connections_for(file_descriptors: u64) -> usize {
+        usize::try_from(file_descriptors.saturating_sub(256)).unwrap_or(usize::MAX).clamp(16, Semaphore::MAX_PERMITS)
+    }
+}
+
+/// Monotonic time as timestamps: the daemon's time at the start, and what passed since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    start: Instant,
+    at: Timestamp,
+}
+
+impl Clock {
+    pub(super) fn now(&self) -> Timestamp {
+        self.at + self.start.elapsed()
+    }
+
+    /// The instant of a timestamp, for a timer: never before it.
+    pub(super) fn instant(&self, at: Timestamp) -> Instant {
+        self.start + at.since(self.at) + Duration::from_millis(1)
+    }
+}
+
+/// What all connections of the listener share.
+pub(super) struct Server {
+    pub(super) options: AgentServerOptions,
+    pub(super) links: AgentLinks,
+    pub(super) polls: Polls,
+    pub(super) hooks: Option<Router>,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) clock: Clock,
+    /// Room for the bytes of larger messages.
+    pub(super) room: Arc<Semaphore>,
+    events: mpsc::Sender<AgentMessage>,
+    names: Mutex<NameCache>,
+}
+
+/// Sets of names that are remembered: a fleet has as many as it has different configurations, times what hosts add.
+const MOST_NAMES: usize = 4_096;
+
+impl SharedNames for Server {
+    fn find(&self, digest: Digest) -> Option<Arc<ComponentNames>> {
+        lock(&self.names).find(digest)
+    }
+
+    fn share(&self, digest: Digest, names: ComponentNames) -> Arc<ComponentNames> {
+        lock(&self.names).share(digest, names)
+    }
+}
+
+/// The daemon's verdict on a report, to wait for.
+pub(super) struct Verdict {
+    pub(super) receiver: oneshot::Receiver<()>,
+    /// Until it is there, what waits in the slot may be meant for what the agent was before.
+    pub(super) is_about_labels: bool,
+}
+
+/// The daemon no longer takes events.
+#[derive(Debug)]
+pub(super) struct NobodyListens;
+
+impl Server {
+    /// What a connection needs to handle a message.
+    pub(super) fn context(&self) -> Context<'_> {
+        let mut fresh = [0; 10];
+        fastrand::fill(&mut fresh);
+        Context { now: self.clock.now(), rules: &self.options.rules, names: self, fresh }
+    }
+
+    /// Hands the connection's events to the daemon, one after the other. While the daemon is behind, this waits, and the
+    /// connection reads nothing meanwhile. Returns a verdict to wait for, when `is_awaited` says so of an event.
+    pub(super) async fn deliver(
+        &self,
+        connection: &mut Connection,
+        link: &Link,
+        is_awaited: fn(&AgentReport) -> bool,
+    ) -> Result<Option<Verdict>, NobodyListens> {
+        let mut verdict: Option<Verdict> = None;
+        while let Some(event) = connection.poll_event() {
+            let mut settled = None;
+            match &event {
+                AgentEvent::Connected { id, connection, .. } => {
+                    if let Some(before) = self.links.claim(*id, *connection) {
+                        self.polls.forget(*id, before, &self.traffic);
+                    }
+                }
+                AgentEvent::Report { id, report, .. } => {
+                    if report.labels.is_some() {
+                        // It was made for what the agent no longer is.
+                        link.void(*id);
+                    }
+                    if is_awaited(report) {
+                        let (sender, receiver) = oneshot::channel();
+                        settled = Some(sender);
+                        verdict = Some(Verdict { receiver, is_about_labels: report.labels.is_some() });
+                    }
+                }
+                AgentEvent::Gone { id, connection, .. } => self.links.release(*id, *connection),
+            }
+            self.events.send(AgentMessage { event, settled }).await.map_err(|_| NobodyListens)?;
+        }
+        Ok(verdict)
+    }
+
+    /// Room for a message of `bytes`, once there is some. Held until the message was handled.
+    pub(super) async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.min(self.options.bytes_in_flight)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
+    }
+}
+
+/// Serves agents on `listener` until `stop` says true (or its sender is gone), and then ends all connections within
+/// [`AgentServerOptions::drain`]. `now` is the daemon's time. Requests to `/hooks/` go to `hooks`.
+///
+/// Every change about an agent goes into `events`, which is bounded: a daemon that is behind slows the connections down,
+/// never the other way round. Must be called within a tokio runtime.
+pub fn serve_agents(
+    listener: TcpListener,
+    options: AgentServerOptions,
+    now: Timestamp,
+    events: mpsc::Sender<AgentMessage>,
+    hooks: Option<Router>,
+    traffic: Arc<Traffic>,
+    stop: watch::Receiver<bool>,
+) -> (AgentLinks, JoinHandle<()>) {
+    let links = AgentLinks::default();
+    let clock = Clock { start: Instant::now(), at: now };
+    let room = Arc::new(Semaphore::new(options.bytes_in_flight));
+    let server = Arc::new(Server {
+        links: links.clone(),
+        polls: Polls::default(),
+        hooks,
+        traffic,
+        clock,
+        room,
+        events,
+        names: Mutex::new(NameCache::new(MOST_NAMES)),
+        options,
+    });
+    (links, tokio::spawn(run(listener, server, stop)))
+}
+
+async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiver<bool>) {
+    let most = u32::try_from(server.options.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+    let places = Arc::new(Semaphore::new(most as usize));
+    let turning_away = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
+    let mut warned = None;
+    let sweeper = tokio::spawn(polling::sweep(Arc::clone(&server)));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                server.traffic.accepted.one();
+                match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => admit(&server, stream, place),
+                    Err(_) => {
+                        server.traffic.turned_away.one();
+                        // When even this is too much, the connection is dropped.
+                        if let Ok(place) = Arc::clone(&turning_away).try_acquire_owned() {
+                            tokio::spawn(turn_away(stream, place));
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                server.traffic.accept_errors.one();
+                if !is_of_one_connection(&error) {
+                    if warned.is_none_or(|at: Instant| at.elapsed() >= WARN_AGAIN) {
+                        warned = Some(Instant::now());
+                        tracing::warn!(%error, "cannot accept connections; raise the limit of open files if this stays");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    sweeper.abort();
+    server.links.end_all();
+    // All places are free when all connections ended; those that did not within the bound are cut off.
+    if tokio::time::timeout(server.options.drain, places.acquire_many(most)).await.is_err() {
+        server.links.abort_all();
+    }
+}
+
+/// Connections that are told that there is no room, at a time.
+const TURNED_AWAY_AT_ONCE: usize = 256;
+
+/// After running out of something that may come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two warnings of the same trouble.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
+
+/// True for errors that say nothing about the next connection.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
+}
+
+fn admit(server: &Arc<Server>, stream: TcpStream, place: OwnedSemaphorePermit) {
+    // Messages are written whole, so waiting for more would only delay them. A failure costs a little latency.
+    let _delayed = stream.set_nodelay(true);
+    let registration = server.links.open();
+    let id: ConnectionId = registration.id;
+    let task = tokio::spawn(http::serve(Arc::clone(server), stream, registration, place));
+    server.links.served_by(id, task.abort_handle());
+}
+
+/// Answers 503 with a jittered `Retry-After`, as the protocol has it for servers that are full.
+async fn turn_away(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let seconds = fastrand::u32(30..=60);
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let told = async {
+        // Somebody who is still writing the request would see a reset instead of the answer.
+        stream.readable().await?;
+        let _request = stream.try_read(&mut [0; 4096]);
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    // Whether it was heard makes no difference to this server.
+    let _outcome = tokio::time::timeout(PATIENCE, told).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory is what bounds the number of agents, and this is there for each of them, idle or not.
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_small() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let server = Arc::new(Server {
+            links: AgentLinks::default(),
+            polls: Polls::default(),
+            hooks: None,
+            traffic: Arc::new(Traffic::default()),
+            clock: Clock { start: Instant::now(), at: Timestamp::default() },
+            room: Arc::new(Semaphore::new(1)),
+            events: mpsc::channel(1).0,
+            names: Mutex::new(NameCache::new(1)),
+            options: AgentServerOptions::default(),
+        });
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("accepted");
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one");
+        let registration = server.links.open();
+        let task = http::serve(Arc::clone(&server), stream, registration, place);
+        assert!(size_of_val(&task) <= 2048, "{} bytes for each of 20,000", size_of_val(&task));
+    }
+}

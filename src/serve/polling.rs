@@ -1,0 +1,173 @@
+//! Agents that poll over plain HTTP: a session for each uid, kept for as long as the polls come.
+//!
+//! There is no connection that could end, so silence is the only sign that an agent is gone; and nothing can be pushed, so a
+//! request waits a moment for the verdict on what it reported.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::links::{Registration, Word, lock};
+use super::listener::{NobodyListens, Server};
+use super::traffic::Traffic;
+use crate::agent::{AgentId, AgentReport, ConnectionId, Transport};
+use crate::opamp::connection::{Connection, Heard, uid_of};
+use crate::opamp::wire::OutMessage;
+use crate::time::Timestamp;
+
+/// The agents that poll, by uid.
+#[derive(Debug, Default)]
+pub(super) struct Polls(Mutex<BTreeMap<AgentId, Arc<Poll>>>);
+
+/// One agent that polls.
+#[derive(Debug)]
+struct Poll {
+    registration: Registration,
+    /// When the last request came, in milliseconds.
+    heard: AtomicU64,
+    /// One request at a time; `None` once the agent is gone.
+    connection: tokio::sync::Mutex<Option<Connection>>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The answer of the protocol.
+    Message(OutMessage),
+    /// The request is no message; the answer says so.
+    Malformed(OutMessage),
+    /// There are as many agents as there may be, or the server stops.
+    Unavailable,
+}
+
+impl Polls {
+    /// The agent speaks over another connection now.
+    pub(super) fn forget(&self, id: AgentId, connection: ConnectionId, traffic: &Traffic) {
+        let mut polls = lock(&self.0);
+        if polls.get(&id).is_some_and(|poll| poll.registration.id == connection) {
+            polls.remove(&id);
+        }
+        traffic.polling_agents.set(polls.len());
+    }
+
+    fn find_or_open(&self, id: AgentId, server: &Server) -> Option<Arc<Poll>> {
+        let mut polls = lock(&self.0);
+        if let Some(poll) = polls.get(&id) {
+            return Some(Arc::clone(poll));
+        }
+        if polls.len() >= server.options.max_polling_agents {
+            return None;
+        }
+        let registration = server.links.open();
+        let connection = Connection::new(registration.id, Transport::Http);
+        let heard = AtomicU64::new(server.clock.now().as_millis());
+        let poll = Arc::new(Poll { registration, heard, connection: Some(connection).into() });
+        polls.insert(id, Arc::clone(&poll));
+        server.traffic.polling_agents.set(polls.len());
+        Some(poll)
+    }
+
+    fn close(&self, id: AgentId, poll: &Arc<Poll>, server: &Server) {
+        let mut polls = lock(&self.0);
+        if polls.get(&id).is_some_and(|other| Arc::ptr_eq(other, poll)) {
+            polls.remove(&id);
+        }
+        server.traffic.polling_agents.set(polls.len());
+    }
+
+    /// The agents that were not heard since `before`.
+    fn silent(&self, before: Timestamp) -> Vec<(AgentId, Arc<Poll>)> {
+        let is_silent = |poll: &Poll| poll.heard.load(Ordering::Relaxed) < before.as_millis();
+        let polls = lock(&self.0);
+        polls.iter().filter(|(_, poll)| is_silent(poll)).map(|(id, poll)| (*id, Arc::clone(poll))).collect()
+    }
+}
+
+/// Answers one request, whose body is `message`.
+pub(super) async fn answer(server: &Server, message: Bytes) -> Answer {
+    let Some(id) = uid_of(&message) else { return answer_stranger(server, message) };
+    loop {
+        let Some(poll) = server.polls.find_or_open(id, server) else { return Answer::Unavailable };
+        let mut guard = poll.connection.lock().await;
+        // It expired between the two lines above: the next one is new.
+        let Some(connection) = guard.as_mut() else { continue };
+        poll.heard.store(server.clock.now().as_millis(), Ordering::Relaxed);
+        let heard = connection.handle_message(message, &server.context());
+        let may_offer = match await_verdict(server, connection, &poll).await {
+            Ok(may_offer) => may_offer,
+            Err(NobodyListens) => return Answer::Unavailable,
+        };
+        if may_offer {
+            for (id, word) in poll.registration.link.take() {
+                match word {
+                    Word::Offer(offer) => connection.handle_offer(id, offer),
+                    Word::Withdraw => connection.handle_withdraw(id),
+                    Word::Moved => connection.handle_moved(id),
+                }
+            }
+        }
+        let answer = connection.poll_transmit(server.clock.now());
+        if connection.agents() == 0 {
+            *guard = None;
+            server.polls.close(id, &poll, server);
+        }
+        return judged(server, &heard, answer);
+    }
+}
+
+/// Who has no uid gets an answer and leaves nothing behind.
+fn answer_stranger(server: &Server, message: Bytes) -> Answer {
+    let mut connection = Connection::new(ConnectionId(0), Transport::Http);
+    let heard = connection.handle_message(message, &server.context());
+    let answer = connection.poll_transmit(server.clock.now());
+    judged(server, &heard, answer)
+}
+
+fn judged(server: &Server, heard: &Heard, answer: Option<OutMessage>) -> Answer {
+    let Some(answer) = answer else { return Answer::Unavailable };
+    match heard {
+        Heard::From(_) | Heard::Stranger | Heard::Crowded => Answer::Message(answer),
+        Heard::NoIdentity => {
+            server.traffic.messages_refused.one();
+            Answer::Message(answer)
+        }
+        Heard::Refused(_) => {
+            server.traffic.messages_refused.one();
+            Answer::Malformed(answer)
+        }
+    }
+}
+
+/// Tells the daemon what changed and waits a moment for what follows. False: the slot must not be used, because what is in it
+/// may be meant for other labels.
+async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll) -> Result<bool, NobodyListens> {
+    let any = |_: &AgentReport| true;
+    let Some(verdict) = server.deliver(connection, &poll.registration.link, any).await? else { return Ok(true) };
+    let is_settled = tokio::time::timeout(server.options.verdict_wait, verdict.receiver).await.is_ok();
+    Ok(is_settled || !verdict.is_about_labels)
+}
+
+/// Ends the sessions of agents whose polls stopped, for as long as the server runs.
+pub(super) async fn sweep(server: Arc<Server>) {
+    let expiry = server.options.poll_expiry;
+    let pause = (expiry / 16).clamp(Duration::from_millis(10), Duration::from_secs(5));
+    loop {
+        tokio::time::sleep(pause).await;
+        let now = server.clock.now();
+        let before = Timestamp::from_millis(now.as_millis().saturating_sub(expiry.as_millis() as u64));
+        for (id, poll) in server.polls.silent(before) {
+            // A request that is being answered is a sign of life.
+            let Ok(mut guard) = poll.connection.try_lock() else { continue };
+            let Some(mut connection) = guard.take() else { continue };
+            server.polls.close(id, &poll, &server);
+            server.traffic.silent.one();
+            connection.handle_close();
+            if server.deliver(&mut connection, &poll.registration.link, |_| false).await.is_err() {
+                return;
+            }
+        }
+    }
+}

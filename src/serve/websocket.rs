@@ -1,0 +1,284 @@
+//! An agent's WebSocket: one task that reads, hands on, and writes, one after the other.
+//!
+//! The task waits for its own socket only. While an agent does not read, its task hangs in a write with a deadline, and what is
+//! meant for it waits in a slot where the latest wins; nobody else notices. A task that waits for its agent, for the
+//! daemon or for room does not read on: that is the back-pressure.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::frames::{Close, FrameReader, Incoming, OutFrame, SMALL_MESSAGE};
+use super::links::{Registration, Word};
+use super::listener::{NobodyListens, Server};
+use crate::agent::Transport;
+use crate::opamp::connection::{Connection, Heard};
+use crate::time::Timestamp;
+
+/// How a WebSocket ends.
+enum Ending {
+    /// By this server.
+    Close(Close),
+    /// By the client, in order: its close frame is answered.
+    Answered(Close),
+    /// The socket is gone or of no use.
+    Lost,
+    /// The server stops: nobody is to be told that agents are gone, because they are not.
+    Stopped,
+}
+
+impl From<Close> for Ending {
+    fn from(close: Close) -> Self {
+        Self::Close(close)
+    }
+}
+
+impl From<NobodyListens> for Ending {
+    fn from(_: NobodyListens) -> Self {
+        Self::Stopped
+    }
+}
+
+struct Conversation<'a> {
+    server: &'a Server,
+    registration: &'a Registration,
+    stream: TcpStream,
+    reader: FrameReader,
+    connection: Connection,
+    /// Room for the message that is being read, when it is not small.
+    room: Option<OwnedSemaphorePermit>,
+    /// When the message that is being read has to be complete.
+    complete_by: Option<Instant>,
+    /// When somebody was here last: the upgrade, then each message.
+    quiet_since: Timestamp,
+}
+
+/// Serves an upgraded connection to its end. `leftover` was read behind the request.
+pub(super) async fn serve(server: &Server, stream: TcpStream, leftover: &[u8], registration: &Registration) {
+    let _open = server.traffic.websockets.hold();
+    let mut conversation = Conversation {
+        server,
+        registration,
+        stream,
+        reader: FrameReader::new(leftover),
+        connection: Connection::new(registration.id, Transport::WebSocket),
+        room: None,
+        complete_by: None,
+        quiet_since: server.clock.now(),
+    };
+    let Err(ending) = conversation.talk().await;
+    conversation.room = None;
+    if !matches!(ending, Ending::Stopped) {
+        conversation.connection.handle_close();
+        // When nobody listens any more, nobody has to know.
+        let _told = server.deliver(&mut conversation.connection, &registration.link, |_| false).await;
+    }
+    match ending {
+        Ending::Close(close) | Ending::Answered(close) => part(conversation.stream, &close).await,
+        Ending::Stopped => part(conversation.stream, &Close::new(CloseCode::Away, "the server stops")).await,
+        Ending::Lost => {}
+    }
+}
+
+/// Says the last word and waits a moment for the client's, so that it reads ours instead of a reset.
+async fn part(mut stream: TcpStream, close: &Close) {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+    const MOST_READ: usize = 256 * 1024;
+    let mut frame = OutFrame::close(close);
+    let parting = async {
+        while frame.remaining() > 0 {
+            stream.writable().await?;
+            would_block(frame.write(&stream))?;
+        }
+        stream.shutdown().await?;
+        let mut read = 0;
+        while read < MOST_READ {
+            stream.readable().await?;
+            let more = discard(&stream)?;
+            if more == Some(0) {
+                break;
+            }
+            read += more.unwrap_or_default();
+        }
+        Ok::<_, io::Error>(())
+    };
+    // The connection is over either way.
+    let _outcome = timeout(PATIENCE, parting).await;
+}
+
+fn discard(stream: &TcpStream) -> io::Result<Option<usize>> {
+    would_block(stream.try_read(&mut [0; 4096]))
+}
+
+/// `None` when the socket was not ready after all.
+fn would_block(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Conversation<'_> {
+    /// Reads, hands on and writes until something ends it.
+    async fn talk(&mut self) -> Result<std::convert::Infallible, Ending> {
+        loop {
+            while let Some(incoming) = self.reader.next(self.server.options.rules.limits.message_bytes)? {
+                self.take(incoming).await?;
+            }
+            self.make_room().await;
+            self.listen()?;
+            self.send().await?;
+            self.wait().await?;
+        }
+    }
+
+    /// One frame or message of the client.
+    async fn take(&mut self, incoming: Incoming) -> Result<(), Ending> {
+        match incoming {
+            Incoming::Message(message) => self.take_message(message).await,
+            Incoming::Ping(payload) => self.write(OutFrame::pong(payload)).await,
+            Incoming::Pong => Ok(()),
+            Incoming::Close(code) => {
+                let code = code.map(CloseCode::from).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Normal);
+                Err(Ending::Answered(Close::new(code, "")))
+            }
+        }
+    }
+
+    async fn take_message(&mut self, message: Bytes) -> Result<(), Ending> {
+        let traffic = &self.server.traffic;
+        traffic.messages_in.one();
+        traffic.bytes_in.add(message.len());
+        match self.connection.handle_message(message, &self.server.context()) {
+            Heard::From(_) | Heard::Stranger => self.quiet_since = self.server.clock.now(),
+            Heard::Crowded | Heard::NoIdentity | Heard::Refused(_) => traffic.messages_refused.one(),
+        }
+        self.room = None;
+        self.complete_by = None;
+        // What is offered depends on the labels: until the daemon has seen the new ones, the slot must not be used.
+        let link = &self.registration.link;
+        let verdict = self.server.deliver(&mut self.connection, link, |report| report.labels.is_some()).await?;
+        if let Some(verdict) = verdict {
+            // Fired or dropped: in both cases nothing more will follow.
+            let _settled = verdict.receiver.await;
+        }
+        self.listen()?;
+        self.send().await?;
+        if self.connection.is_hopeless() {
+            self.server.traffic.broken.one();
+            return Err(Close::new(CloseCode::Protocol, "too many malformed messages").into());
+        }
+        Ok(())
+    }
+
+    /// Takes what the daemon put into the slot.
+    fn listen(&mut self) -> Result<(), Ending> {
+        for (id, word) in self.registration.link.take() {
+            match word {
+                Word::Offer(offer) => self.connection.handle_offer(id, offer),
+                Word::Withdraw => self.connection.handle_withdraw(id),
+                Word::Moved => {
+                    let was_all = self.connection.is_only(id);
+                    self.connection.handle_moved(id);
+                    if was_all {
+                        return Err(Close::new(CloseCode::Policy, "the agent speaks over another connection").into());
+                    }
+                }
+            }
+        }
+        if self.registration.link.is_over() { Err(Ending::Stopped) } else { Ok(()) }
+    }
+
+    /// Sends what is owed.
+    async fn send(&mut self) -> Result<(), Ending> {
+        while let Some(out) = self.connection.poll_transmit(self.server.clock.now()) {
+            let traffic = &self.server.traffic;
+            traffic.messages_out.one();
+            traffic.bytes_out.add(out.len());
+            if out.shared.is_some() {
+                traffic.offers_out.one();
+            }
+            self.write(OutFrame::message(out.head, out.shared)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mut frame: OutFrame) -> Result<(), Ending> {
+        let mut deadline = None;
+        loop {
+            match would_block(frame.write(&self.stream)) {
+                Ok(_) if frame.remaining() == 0 => return Ok(()),
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.server.options.write_timeout);
+                    match timeout_at(deadline, self.stream.writable()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return Err(Ending::Lost),
+                        Err(_) => {
+                            self.server.traffic.deaf.one();
+                            return Err(Ending::Lost);
+                        }
+                    }
+                }
+                Err(_) => return Err(Ending::Lost),
+            }
+        }
+    }
+
+    /// Waits for room for the message that is being read, before memory is taken for it.
+    async fn make_room(&mut self) {
+        if self.room.is_none() && self.reader.announced() > SMALL_MESSAGE {
+            // Fragments do not tell how many will follow: room for as much as they may come to.
+            let needed = self.server.options.rules.limits.message_bytes.max(self.reader.announced());
+            let needed = if self.reader.is_in_fragments() { needed } else { self.reader.announced() };
+            self.room = self.server.room_for(needed).await;
+        }
+        self.complete_by = match self.complete_by {
+            _ if !self.reader.is_within_message() => None,
+            None => Some(Instant::now() + self.server.options.message_timeout),
+            running => running,
+        };
+    }
+
+    /// Waits until there is something to read, something to say, or nothing for too long.
+    async fn wait(&mut self) -> Result<(), Ending> {
+        let patience_ends = self.complete_by.unwrap_or_else(|| self.server.clock.instant(self.silent_at()));
+        tokio::select! {
+            biased;
+            () = self.registration.link.wake.notified() => Ok(()),
+            readable = self.stream.readable() => match readable.and_then(|()| would_block(self.reader.fill(&self.stream))) {
+                Ok(Some(0)) | Err(_) => Err(Ending::Lost),
+                Ok(Some(_) | None) => Ok(()),
+            },
+            () = sleep_until(patience_ends) => self.judge_silence().await,
+        }
+    }
+
+    /// When the next agent, or a connection without agents, has been silent for too long.
+    fn silent_at(&self) -> Timestamp {
+        let options = &self.server.options;
+        self.connection.poll_timeout(&options.rules).unwrap_or(self.quiet_since + options.first_message_timeout)
+    }
+
+    async fn judge_silence(&mut self) -> Result<(), Ending> {
+        if self.complete_by.is_some() {
+            self.server.traffic.broken.one();
+            return Err(Close::new(CloseCode::Policy, "the message came too slowly").into());
+        }
+        let (now, before) = (self.server.clock.now(), self.connection.agents());
+        self.connection.handle_timeout(now, &self.server.options.rules);
+        // A verdict is never awaited for somebody who left.
+        let _no_verdict = self.server.deliver(&mut self.connection, &self.registration.link, |_| false).await?;
+        if self.connection.agents() > 0 || (before == 0 && now < self.silent_at()) {
+            return Ok(());
+        }
+        self.server.traffic.silent.one();
+        Err(Close::new(CloseCode::Policy, "nothing was heard for too long").into())
+    }
+}

@@ -1,0 +1,531 @@
+//! The agents' listener over real sockets: agents good and bad, on 127.0.0.1.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use gitamp::agent::{AgentEvent, AgentId, ConfigState, ConnectionId};
+use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
+use gitamp::opamp::proto::*;
+use gitamp::serve::traffic::Traffic;
+use gitamp::serve::{AgentLinks, AgentMessage, AgentServerOptions, serve_agents};
+use gitamp::time::Timestamp;
+
+/// Nothing in these tests takes long; what is not there by then will never come.
+const BOUND: Duration = Duration::from_secs(20);
+
+async fn bounded<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("{what}: nothing came"))
+}
+
+/// How agents come in.
+#[derive(Clone, Copy)]
+struct Door(SocketAddr);
+
+/// A listener and the daemon's end of its channel.
+struct House {
+    door: Door,
+    links: AgentLinks,
+    events: mpsc::Receiver<AgentMessage>,
+    traffic: Arc<Traffic>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+async fn open(options: AgentServerOptions) -> House {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let door = Door(listener.local_addr().expect("an address"));
+    let (sender, events) = mpsc::channel(64);
+    let (stop, stopped) = watch::channel(false);
+    let traffic = Arc::new(Traffic::default());
+    let hooks = Router::new().route("/hooks/github", post(async |body: String| format!("rung by {body}")));
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let (links, task) = serve_agents(listener, options, now, sender, Some(hooks), Arc::clone(&traffic), stopped);
+    House { door, links, events, traffic, stop, task }
+}
+
+impl House {
+    async fn event(&mut self, what: &str) -> AgentMessage {
+        bounded(what, self.events.recv()).await.expect("the listener runs")
+    }
+
+    /// The events of a first message: who is there, and what it reported. The verdict is still to be given.
+    async fn arrival(&mut self, who: u8) -> (ConnectionId, AgentMessage) {
+        let AgentEvent::Connected { id, connection, .. } = self.event("connected").await.event else {
+            panic!("somebody comes first");
+        };
+        assert_eq!(id, agent(who));
+        (connection, self.event("a report").await)
+    }
+
+    /// What happens next, in a word.
+    async fn word(&mut self) -> String {
+        match self.event("an event").await.event {
+            AgentEvent::Connected { id, transport, .. } => format!("connected {} {transport:?}", id.as_bytes()[0]),
+            AgentEvent::Report { id, .. } => format!("report {}", id.as_bytes()[0]),
+            AgentEvent::Gone { id, goodbye, .. } => {
+                format!("{} {}", if goodbye { "goodbye" } else { "lost" }, id.as_bytes()[0])
+            }
+        }
+    }
+}
+
+impl Door {
+    async fn websocket(self) -> WebSocketStream<TcpStream> {
+        let stream = TcpStream::connect(self.0).await.expect("accepted");
+        let url = format!("ws://{}/v1/opamp", self.0);
+        let (socket, _) = bounded("upgrade", tokio_tungstenite::client_async(url, stream)).await.expect("upgraded");
+        socket
+    }
+
+    /// Sends a request as it is and returns status, head and body of the answer. The connection is closed afterwards.
+    async fn request(self, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.0).await.expect("accepted");
+        let head = format!("{head}\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), body].concat()).await.expect("written");
+        let mut answer = Vec::new();
+        // A server that refuses a body early may reset the connection after its answer.
+        let _end = bounded("an answer", stream.read_to_end(&mut answer)).await;
+        let split = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+        let head = String::from_utf8_lossy(&answer[..split]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, head.to_ascii_lowercase(), answer[split..].to_vec())
+    }
+
+    async fn post(self, extra: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+        let head = format!(
+            "POST /v1/opamp HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}{extra}",
+            body.len()
+        );
+        self.request(&head, body).await
+    }
+
+    async fn poll(self, message: &AgentToServer) -> ServerToAgent {
+        let (status, head, body) = self.post("", &message.encode_to_vec()).await;
+        assert_eq!(status, 200, "{head}");
+        assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+        ServerToAgent::decode(&body[..]).expect("a ServerToAgent")
+    }
+}
+
+fn agent(byte: u8) -> AgentId {
+    AgentId::new(&[byte; 16]).expect("a uid")
+}
+
+fn config(byte: u8, bytes: usize) -> RenderedConfig {
+    config_of(byte, vec![b'y'; bytes].into())
+}
+
+fn config_of(byte: u8, body: Bytes) -> RenderedConfig {
+    RenderedConfig::new(ConfigHash::new([byte; 32]), body, ComponentNames::default())
+}
+
+fn heartbeat(who: u8, sequence_num: u64) -> AgentToServer {
+    AgentToServer { instance_uid: vec![who; 16].into(), sequence_num, capabilities: 0x1802, ..Default::default() }
+}
+
+/// A first message, complete.
+fn hello(who: u8) -> AgentToServer {
+    described(who, 0, "gateway")
+}
+
+fn described(who: u8, sequence_num: u64, name: &str) -> AgentToServer {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(name.to_owned())) });
+    let identifying_attributes = vec![KeyValue { key: "service.name".into(), value }];
+    AgentToServer {
+        agent_description: Some(AgentDescription { identifying_attributes, ..Default::default() }),
+        remote_config_status: Some(RemoteConfigStatus::default()),
+        ..heartbeat(who, sequence_num)
+    }
+}
+
+fn framed(message: &AgentToServer) -> Message {
+    Message::binary([vec![0], message.encode_to_vec()].concat())
+}
+
+async fn say(socket: &mut WebSocketStream<TcpStream>, message: &AgentToServer) {
+    bounded("sending", socket.send(framed(message))).await.expect("sent");
+}
+
+/// The next message of the server.
+async fn hear(socket: &mut WebSocketStream<TcpStream>) -> ServerToAgent {
+    loop {
+        match bounded("a message", socket.next()).await.expect("open").expect("in order") {
+            Message::Binary(bytes) => {
+                assert_eq!(bytes[0], 0, "the header");
+                return ServerToAgent::decode(&bytes[1..]).expect("a ServerToAgent");
+            }
+            Message::Ping(_) | Message::Pong(_) => {}
+            other @ (Message::Text(_) | Message::Close(_) | Message::Frame(_)) => {
+                panic!("{other:?} instead of a message")
+            }
+        }
+    }
+}
+
+/// The code with which the server closes.
+async fn closed(socket: &mut WebSocketStream<TcpStream>) -> CloseCode {
+    loop {
+        match bounded("a close frame", socket.next()).await.expect("a close frame comes first").expect("in order") {
+            Message::Close(frame) => return frame.expect("with a code").code,
+            Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+    }
+}
+
+fn offered(message: &ServerToAgent) -> Option<u8> {
+    message.remote_config.as_ref().map(|offer| offer.config_hash[0])
+}
+
+#[tokio::test]
+async fn a_websocket_agent_reports_and_is_offered() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut socket = house.door.websocket().await;
+    say(&mut socket, &hello(1)).await;
+    let (connection, report) = house.arrival(1).await;
+    let AgentEvent::Report { report: said, .. } = &report.event else { panic!("{:?}", report.event) };
+    assert_eq!(said.labels.as_ref().and_then(|labels| labels.get("service.name")), Some("gateway"));
+    assert_eq!(said.config, Some(ConfigState::NOTHING));
+
+    house.links.offer(connection, agent(1), config(7, 16_384), false);
+    drop(report);
+    let answer = hear(&mut socket).await;
+    assert_eq!((offered(&answer), answer.capabilities), (Some(7), 7), "the offer comes with the answer");
+    assert_eq!(answer.remote_config.and_then(|offer| offer.config).expect("a map").config_map[""].body.len(), 16_384);
+
+    house.links.offer(connection, agent(1), config(7, 16_384), false);
+    house.links.offer(connection, agent(1), config(8, 100_000), false);
+    assert_eq!(offered(&hear(&mut socket).await), Some(8), "pushed, and the same one not twice");
+    say(&mut socket, &heartbeat(1, 1)).await;
+    assert_eq!(offered(&hear(&mut socket).await), None, "an answer to each message");
+    assert_eq!(house.traffic.offers_out.get(), 2);
+    assert_eq!(house.traffic.websockets.get(), 1);
+
+    say(&mut socket, &AgentToServer { agent_disconnect: Some(AgentDisconnect {}), ..heartbeat(1, 2) }).await;
+    assert_eq!(house.word().await, "goodbye 1");
+    assert_eq!(hear(&mut socket).await.instance_uid, vec![1; 16]);
+    socket.close(None).await.expect("closing");
+    assert_eq!(closed(&mut socket).await, CloseCode::Normal, "the close frame is answered");
+}
+
+#[tokio::test]
+async fn a_changed_description_voids_what_waits() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut socket = house.door.websocket().await;
+    say(&mut socket, &hello(1)).await;
+    let (connection, report) = house.arrival(1).await;
+    // The daemon is busy: an offer for the old labels, and one for the new ones once it has seen the report.
+    house.links.offer(connection, agent(1), config(1, 10), false);
+    house.links.offer(connection, agent(1), config(2, 10), false);
+    drop(report);
+    assert_eq!(offered(&hear(&mut socket).await), Some(2));
+
+    say(&mut socket, &described(1, 1, "other")).await;
+    let report = house.event("the new labels").await;
+    house.links.offer(connection, agent(1), config(3, 10), false);
+    house.links.withdraw(connection, agent(1));
+    drop(report);
+    assert_eq!(offered(&hear(&mut socket).await), None, "withdrawn before the verdict");
+}
+
+#[tokio::test]
+async fn an_agent_that_never_reads_blocks_nobody() {
+    let options = AgentServerOptions { write_timeout: Duration::from_millis(300), ..AgentServerOptions::default() };
+    let mut house = open(options).await;
+    let (mut deaf, mut well) = (house.door.websocket().await, house.door.websocket().await);
+    say(&mut deaf, &hello(1)).await;
+    let (deaf_connection, report) = house.arrival(1).await;
+    drop(report);
+    say(&mut well, &hello(2)).await;
+    let (connection, report) = house.arrival(2).await;
+    drop(report);
+    assert_eq!(offered(&hear(&mut well).await), None);
+    // More than the buffers of the sockets hold.
+    let large = Bytes::from(vec![b'y'; 32 << 20]);
+    for byte in 1..=50 {
+        house.links.offer(deaf_connection, agent(1), config_of(byte, large.clone()), false);
+        house.links.offer(connection, agent(2), config(byte, 10), false);
+        assert_eq!(offered(&hear(&mut well).await), Some(byte), "the other one is served");
+    }
+    assert_eq!(house.word().await, "lost 1");
+    assert_eq!(house.traffic.deaf.get(), 1);
+    assert!(house.traffic.offers_out.get() < 60, "the latest won: offers did not pile up");
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_refused_and_closed() {
+    let mut house = open(AgentServerOptions::default()).await;
+    for (what, message, code) in [
+        ("text", Message::text("{}"), CloseCode::Unsupported),
+        ("too large", Message::binary(vec![0; (1 << 20) + 1]), CloseCode::Size),
+    ] {
+        let mut socket = house.door.websocket().await;
+        // The server may close while this is still being written.
+        let _sent = bounded(what, socket.send(message)).await;
+        assert_eq!(closed(&mut socket).await, code, "{what}");
+    }
+    let mut socket = house.door.websocket().await;
+    for at in 0..8 {
+        socket.send(Message::binary(vec![0xff; 100])).await.expect("sent");
+        let answer = hear(&mut socket).await;
+        let error = answer.error_response.expect("an error");
+        assert_eq!(error.r#type(), ServerErrorResponseType::BadRequest, "{at}");
+    }
+    assert_eq!(closed(&mut socket).await, CloseCode::Protocol, "hopeless");
+    assert_eq!((house.traffic.messages_refused.get(), house.traffic.broken.get()), (8, 1));
+    assert!(house.events.try_recv().is_err(), "the daemon heard nothing of it");
+}
+
+#[tokio::test]
+async fn several_agents_share_a_connection() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut socket = house.door.websocket().await;
+    let mut connections = Vec::new();
+    for who in 1..=3 {
+        say(&mut socket, &hello(who)).await;
+        connections.push(house.arrival(who).await.0);
+        assert_eq!(hear(&mut socket).await.instance_uid, vec![who; 16]);
+    }
+    assert!(connections.iter().all(|connection| *connection == connections[0]));
+    for who in 1..=3 {
+        house.links.offer(connections[0], agent(who), config(who, 100), false);
+    }
+    let mut got = BTreeMap::new();
+    for _ in 0..3 {
+        let message = hear(&mut socket).await;
+        got.insert(message.instance_uid[0], offered(&message));
+    }
+    assert_eq!(got, BTreeMap::from([(1, Some(1)), (2, Some(2)), (3, Some(3))]));
+    drop(socket);
+    let mut words = Vec::new();
+    for _ in 0..3 {
+        words.push(house.word().await);
+    }
+    assert_eq!(words, ["lost 1", "lost 2", "lost 3"]);
+}
+
+/// Answers the first report of agent `who` with an offer, as the daemon would.
+async fn offer_at_first_report(house: &mut House, who: u8, config: RenderedConfig) -> ConnectionId {
+    let (connection, report) = house.arrival(who).await;
+    house.links.offer(connection, agent(who), config, false);
+    drop(report);
+    connection
+}
+
+#[tokio::test]
+async fn a_poll_gets_its_config_with_the_answer() {
+    let mut house = open(AgentServerOptions { verdict_wait: BOUND, ..AgentServerOptions::default() }).await;
+    let (door, first) = (house.door, hello(1));
+    let (answer, connection) = tokio::join!(door.poll(&first), offer_at_first_report(&mut house, 1, config(9, 16_384)));
+    assert_eq!(offered(&answer), Some(9));
+    assert_eq!(door.poll(&first).await, answer, "a repeated request gets the same answer");
+    assert_eq!(offered(&door.poll(&heartbeat(1, 1)).await), None);
+    house.links.offer(connection, agent(1), config(8, 10), false);
+    assert_eq!(offered(&door.poll(&heartbeat(1, 2)).await), Some(8), "what waits comes with the next poll");
+    assert_eq!(house.traffic.polling_agents.get(), 1);
+
+    let goodbye = AgentToServer { agent_disconnect: Some(AgentDisconnect {}), ..heartbeat(1, 3) };
+    assert_eq!(door.poll(&goodbye).await.instance_uid, vec![1; 16]);
+    assert_eq!(house.word().await, "goodbye 1");
+    assert_eq!(house.traffic.polling_agents.get(), 0);
+}
+
+#[tokio::test]
+async fn a_poll_does_not_wait_long_for_a_verdict() {
+    let options = AgentServerOptions { verdict_wait: Duration::from_millis(20), ..AgentServerOptions::default() };
+    let mut house = open(options).await;
+    assert_eq!(offered(&house.door.poll(&hello(1)).await), None, "nobody gave a verdict");
+    let (connection, report) = house.arrival(1).await;
+    house.links.offer(connection, agent(1), config(9, 10), false);
+    drop(report);
+    assert_eq!(offered(&house.door.poll(&heartbeat(1, 1)).await), Some(9));
+}
+
+#[tokio::test]
+async fn polls_that_stop_are_noticed() {
+    let options = AgentServerOptions { poll_expiry: Duration::from_millis(200), ..AgentServerOptions::default() };
+    let mut house = open(options).await;
+    house.door.poll(&hello(1)).await;
+    assert_eq!(house.word().await, "connected 1 Http");
+    assert_eq!(house.word().await, "report 1");
+    assert_eq!(house.word().await, "lost 1");
+    assert_eq!(house.traffic.polling_agents.get(), 0);
+    house.door.poll(&heartbeat(1, 1)).await;
+    assert_eq!(house.word().await, "connected 1 Http", "and welcome again");
+}
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::read::GzEncoder::new(bytes, flate2::Compression::best());
+    let mut out = Vec::new();
+    encoder.read_to_end(&mut out).expect("memory to memory");
+    out
+}
+
+#[tokio::test]
+async fn http_is_answered_by_its_rules() {
+    let mut house = open(AgentServerOptions { verdict_wait: BOUND, ..AgentServerOptions::default() }).await;
+    let door = house.door;
+    let post = |length: usize, extra: &str| {
+        format!("POST /v1/opamp HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nContent-Length: {length}{extra}")
+    };
+    let bomb = gzipped(&vec![0; 64 << 20]);
+    let gzip = "\r\nContent-Encoding: gzip";
+    for (what, head, body, status) in [
+        ("another path", "GET /nothing HTTP/1.1".to_owned(), &b""[..], 404),
+        ("a browser", "GET /v1/opamp HTTP/1.1".to_owned(), b"", 426),
+        (
+            "GET with the content type",
+            "GET /v1/opamp HTTP/1.1\r\nContent-Type: application/x-protobuf".to_owned(),
+            b"",
+            405,
+        ),
+        ("too large", post((1 << 20) + 1, ""), b"", 413),
+        ("no protobuf", post(3, ""), b"\x0a\xff\xff", 400),
+        ("no gzip", post(3, gzip), b"abc", 400),
+        ("a gzip bomb", post(bomb.len(), gzip), &bomb, 413),
+        ("another encoding", post(3, "\r\nContent-Encoding: br"), b"abc", 415),
+        ("a hook", "POST /hooks/github HTTP/1.1\r\nContent-Length: 4".to_owned(), b"push", 200),
+    ] {
+        let (found, head, body) = door.request(&head, body).await;
+        assert_eq!(found, status, "{what}: {head}");
+        if what == "a hook" {
+            assert_eq!(body, b"rung by push");
+        }
+    }
+    let chunked = "POST /v1/opamp HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nTransfer-Encoding: chunked";
+    let endless = [&b"100001\r\n"[..], &vec![0; 0x10_0001]].concat();
+    assert_eq!(door.request(chunked, &endless).await.0, 413, "chunks without end");
+    assert!(house.events.try_recv().is_err(), "the daemon heard nothing of it");
+
+    let body = gzipped(&hello(1).encode_to_vec());
+    let both = "\r\nContent-Encoding: gzip\r\nAccept-Encoding: gzip";
+    let (answer, _) = tokio::join!(door.post(both, &body), offer_at_first_report(&mut house, 1, config(9, 16_384)));
+    let (status, head, compressed) = answer;
+    assert!(status == 200 && head.contains("content-encoding: gzip"), "{head}");
+    assert!(compressed.len() < 1000, "16 KiB of the same letter");
+    let mut inflated = Vec::new();
+    flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut inflated).expect("gzip");
+    assert_eq!(offered(&ServerToAgent::decode(&inflated[..]).expect("a message")), Some(9));
+
+    let nobody = AgentToServer { instance_uid: Bytes::from_static(b"short"), ..Default::default() };
+    let answer = door.poll(&nobody).await;
+    assert_eq!(answer.error_response.map(|error| error.r#type()), Some(ServerErrorResponseType::BadRequest));
+}
+
+#[tokio::test]
+async fn slow_and_silent_ones_are_closed() {
+    let mut options = AgentServerOptions {
+        header_timeout: Duration::from_millis(100),
+        message_timeout: Duration::from_millis(100),
+        first_message_timeout: Duration::from_millis(100),
+        ..AgentServerOptions::default()
+    };
+    options.rules.silence = Duration::from_millis(300);
+    let mut house = open(options).await;
+
+    let mut stream = TcpStream::connect(house.door.0).await.expect("accepted");
+    stream.write_all(b"GET /v1/opamp HTTP/1.1\r\nHost: te").await.expect("written");
+    let read = bounded("slow headers", stream.read(&mut [0; 10])).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "closed without an answer: {read:?}");
+
+    let mut quiet = house.door.websocket().await;
+    assert_eq!(closed(&mut quiet).await, CloseCode::Policy, "no first message");
+
+    let mut half = house.door.websocket().await;
+    half.get_mut().write_all(&[0x82, 0xfe, 0x40, 0x00]).await.expect("written");
+    assert_eq!(closed(&mut half).await, CloseCode::Policy, "half a frame");
+
+    let mut silent = house.door.websocket().await;
+    say(&mut silent, &hello(1)).await;
+    drop(house.arrival(1).await);
+    assert_eq!(house.word().await, "lost 1");
+    assert_eq!(closed(&mut silent).await, CloseCode::Policy, "nothing after the first message");
+    assert_eq!(house.traffic.silent.get(), 2);
+}
+
+#[tokio::test]
+async fn the_one_too_many_is_turned_away_and_the_present_are_served() {
+    let mut house = open(AgentServerOptions { max_connections: 1, ..AgentServerOptions::default() }).await;
+    let mut socket = house.door.websocket().await;
+    let (status, head, _) = house.door.request("GET /v1/opamp HTTP/1.1", b"").await;
+    assert!(status == 503 && head.contains("retry-after: "), "{head}");
+    say(&mut socket, &hello(1)).await;
+    drop(house.arrival(1).await);
+    assert_eq!(hear(&mut socket).await.instance_uid, vec![1; 16]);
+    assert_eq!(house.traffic.turned_away.get(), 1);
+    drop(socket);
+    assert_eq!(house.word().await, "lost 1");
+}
+
+#[tokio::test]
+async fn the_newest_connection_has_the_agent() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut old = house.door.websocket().await;
+    say(&mut old, &hello(1)).await;
+    let (first, report) = house.arrival(1).await;
+    drop(report);
+    hear(&mut old).await;
+    let mut new = house.door.websocket().await;
+    say(&mut new, &hello(1)).await;
+    let (second, report) = house.arrival(1).await;
+    assert_ne!(first, second);
+    drop(report);
+    assert_eq!(closed(&mut old).await, CloseCode::Policy);
+    hear(&mut new).await;
+    house.links.offer(second, agent(1), config(5, 10), false);
+    assert_eq!(offered(&hear(&mut new).await), Some(5));
+    // From HTTP to a WebSocket and back: each time the newest has it.
+    house.door.poll(&hello(1)).await;
+    let (third, report) = house.arrival(1).await;
+    drop(report);
+    assert_eq!(closed(&mut new).await, CloseCode::Policy);
+    let mut newest = house.door.websocket().await;
+    say(&mut newest, &hello(1)).await;
+    let (fourth, report) = house.arrival(1).await;
+    drop(report);
+    assert!(third > second && fourth > third);
+    assert_eq!(house.traffic.polling_agents.get(), 0);
+}
+
+#[tokio::test]
+async fn stopping_closes_everybody_and_says_nobody_is_lost() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut socket = house.door.websocket().await;
+    say(&mut socket, &hello(1)).await;
+    drop(house.arrival(1).await);
+    hear(&mut socket).await;
+    house.stop.send(true).expect("it runs");
+    assert_eq!(closed(&mut socket).await, CloseCode::Away);
+    drop(socket);
+    bounded("the end", house.task).await.expect("no panic");
+    assert!(house.events.recv().await.is_none(), "no event, and nobody is left to send one");
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_the_deaf() {
+    let options = AgentServerOptions { drain: Duration::from_millis(100), ..AgentServerOptions::default() };
+    let mut house = open(options).await;
+    let mut deaf = house.door.websocket().await;
+    say(&mut deaf, &hello(1)).await;
+    let (connection, report) = house.arrival(1).await;
+    house.links.offer(connection, agent(1), config(1, 64 << 20), false);
+    drop(report);
+    house.stop.send(true).expect("it runs");
+    bounded("the end", house.task).await.expect("no panic");
+    assert!(bounded("the channel's end", house.events.recv()).await.is_none(), "the task was ended, too");
+}
