@@ -7,6 +7,7 @@ mod check;
 pub mod directory;
 mod findings;
 mod git_transport;
+mod notes;
 mod render;
 mod simulate;
 
@@ -35,6 +36,7 @@ struct Arguments {
 enum Command {
     Check(check::CheckArgs),
     Render(render::RenderArgs),
+    Notes(notes::Arguments),
     Simulate(simulate::Arguments),
     #[command(name = "git-transport", hide = true)]
     GitTransport(git_transport::Arguments),
@@ -45,6 +47,7 @@ impl Command {
         match self {
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
+            Self::Notes(arguments) => arguments.run(),
             Self::Simulate(arguments) => arguments.run(),
             Self::GitTransport(arguments) => Ok(arguments.run()),
         }

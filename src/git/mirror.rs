@@ -16,7 +16,7 @@ use crate::fleet::snapshot::{CommitId, CommitInfo, Snapshot, SnapshotLimits};
 /// Where a fetch lands, before it is known to be good.
 const FETCHED: &str = "refs/gitamp/fetched";
 /// The last head that was good.
-const HEAD: &str = "refs/gitamp/head";
+pub(super) const HEAD: &str = "refs/gitamp/head";
 
 /// What the tracked ref says now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod hermetic;
 pub mod journal;
 mod known_hosts;
 pub mod mirror;
+pub mod notes;
 mod reader;
 pub mod remote;
 mod store;

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -110,17 +111,6 @@ pub(super) enum Action {
     },
 }
 
-impl Action {
-    fn repository(&self) -> &Path {
-        match self {
-            Self::FetchTracked { repository, .. }
-            | Self::FetchRef { repository, .. }
-            | Self::FetchBelow { repository, .. }
-            | Self::Push { repository, .. } => repository,
-        }
-    }
-}
-
 /// What came of a transfer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Done {
@@ -171,7 +161,7 @@ impl Transport {
     async fn converse(&self, action: Action) -> Result<Done, TransportError> {
         let environment = passed_environment();
         let (request, home) = self.prepare(action, &environment)?;
-        let mut child = self.spawn(environment, home)?;
+        let mut child = self.spawn(environment, home.as_ref().map(TempDir::path))?;
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -210,20 +200,17 @@ impl Transport {
         &self,
         action: Action,
         environment: &[(&'static str, OsString)],
-    ) -> Result<(Request, Option<PathBuf>), TransportError> {
+    ) -> Result<(Request, Option<TempDir>), TransportError> {
         let mut home = None;
         let mut revoked_host_keys = Vec::new();
         if self.url.protocol() == Protocol::Ssh {
             let real_home = environment.iter().find(|(name, _)| *name == "HOME").map(|(_, value)| PathBuf::from(value));
             let keys = HostKeys::gather(self.access.known_hosts_file.as_deref(), real_home.as_deref())?;
-            let mut own = action.repository().as_os_str().to_owned();
-            own.push(".home");
-            let own = PathBuf::from(own);
-            keys.write_below(&own).map_err(|error| {
-                TransportError::new(FailureKind::Local, format!("cannot write {}: {error}", own.display()))
-            })?;
+            let own = tempfile::tempdir();
+            home = Some(own.and_then(|own| keys.write_below(own.path()).map(|()| own)).map_err(|error| {
+                TransportError::new(FailureKind::Child, format!("cannot write the known hosts: {error}; check TMPDIR"))
+            })?);
             revoked_host_keys = keys.revoked;
-            home = Some(own);
         }
         let token = match (&self.access.token_file, self.url.protocol()) {
             (Some(path), Protocol::Http) => Some(self.read_token(path)?),
@@ -263,11 +250,7 @@ impl Transport {
         Ok(Secret(text))
     }
 
-    fn spawn(
-        &self,
-        environment: Vec<(&'static str, OsString)>,
-        home: Option<PathBuf>,
-    ) -> Result<Child, TransportError> {
+    fn spawn(&self, environment: Vec<(&'static str, OsString)>, home: Option<&Path>) -> Result<Child, TransportError> {
         let mut command = Command::new(&self.program);
         command
             .arg(CHILD_SUBCOMMAND)

@@ -117,15 +117,18 @@ struct Request {
 }
 
 impl Desk {
+    fn note(&self, authorization: Option<&String>) -> Day {
+        self.authorizations.lock().expect("no panic").extend(authorization.cloned());
+        self.day.lock().expect("no panic").clone()
+    }
+
     fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some(request) = read_request(&mut reader)? {
             self.requests.fetch_add(1, Ordering::SeqCst);
             let authorization = request.headers.get("authorization").cloned();
-            self.authorizations.lock().expect("no panic").extend(authorization.clone());
-            let day = self.day.lock().expect("no panic").clone();
-            match day {
+            match self.note(authorization.as_ref()) {
                 Day::Good => (&stream).write_all(&self.backend(&request))?,
                 Day::Password(password) => {
                     use base64::Engine;

@@ -1,0 +1,185 @@
+//! The notes as a person's clone has them: fetched from its remote, and read commit by commit.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use git2::{Repository, Sort};
+
+use super::journal::NOTES_PREFIX;
+use super::reader::CommitReader;
+use super::remote::{NotARemote, sanitise};
+use super::transport::{Action, Transport};
+use super::{RemoteUrl, TransportError, commit_of, hermetic, store};
+use crate::fleet::snapshot::CommitInfo;
+
+/// How many commits are looked at for notes, from the newest backwards: 20,000 take a second.
+const FARTHEST_BACK: usize = 20_000;
+
+/// Why notes could not be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum NotesError {
+    /// There is no repository here.
+    #[error("{} is in no Git repository: {reason}", .path.display())]
+    NoRepository {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What libgit2 says.
+        reason: String,
+    },
+    /// The revision names no commit of it.
+    #[error("`{revision}` names no commit here: {reason}")]
+    NoSuchRevision {
+        /// The revision.
+        revision: String,
+        /// What libgit2 says.
+        reason: String,
+    },
+    /// The remote's address is not understood.
+    #[error(transparent)]
+    Remote(#[from] NotARemote),
+    /// The repository cannot be read.
+    #[error("the repository cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// One commit and what each instance noted on it.
+#[derive(Clone, Debug)]
+pub struct NotedCommit {
+    /// The commit.
+    pub commit: CommitInfo,
+    /// The notes by instance; their text comes from whoever may push, and is not sanitised.
+    pub notes: BTreeMap<String, String>,
+}
+
+/// The repositories that notes are read from: the commits stand in one, the notes in the same or in another.
+#[derive(Clone, Debug)]
+pub struct NotesPlace {
+    commits: PathBuf,
+    notes: PathBuf,
+    start: String,
+}
+
+impl NotesPlace {
+    /// The clone that this directory is in.
+    pub fn clone_at(directory: &Path) -> Result<Self, NotesError> {
+        hermetic::prepare();
+        let found = Repository::discover(directory).map_err(|error| NotesError::NoRepository {
+            path: directory.to_owned(),
+            reason: sanitise(error.message()),
+        })?;
+        let path = found.path().to_owned();
+        Ok(Self { commits: path.clone(), notes: path, start: "HEAD".to_owned() })
+    }
+
+    /// A daemon's own copies, below its state directory.
+    pub fn state_dir(directory: &Path) -> Result<Self, NotesError> {
+        hermetic::prepare();
+        let place = Self {
+            commits: directory.join("mirror.git"),
+            notes: directory.join("journal.git"),
+            start: super::mirror::HEAD.to_owned(),
+        };
+        for path in [&place.commits, &place.notes] {
+            open(path)?;
+        }
+        Ok(place)
+    }
+
+    /// The address of this remote of the clone; `None` when it has no such remote. A relative path counts from the clone.
+    pub fn remote(&self, name: &str) -> Result<Option<RemoteUrl>, NotesError> {
+        let repository = open(&self.notes)?;
+        let Ok(remote) = repository.find_remote(name) else { return Ok(None) };
+        let url: RemoteUrl = String::from_utf8_lossy(remote.url_bytes()).parse()?;
+        let from = repository.workdir().unwrap_or_else(|| repository.path());
+        Ok(Some(url.anchored_at(from)))
+    }
+
+    /// Brings all instances' notes up to the remote's. Notes that were changed here are left as they are.
+    pub async fn fetch(&self, transport: &Transport) -> Result<(), TransportError> {
+        let action = Action::FetchBelow { repository: self.notes.clone(), prefix: NOTES_PREFIX.to_owned() };
+        transport.run(action).await.map(drop)
+    }
+
+    /// The notes on the commit that `revision` names, of this instance or of all. Blocks.
+    pub fn on(&self, revision: &str, instance: Option<&str>) -> Result<NotedCommit, NotesError> {
+        let commits = open(&self.commits)?;
+        let named = commits.revparse_single(revision).and_then(|object| object.peel_to_commit());
+        let commit = named.map_err(|error| NotesError::NoSuchRevision {
+            revision: sanitise(revision),
+            reason: sanitise(error.message()),
+        })?;
+        let notes = open(&self.notes)?;
+        noted(&commits, &notes, commit.id(), &trees(&notes, instance)?).map_err(|error| unreadable(&error))
+    }
+
+    /// The newest `limit` commits that have a note, newest first. Blocks.
+    pub fn newest(&self, limit: usize, instance: Option<&str>) -> Result<Vec<NotedCommit>, NotesError> {
+        let commits = open(&self.commits)?;
+        let notes = open(&self.notes)?;
+        let trees = trees(&notes, instance)?;
+        let mut found = Vec::new();
+        let mut walk = commits.revwalk().map_err(|error| unreadable(&error))?;
+        let started = walk.set_sorting(Sort::TIME | Sort::TOPOLOGICAL).and_then(|()| walk.push_ref(&self.start));
+        started.map_err(|error| NotesError::NoSuchRevision {
+            revision: self.start.clone(),
+            reason: sanitise(error.message()),
+        })?;
+        for oid in walk.take(FARTHEST_BACK) {
+            if found.len() == limit {
+                break;
+            }
+            let noted = oid.and_then(|oid| noted(&commits, &notes, oid, &trees)).map_err(|error| unreadable(&error))?;
+            if !noted.notes.is_empty() {
+                found.push(noted);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn open(path: &Path) -> Result<Repository, NotesError> {
+    hermetic::prepare();
+    Repository::open(path)
+        .map_err(|error| NotesError::NoRepository { path: path.to_owned(), reason: sanitise(error.message()) })
+}
+
+fn unreadable(error: &git2::Error) -> NotesError {
+    NotesError::Unreadable(sanitise(error.message()))
+}
+
+/// The tree of notes of each instance; a ref that leads to something else is passed over.
+fn trees<'r>(
+    repository: &'r Repository,
+    instance: Option<&str>,
+) -> Result<BTreeMap<String, git2::Tree<'r>>, NotesError> {
+    let references = repository.references_glob(&format!("{NOTES_PREFIX}*")).map_err(|error| unreadable(&error))?;
+    let mut trees = BTreeMap::new();
+    for reference in references.flatten() {
+        let name = String::from_utf8_lossy(reference.name_bytes()).into_owned();
+        let Some(name) = name.strip_prefix(NOTES_PREFIX) else { continue };
+        if instance.is_none_or(|instance| instance == name)
+            && let Ok(tree) = reference.peel_to_tree()
+        {
+            trees.insert(name.to_owned(), tree);
+        }
+    }
+    Ok(trees)
+}
+
+fn noted(
+    commits: &Repository,
+    notes: &Repository,
+    oid: git2::Oid,
+    trees: &BTreeMap<String, git2::Tree<'_>>,
+) -> Result<NotedCommit, git2::Error> {
+    let id = commit_of(oid).ok_or_else(|| git2::Error::from_str("only SHA-1 repositories are supported"))?;
+    let mut found = BTreeMap::new();
+    for (instance, tree) in trees {
+        if let Some(text) = store::note_in(notes, tree, id)? {
+            found.insert(instance.clone(), text);
+        }
+    }
+    let info = CommitReader::new(commits, id).and_then(|reader| reader.info(""));
+    let commit = info.map_err(|error| git2::Error::from_str(&error.to_string()))?;
+    Ok(NotedCommit { commit, notes: found })
+}
