@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use gitamp::cli::directory::read_directory;
@@ -15,6 +16,7 @@ use gitamp::fleet::diagnostic::{Diagnostic, Severity};
 use gitamp::fleet::snapshot::{Entry, Snapshot, SnapshotLimits};
 use gitamp::fleet::{self, GroupDefinition, RenderedFleet};
 use gitamp::time::show_duration;
+use proptest::prelude::*;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fleet");
 
@@ -324,4 +326,129 @@ fn a_broken_file_above_many_groups_is_no_flood() {
     let fleet = fleet::load(&snapshot(&entries), None);
     assert_eq!(errors(&fleet).len(), 500, "one error for each group");
     assert!(fleet.groups.values().all(|group| group.config.is_none() && group.definition.is_some()));
+}
+
+/// Pieces that tend to break readers of YAML and of our files.
+const PIECES: [&str; 16] = [
+    "",
+    ":",
+    "- ",
+    "{",
+    "[",
+    "&a ",
+    "*a",
+    "\n  ",
+    "\t",
+    "\u{0}",
+    "selector: {matchAll: true}\n",
+    "${fleet:",
+    "dependsOn: [a]",
+    "'",
+    "layers: [/",
+    "%",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_repository_brings_it_down(
+        file in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        remove in 0_usize..20,
+        piece in prop::sample::select(&PIECES[..]),
+    ) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet");
+        let whole = read_directory(&root, &SnapshotLimits::default()).expect("the example");
+        let mut entries: BTreeMap<Arc<str>, Entry> = whole.iter().map(|(path, entry)| (path.clone(), entry.clone())).collect();
+        let path = file.get(&entries.keys().cloned().collect::<Vec<_>>()).clone();
+        let Some(Entry::File(content)) = entries.get(&path) else { panic!("the example has files only") };
+        let mut content = content.to_vec();
+        let from = at.index(content.len());
+        let until = (from + remove).min(content.len());
+        content.splice(from..until, piece.bytes());
+        entries.insert(path.clone(), Entry::File(content.into()));
+
+        let snapshot = Snapshot::new(entries);
+        let fleet = fleet::load(&snapshot, None);
+        let names: Vec<_> = fleet.groups.keys().collect();
+        prop_assert!(names.len() >= 6, "{path}: {names:?}");
+        let commit_wide = errors(&fleet).iter().any(|error| error.contains("(-)"));
+        prop_assert!(!commit_wide || &*path == "fleet.yaml", "{path}: only the policy concerns everybody");
+        for (name, group) in &fleet.groups {
+            let is_told = fleet.diagnostics.iter().any(|one| one.severity == Severity::Error && one.group.as_ref() == Some(name));
+            prop_assert_eq!(group.config.is_none(), is_told, "{}: who is rejected is told, who is told is rejected", name);
+        }
+        let again = fleet::load(&snapshot, None);
+        prop_assert_eq!(&again.diagnostics, &fleet.diagnostics, "the same files say the same");
+    }
+}
+
+/// Runs the program as a user would.
+fn gitamp(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_gitamp"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(arguments)
+        .output()
+        .expect("the program runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_says_it_for_people_scripts_and_forges() {
+    let (code, out, _) = gitamp(&["check", "examples/fleet"]);
+    assert_eq!((code, out.as_str()), (0, "7 groups: no errors, 0 warnings\n"));
+
+    let (code, out, _) = gitamp(&["check", "tests/fleet/duplicate-key/repo"]);
+    assert_eq!(code, 1, "{out}");
+    for part in [
+        "error[yaml]: the key `priority`",
+        "tests/fleet/duplicate-key/repo/a/group.yaml:5:1",
+        "5 | priority: 2",
+        "2 errors",
+    ] {
+        assert!(out.contains(part), "{part} is missing:\n{out}");
+    }
+    assert!(!out.contains('\u{1b}'), "no colours where no terminal is:\n{out}");
+
+    let (code, out, _) = gitamp(&["check", "tests/fleet/duplicate-key/repo", "--output", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &document["errors"], &document["rejected"]), (1, &2.into(), &serde_json::json!(["a", "b"])));
+    assert_eq!(document["diagnostics"][0]["line"], 5);
+
+    let (code, out, _) = gitamp(&["check", "tests/fleet/duplicate-key/repo", "--output", "github"]);
+    assert_eq!(code, 1);
+    let first =
+        "::error file=tests/fleet/duplicate-key/repo/a/group.yaml,line=5,col=1,title=gitamp yaml::the key `priority`";
+    assert!(out.starts_with(first), "{out}");
+
+    let (code, out, err) = gitamp(&["check", "no/such/place"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (2, "", "error: no/such/place is not a directory\n"));
+    assert_eq!(gitamp(&["check", "--output", "xml"]).0, 2, "usage");
+}
+
+#[test]
+fn render_prints_what_agents_get() {
+    let expected = Path::new(CASES).join("variants/expected/rendered/gateways@us.yaml");
+    let (code, out, err) = gitamp(&["render", "gateways@us", "--dir", "tests/fleet/variants/repo"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out, fs::read_to_string(expected).expect("the golden file"));
+
+    let (code, out, _) = gitamp(&["render", "--dir", "examples/fleet"]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("GROUP") && out.lines().count() == 8, "{out}");
+
+    let (code, out, err) = gitamp(&["render", "a", "--dir", "tests/fleet/duplicate-key/repo"]);
+    assert_eq!((code, out.as_str()), (1, ""), "nothing is printed of what is held back");
+    assert!(err.contains("the key `priority`") && !err.contains("exporters"), "only the errors of this group:\n{err}");
+
+    let (code, _, err) = gitamp(&["render", "gateway", "--dir", "examples/fleet"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("did you mean dev/gateways or"), "{err}");
+
+    let (code, out, _) = gitamp(&["render", "--dir", "examples/fleet", "--all", "--output", "json"]);
+    let groups: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(code, 0);
+    assert!(groups.as_array().is_some_and(|groups| groups.iter().all(|group| group["config"].as_str().is_some())));
 }

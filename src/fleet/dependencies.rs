@@ -7,10 +7,11 @@ use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::fields::{Placed, closest, shorten};
 use crate::fleet::layout::Planned;
 
-/// Above this many groups nobody looks for the one that a wrong name meant.
-const MOST_SUGGESTIONS: usize = 2_000;
+/// Most names that are looked at to find the one that a wrong name meant, and how often that is done.
+const COMPARED_NAMES: usize = 2_000;
+const MOST_SUGGESTIONS: usize = 50;
 
-/// Most names of a cycle that a message shows.
+/// Most names of a cycle that a message shows, and most wrong names of one group.
 const SHOWN_NAMES: usize = 6;
 
 /// Checks the dependencies of all groups, and takes the definition away from those that name nobody or wait for themselves.
@@ -28,12 +29,13 @@ pub(super) fn check_dependencies(groups: &mut BTreeMap<GroupName, Planned>) -> V
 fn unknown_dependencies(groups: &BTreeMap<GroupName, Planned>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     let unknown = |wanted: &&Placed<GroupName>| !groups.contains_key(&wanted.value);
+    let names: Vec<&str> = groups.keys().take(COMPARED_NAMES).map(GroupName::as_str).collect();
     for (name, planned) in groups {
-        for wanted in planned.depends_on.iter().filter(unknown) {
+        for wanted in planned.depends_on.iter().filter(unknown).take(SHOWN_NAMES) {
             let message = format!("`dependsOn` names `{}`, and there is no such group", shorten(wanted.value.as_str()));
             let error = Diagnostic::error("unknown-group", Some(wanted.place.clone()), message).of(name);
-            let names: Vec<&str> = groups.keys().take(MOST_SUGGESTIONS).map(GroupName::as_str).collect();
-            findings.push(match closest(wanted.value.as_str(), &names) {
+            let near = if findings.len() < MOST_SUGGESTIONS { closest(wanted.value.as_str(), &names) } else { None };
+            findings.push(match near {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error.help("a group's name is the path of its directory from the fleet root"),
             });

@@ -16,8 +16,8 @@ pub(super) const DEFAULTS_FILE: &str = "defaults.yaml";
 /// The version of our own files.
 const API_VERSION: &str = "gitamp/v1";
 
-/// Most errors that one file may show; whoever has more has one cause for them.
-const MOST_ERRORS: usize = 20;
+/// Most findings on one file or configuration; whoever has more has one cause for them.
+const MOST_FINDINGS: usize = 20;
 
 /// The beginning of a file, for findings about the whole of it.
 pub(super) fn top(file: &Arc<str>) -> Place {
@@ -26,8 +26,21 @@ pub(super) fn top(file: &Arc<str>) -> Place {
 
 /// Parses a file; `None` when nothing is in it.
 pub(super) fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Option<Node>, Vec<Diagnostic>> {
-    let errors = |errors: Vec<YamlError>| errors.into_iter().take(MOST_ERRORS).map(explain).collect();
+    let errors = |errors: Vec<YamlError>| bounded(errors.into_iter().map(explain).collect());
     yaml::parse(file, bytes, &Limits::default()).map_err(errors)
+}
+
+/// At most a screenful of findings, errors before warnings, with a word on how many more there are.
+pub(super) fn bounded(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let more = findings.len().saturating_sub(MOST_FINDINGS);
+    if more == 0 {
+        return findings;
+    }
+    findings.sort_by(|one, other| other.severity.cmp(&one.severity).then_with(|| one.place.cmp(&other.place)));
+    findings.truncate(MOST_FINDINGS);
+    let place = findings.last().and_then(|finding| finding.place.clone());
+    findings.push(Diagnostic::warning("more-findings", place, format!("{more} more are not listed")));
+    findings
 }
 
 /// What the YAML layer says, as a finding.

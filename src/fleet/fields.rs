@@ -11,6 +11,9 @@ use crate::fleet::strategy::Amount;
 use crate::time::parse_duration;
 use crate::yaml::{Kind, Node, Place, Style};
 
+/// Most unknown fields of one mapping that are explained; more are no typing errors.
+const MOST_UNKNOWN: usize = 20;
+
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placed<T> {
@@ -40,10 +43,8 @@ impl<'n> Fields<'n> {
     /// Opens a mapping of which only `known` may be there; `what` names it in messages (``a stage``).
     pub(super) fn open(node: &'n Node, what: &str, known: &[&str], findings: &mut Vec<Diagnostic>) -> Option<Self> {
         let fields = Self::open_free(node, what, findings)?;
-        for (name, key, _) in &fields.entries {
-            if known.contains(name) {
-                continue;
-            }
+        let unknown = fields.entries.iter().filter(|(name, _, _)| !known.contains(name));
+        for (name, key, _) in unknown.take(MOST_UNKNOWN) {
             let message = format!("{what} has no field `{}`", shorten(name));
             let help = match closest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::fleet::Expect;
 use crate::fleet::diagnostic::Diagnostic;
-use crate::fleet::document::{DEFAULTS_FILE, GROUP_FILE, open_document};
+use crate::fleet::document::{DEFAULTS_FILE, GROUP_FILE, bounded, open_document};
 use crate::fleet::fields::{self, Fields, Placed, any_error};
 use crate::fleet::matching::read_selector;
 use crate::fleet::policy::POLICY_FILE;
@@ -39,7 +39,7 @@ pub(super) type Variables = BTreeMap<String, String>;
 pub(super) struct Common {
     pub(super) selector: Option<Placed<Selector>>,
     pub(super) layers: Option<Vec<Layer>>,
-    pub(super) vars: Variables,
+    pub(super) vars: Arc<Variables>,
     pub(super) suspend: bool,
     pub(super) partial: Option<bool>,
     pub(super) rollout: RolloutSection,
@@ -60,7 +60,7 @@ pub(super) struct GroupFile {
 pub(super) struct Variant {
     pub(super) name: String,
     pub(super) selector: Placed<Selector>,
-    pub(super) vars: Variables,
+    pub(super) vars: Arc<Variables>,
     pub(super) layers: Vec<Layer>,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn read_defaults(node: &Node, directory: &str) -> (Common, Vec<Diagno
         Some(fields) => read_common(&fields, directory, &mut findings),
         None => Common::default(),
     };
-    (common, findings)
+    (common, bounded(findings))
 }
 
 /// Reads a `group.yaml` that stands in `directory`. `None`, or an error among the findings: it must not be used.
@@ -82,7 +82,7 @@ pub(super) fn read_group(node: &Node, directory: &str) -> (Option<GroupFile>, Ve
     let mut findings = Vec::new();
     let known: Vec<&str> =
         COMMON_FIELDS.into_iter().chain(["priority", "inheritLayers", "expect", "variants"]).collect();
-    let Some(fields) = open_document(node, "Group", &known, &mut findings) else { return (None, findings) };
+    let Some(fields) = open_document(node, "Group", &known, &mut findings) else { return (None, bounded(findings)) };
     let common = read_common(&fields, directory, &mut findings);
     let priority = match fields.get("priority") {
         None => Some(Placed::at(node, 0)),
@@ -99,7 +99,7 @@ pub(super) fn read_group(node: &Node, directory: &str) -> (Option<GroupFile>, Ve
         }
         (None, _) | (_, None) => None,
     };
-    (group, findings)
+    (group, bounded(findings))
 }
 
 /// The names of the variants in a file that may be broken otherwise, so that they are not taken for removed.
@@ -120,7 +120,7 @@ fn read_common(fields: &Fields<'_>, directory: &str, findings: &mut Vec<Diagnost
     Common {
         selector: fields.get("selector").and_then(|node| read_selector(node, findings)),
         layers: fields.get("layers").and_then(|node| read_layers(node, directory, findings)),
-        vars: fields.get("vars").map(|node| read_vars(node, findings)).unwrap_or_default(),
+        vars: fields.get("vars").map(|node| read_vars(node, findings)).unwrap_or_default().into(),
         suspend: fields.get("suspend").and_then(|node| fields::boolean(node, "`suspend`", findings)).unwrap_or(false),
         partial: fields.get("partial").and_then(|node| fields::boolean(node, "`partial`", findings)),
         rollout: fields.get("rollout").map(|node| RolloutSection::read(node, findings)).unwrap_or_default(),
@@ -155,7 +155,7 @@ fn read_vars(node: &Node, findings: &mut Vec<Diagnostic>) -> Variables {
     for (name, key, value) in fields.iter() {
         if !is_variable_name(name) {
             let message = format!("`{}` cannot be the name of a variable", fields::shorten(name));
-            let help = "names have letters, digits and `_`, and begin with no digit";
+            let help = "names have letters, digits, `_`, `-` and `.`, and start with a letter";
             findings.push(Diagnostic::error("bad-name", Some(key.place.clone()), message).help(help));
             continue;
         }
@@ -204,7 +204,7 @@ fn read_variant(node: &Node, directory: &str, findings: &mut Vec<Diagnostic>) ->
         None
     });
     let selector = fields.require("selector", "a variant", findings).and_then(|node| read_selector(node, findings));
-    let vars = fields.get("vars").map(|node| read_vars(node, findings)).unwrap_or_default();
+    let vars = fields.get("vars").map(|node| read_vars(node, findings)).unwrap_or_default().into();
     let layers = fields.get("layers").and_then(|node| read_layers(node, directory, findings)).unwrap_or_default();
     Some(Variant { name: name?, selector: selector?, vars, layers })
 }

@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::fleet::diagnostic::Diagnostic;
+use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::document::{self, DEFAULTS_FILE, GROUP_FILE};
 use crate::fleet::fields::{Placed, any_error};
-use crate::fleet::group_file::{self, Common, GroupFile, Layer, Variables, Variant};
+use crate::fleet::group_file::{self, GroupFile, Layer, Variables, Variant};
+use crate::fleet::inheritance::{Inherited, Levels, SharedErrors};
 use crate::fleet::matching::{contradiction, no_selector};
 use crate::fleet::policy::{POLICY_FILE, Policy};
-use crate::fleet::rollout_section::RolloutSection;
 use crate::fleet::snapshot::{Entry, Snapshot};
 use crate::fleet::{GroupDefinition, GroupName};
-use crate::labels::Selector;
 use crate::yaml::Place;
 
 /// Most groups of a fleet, variants included: twice the largest fleet we measure.
@@ -20,6 +19,12 @@ const MOST_GROUPS: usize = 20_000;
 
 /// Most layers of one group, inherited ones included.
 const MOST_LAYERS: usize = 128;
+
+/// Most conditions of one group's selector, with all that it inherits.
+const MOST_CONDITIONS: usize = 128;
+
+/// Most files that are named because of their names or kinds alone.
+const MOST_DOUBTFUL: usize = 50;
 
 /// Most bytes of a group's name.
 const NAME_BYTES: usize = 255;
@@ -39,7 +44,8 @@ pub(super) struct Planned {
     /// `None` when its files are too broken to tell.
     pub(super) definition: Option<GroupDefinition>,
     pub(super) layers: Vec<Layer>,
-    pub(super) vars: Variables,
+    /// The farthest first: later ones win.
+    pub(super) vars: Vec<Arc<Variables>>,
     pub(super) partial: bool,
     /// Whom it waits for, with the places that say so.
     pub(super) depends_on: Vec<Placed<GroupName>>,
@@ -49,213 +55,68 @@ pub(super) struct Planned {
 
 impl Planned {
     fn broken(place: Place) -> Self {
-        Self {
-            definition: None,
-            layers: Vec::new(),
-            vars: Variables::new(),
-            partial: false,
-            depends_on: Vec::new(),
-            place,
-        }
-    }
-}
-
-/// Errors of files that several groups use. Each of these groups is told the first one; only the first group gets all of
-/// them, so that a broken file above 10,000 groups is no flood.
-#[derive(Debug, Default)]
-pub(super) struct SharedErrors {
-    told: BTreeSet<Arc<str>>,
-}
-
-impl SharedErrors {
-    /// Adds the findings on `file` to `diagnostics`, for this group.
-    pub(super) fn tell(
-        &mut self,
-        file: &Arc<str>,
-        findings: &[Diagnostic],
-        group: &GroupName,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) {
-        let number = if self.told.insert(file.clone()) { findings.len() } else { 1 };
-        diagnostics.extend(findings.iter().take(number).map(|finding| finding.clone().of(group)));
-    }
-}
-
-/// What the `defaults.yaml` files of a directory and of those above it say together.
-#[derive(Clone, Debug, Default)]
-struct Inherited {
-    selector: Option<Selector>,
-    layers: Vec<Layer>,
-    vars: Variables,
-    suspend: bool,
-    partial: Option<bool>,
-    rollout: RolloutSection,
-    /// What is wrong with them, by file.
-    broken: Vec<(Arc<str>, Arc<[Diagnostic]>)>,
-}
-
-impl Inherited {
-    fn with(&self, nearer: &Common) -> Self {
-        let selector = match (&self.selector, &nearer.selector) {
-            (Some(farther), Some(nearer)) => Some(farther.and(&nearer.value)),
-            (farther, nearer) => farther.clone().or_else(|| nearer.as_ref().map(|selector| selector.value.clone())),
-        };
-        let mut vars = self.vars.clone();
-        vars.extend(nearer.vars.clone());
-        Self {
-            selector,
-            layers: self.layers.iter().chain(nearer.layers.iter().flatten()).cloned().collect(),
-            vars,
-            suspend: self.suspend || nearer.suspend,
-            partial: nearer.partial.or(self.partial),
-            rollout: self.rollout.overridden_by(&nearer.rollout),
-            broken: self.broken.clone(),
-        }
+        Self { definition: None, layers: Vec::new(), vars: Vec::new(), partial: false, depends_on: Vec::new(), place }
     }
 }
 
 /// Reads every group of the snapshot. `policy` bounds them.
 pub(super) fn read_layout(snapshot: &Snapshot, policy: &Policy) -> Layout {
-    let mut reader = Reader {
-        snapshot,
-        policy,
-        inherited: BTreeMap::new(),
-        shared: SharedErrors::default(),
-        layout: Layout::default(),
-    };
-    let mut used_defaults = BTreeSet::new();
+    let mut layout = Layout::default();
+    let levels = Levels::read(snapshot, &mut layout.diagnostics);
+    layout.diagnostics.extend(doubtful_names(snapshot));
+    let mut used_levels = BTreeSet::new();
+    let mut reader = Reader { snapshot, policy, levels: &levels, shared: SharedErrors::default(), layout };
     for (path, entry) in snapshot.iter() {
-        match file_name(path) {
-            (directory, DEFAULTS_FILE) => reader.read_defaults(path, directory, entry),
-            (_, name) => reader.warn_about(path, name, entry),
+        let (directory, GROUP_FILE) = file_name(path) else { continue };
+        used_levels.extend(levels.nearest(directory).map(|(directory, _)| directory.clone()));
+        reader.read_group(path, directory, entry);
+        if reader.layout.groups.len() > MOST_GROUPS {
+            let message = format!("the fleet has more than {MOST_GROUPS} groups");
+            let error = Diagnostic::error("too-many", None, message).help("split it over several instances");
+            reader.layout.diagnostics.push(error);
+            break;
         }
     }
-    for (path, entry) in snapshot.iter() {
-        if let (directory, GROUP_FILE) = file_name(path) {
-            used_defaults.extend(reader.nearest(directory).map(|(directory, _)| directory.clone()));
-            reader.read_group(path, directory, entry);
-        }
-    }
-    reader.warn_about_lonely_defaults(&used_defaults);
     let mut layout = reader.layout;
-    if layout.groups.len() > MOST_GROUPS {
-        let message = format!("the fleet has {} groups, and {MOST_GROUPS} are allowed", layout.groups.len());
-        layout.diagnostics.push(Diagnostic::error("too-many", None, message).help("split it over several instances"));
-    }
+    layout.diagnostics.extend(levels.unused(&used_levels));
+    layout.named_layers = levels.layers().cloned().collect();
     layout
 }
 
 /// The directory and the name of a path.
-fn file_name(path: &str) -> (&str, &str) {
+pub(super) fn file_name(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// Names that were probably meant to be one of ours, and links that nobody follows; the first of them.
+fn doubtful_names(snapshot: &Snapshot) -> Vec<Diagnostic> {
+    let warning = |(path, entry): (&Arc<str>, &Entry)| {
+        let (_, name) = file_name(path);
+        let place = Some(document::top(path));
+        if let Some(meant) = meant_name(path, name) {
+            let warning = Diagnostic::warning("misnamed-file", place, format!("`{path}` is not read"));
+            return Some(warning.help(format!("did you mean `{meant}`?")));
+        }
+        let (code, what) = match entry {
+            Entry::Symlink if !group_file::is_yaml(name) => ("symlink", "symbolic link"),
+            Entry::Submodule => ("submodule", "submodule"),
+            Entry::Symlink | Entry::File(_) | Entry::TooLarge(_) => return None,
+        };
+        let help = "groups and layers are read from the directories of this repository only";
+        Some(Diagnostic::warning(code, place, format!("`{path}` is a {what} and is not followed")).help(help))
+    };
+    snapshot.iter().filter_map(warning).take(MOST_DOUBTFUL).collect()
 }
 
 struct Reader<'s> {
     snapshot: &'s Snapshot,
     policy: &'s Policy,
-    /// By directory: those that have a `defaults.yaml`.
-    inherited: BTreeMap<Arc<str>, Arc<Inherited>>,
+    levels: &'s Levels,
     shared: SharedErrors,
     layout: Layout,
 }
 
 impl Reader<'_> {
-    /// The nearest directory with a `defaults.yaml`: this one or one above it.
-    fn nearest(&self, directory: &str) -> Option<(&Arc<str>, &Arc<Inherited>)> {
-        let mut here = directory;
-        loop {
-            if let Some(found) = self.inherited.get_key_value(here) {
-                return Some(found);
-            }
-            if here.is_empty() {
-                return None;
-            }
-            here = file_name(here).0;
-        }
-    }
-
-    /// Takes one `defaults.yaml`. Those above it were taken before: a snapshot is in the order of paths, but for names that
-    /// sort before `defaults.yaml`, so that the chain above is read here on demand.
-    fn read_defaults(&mut self, path: &Arc<str>, directory: &str, entry: &Entry) {
-        if self.inherited.contains_key(directory) {
-            return;
-        }
-        let above = if directory.is_empty() { None } else { self.take_above(file_name(directory).0) };
-        let above = above.unwrap_or_default();
-        let (common, findings) = match document::parse_entry(path, entry) {
-            Ok(Some(node)) => group_file::read_defaults(&node, directory),
-            Ok(None) => {
-                let message = "an empty `defaults.yaml` says nothing";
-                let finding = Diagnostic::warning("empty-file", Some(document::top(path)), message);
-                (Common::default(), vec![finding.help("delete it, or say something")])
-            }
-            Err(findings) => (Common::default(), findings),
-        };
-        let mut inherited = above.with(&common);
-        self.layout.named_layers.extend(common.layers.iter().flatten().map(|layer| layer.path.clone()));
-        if any_error(&findings) {
-            inherited.broken.push((path.clone(), findings.into()));
-        } else {
-            self.layout.diagnostics.extend(findings);
-        }
-        self.inherited.insert(directory.into(), Arc::new(inherited));
-    }
-
-    /// What holds in `directory`, after reading any `defaults.yaml` from there upwards that was not read yet.
-    fn take_above(&mut self, directory: &str) -> Option<Arc<Inherited>> {
-        let mut here = directory;
-        loop {
-            let path = if here.is_empty() { DEFAULTS_FILE.to_owned() } else { format!("{here}/{DEFAULTS_FILE}") };
-            let snapshot = self.snapshot;
-            if let Some((path, entry)) = snapshot.get_entry(&path) {
-                self.read_defaults(path, here, entry);
-                return self.inherited.get(here).cloned();
-            }
-            if here.is_empty() {
-                return None;
-            }
-            here = file_name(here).0;
-        }
-    }
-
-    /// Names that were probably meant to be one of ours, and links that nobody follows.
-    fn warn_about(&mut self, path: &Arc<str>, name: &str, entry: &Entry) {
-        let place = Some(document::top(path));
-        if let Some(meant) = meant_name(path, name) {
-            let message = format!("`{path}` is not read");
-            let warning = Diagnostic::warning("misnamed-file", place, message).help(format!("did you mean `{meant}`?"));
-            self.layout.diagnostics.push(warning);
-        } else if matches!(entry, Entry::Symlink | Entry::Submodule) && !group_file::is_yaml(name) {
-            let (code, what) =
-                if *entry == Entry::Symlink { ("symlink", "symbolic link") } else { ("submodule", "submodule") };
-            let message = format!("`{path}` is a {what} and is not followed");
-            let help = "groups and layers are read from the directories of this repository only";
-            self.layout.diagnostics.push(Diagnostic::warning(code, place, message).help(help));
-        }
-    }
-
-    /// Errors in defaults that no group inherits hold nobody back, and still are errors of whoever writes the next group.
-    fn warn_about_lonely_defaults(&mut self, used: &BTreeSet<Arc<str>>) {
-        for (directory, inherited) in &self.inherited {
-            let below: Arc<str> = format!("{directory}/").into();
-            let is_above_one = used.range(below.clone()..).next().is_some_and(|one| one.starts_with(&*below));
-            if used.contains(directory) || is_above_one || (directory.is_empty() && !used.is_empty()) {
-                continue;
-            }
-            let place =
-                if directory.is_empty() { DEFAULTS_FILE.into() } else { format!("{directory}/{DEFAULTS_FILE}").into() };
-            let message = format!("no group stands below `{place}`");
-            self.layout.diagnostics.push(Diagnostic::warning("unused-file", Some(document::top(&place)), message));
-            for (_, findings) in inherited.broken.iter().filter(|(file, _)| *file == place) {
-                let softened = findings
-                    .iter()
-                    .cloned()
-                    .map(|finding| Diagnostic { severity: crate::fleet::diagnostic::Severity::Warning, ..finding });
-                self.layout.diagnostics.extend(softened);
-            }
-        }
-    }
-
     fn read_group(&mut self, path: &Arc<str>, directory: &str, entry: &Entry) {
         let place = document::top(path);
         let name = GroupName::new(if directory.is_empty() { "." } else { directory });
@@ -265,7 +126,7 @@ impl Reader<'_> {
             self.layout.groups.entry(name).or_insert_with(|| Planned::broken(place));
             return;
         }
-        let inherited = self.nearest(directory).map(|(_, inherited)| inherited.clone()).unwrap_or_default();
+        let level = self.levels.nearest(directory).map(|(_, level)| level.clone());
         let (group, mut names, findings) = match document::parse_entry(path, entry) {
             Ok(Some(node)) => {
                 let (group, findings) = group_file::read_group(&node, directory);
@@ -277,30 +138,40 @@ impl Reader<'_> {
             }
             Err(findings) => (None, Vec::new(), findings),
         };
-        let sound = !any_error(&findings) && inherited.broken.is_empty();
-        self.layout.diagnostics.extend(findings.into_iter().map(|finding| finding.of(&name)));
         names.dedup();
         let variants = names.iter().map(|variant| GroupName::new(format!("{directory}@{variant}")));
-        for (file, broken) in &inherited.broken {
-            for group in [name.clone()].into_iter().chain(variants.clone()) {
-                self.shared.tell(file, broken, &group, &mut self.layout.diagnostics);
+        let everybody: Vec<GroupName> = [name.clone()].into_iter().chain(variants).collect();
+        let mut sound = !any_error(&findings);
+        // What is wrong with the file is said of the group; its variants, which it takes with it, are told the first error.
+        let first = findings.iter().find(|finding| finding.severity == Severity::Error).cloned();
+        let told = everybody.iter().skip(1).filter_map(|variant| first.clone().map(|finding| finding.of(variant)));
+        self.layout.diagnostics.extend(told);
+        self.layout.diagnostics.extend(findings.into_iter().map(|finding| finding.of(&name)));
+        for (file, broken) in level.iter().flat_map(|level| level.broken()) {
+            sound = false;
+            for group in &everybody {
+                self.shared.tell(file, broken, group, &mut self.layout.diagnostics);
             }
         }
         match group {
-            Some(group) if sound => self.plan(&name, path, directory, &group, &inherited),
+            Some(group) if sound => {
+                let inherited = level.map(|level| level.inherited()).unwrap_or_default();
+                self.plan(&name, path, directory, &group, inherited);
+            }
             Some(_) | None => {
-                for group in [name.clone()].into_iter().chain(variants) {
-                    self.layout.groups.insert(group, Planned::broken(place.clone()));
-                }
+                let broken = everybody.into_iter().map(|group| (group, Planned::broken(place.clone())));
+                self.layout.groups.extend(broken);
             }
         }
     }
 
     /// Adds a group and its variants.
-    fn plan(&mut self, name: &GroupName, path: &Arc<str>, directory: &str, group: &GroupFile, inherited: &Inherited) {
+    fn plan(&mut self, name: &GroupName, path: &Arc<str>, directory: &str, group: &GroupFile, inherited: Inherited) {
         let place = document::top(path);
         let own_layers = group.common.layers.clone().unwrap_or_else(|| self.default_layers(directory));
-        let with_group = inherited.with(&Common { layers: None, ..group.common.clone() });
+        let inherited_layers = if group.inherit_layers { inherited.layers.clone() } else { Vec::new() };
+        let layers: Vec<Layer> = inherited_layers.into_iter().chain(own_layers).collect();
+        let with_group = inherited.with(&group.common);
         let Some(selector) = &with_group.selector else {
             let error = no_selector(Some(place.clone()), "the group has no selector, and inherits none");
             self.layout.diagnostics.push(error.of(name));
@@ -310,8 +181,6 @@ impl Reader<'_> {
             }
             return;
         };
-        let inherited_layers = if group.inherit_layers { inherited.layers.as_slice() } else { &[] };
-        let layers: Vec<Layer> = inherited_layers.iter().chain(&own_layers).cloned().collect();
         let held = with_group.rollout.held();
         let definition = GroupDefinition {
             selector: selector.clone(),
@@ -356,7 +225,7 @@ impl Reader<'_> {
             ..definition
         });
         let mut vars = base.vars.clone();
-        vars.extend(variant.vars.clone());
+        vars.push(variant.vars.clone());
         Planned {
             definition,
             layers: base.layers.iter().chain(&variant.layers).cloned().collect(),
@@ -396,6 +265,11 @@ impl Reader<'_> {
         }
         if let Some(definition) = &mut planned.definition {
             definition.selector = definition.selector.and(&bounds.selector);
+            if definition.selector.requirements().len() > MOST_CONDITIONS {
+                let message = format!("the group's selector has more than {MOST_CONDITIONS} conditions");
+                let help = "what is inherited counts too";
+                findings.push(Diagnostic::error("too-many", Some(planned.place.clone()), message).help(help));
+            }
             if let Some(message) = contradiction(&definition.selector) {
                 let warning = Diagnostic::warning("never-matches", Some(planned.place.clone()), message);
                 findings.push(warning.help("conditions of the directories above and of the boundaries count too"));

@@ -6,6 +6,7 @@ pub mod diagnostic;
 mod document;
 mod fields;
 mod group_file;
+mod inheritance;
 mod layout;
 mod lint;
 mod load;

@@ -71,7 +71,7 @@ impl Policy {
             Ok(Some(node)) => {
                 let mut findings = Vec::new();
                 let policy = read_policy(&node, &mut findings);
-                (policy.unwrap_or_default(), findings)
+                (policy.unwrap_or_default(), document::bounded(findings))
             }
             Ok(None) => {
                 let message = format!("`{file}` is empty");
@@ -85,7 +85,8 @@ impl Policy {
     /// What the boundaries leave to this group: every one whose path matches is ANDed. A variant stands where its group stands.
     pub fn bounds(&self, group: &GroupName) -> Bounds {
         let mut bounds = Bounds { selector: Selector::everybody(), max_priority: None };
-        for boundary in self.boundaries.iter().filter(|boundary| boundary.path.covers(group)) {
+        let paths = group_paths(group);
+        for boundary in self.boundaries.iter().filter(|boundary| boundary.path.covers(&paths)) {
             if let Some(selector) = &boundary.selector {
                 bounds.selector = bounds.selector.and(selector);
             }
@@ -100,13 +101,15 @@ impl Policy {
 
     /// True when commits may ask for a fast rollout of this group (`Gitamp-Rollout: fast`).
     pub fn allows_fast(&self, group: &GroupName) -> bool {
-        self.allow_fast.iter().any(|glob| glob.covers(group))
+        let paths = group_paths(group);
+        self.allow_fast.iter().any(|glob| glob.covers(&paths))
     }
 
     /// A warning for each boundary that none of these groups stands under: most likely its path has a typing error, and it
     /// bounds nothing.
-    pub(super) fn idle_boundaries<'g>(&self, groups: impl Iterator<Item = &'g GroupName> + Clone) -> Vec<Diagnostic> {
-        let idle = |boundary: &&Boundary| !groups.clone().any(|group| boundary.path.covers(group));
+    pub(super) fn idle_boundaries<'g>(&self, groups: impl Iterator<Item = &'g GroupName>) -> Vec<Diagnostic> {
+        let paths: Vec<[String; 2]> = groups.map(group_paths).collect();
+        let idle = |boundary: &&Boundary| !paths.iter().any(|paths| boundary.path.covers(paths));
         self.boundaries
             .iter()
             .filter(idle)
@@ -147,12 +150,17 @@ impl PathGlob {
         }
     }
 
-    /// True when the group's path matches, or the path of its `group.yaml`: who may write only below `staging/` may write
-    /// `staging/group.yaml` too.
-    fn covers(&self, group: &GroupName) -> bool {
-        let path = group.as_str().split_once('@').map_or(group.as_str(), |(path, _)| path);
-        self.glob.is_match(path) || self.glob.is_match(format!("{path}/{}", document::GROUP_FILE))
+    /// True when one of the paths matches.
+    fn covers(&self, paths: &[String; 2]) -> bool {
+        paths.iter().any(|path| self.glob.is_match(path))
     }
+}
+
+/// What a glob may match to cover a group: its directory, or its `group.yaml`, because who may write only below `staging/` may
+/// write `staging/group.yaml` too.
+fn group_paths(group: &GroupName) -> [String; 2] {
+    let path = group.as_str().split_once('@').map_or(group.as_str(), |(path, _)| path);
+    [path.to_owned(), format!("{path}/{}", document::GROUP_FILE)]
 }
 
 fn read_policy(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Policy> {

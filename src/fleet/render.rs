@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::config::RenderedConfig;
 use crate::fleet::GroupName;
@@ -12,7 +13,8 @@ use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::document;
 use crate::fleet::fields::any_error;
 use crate::fleet::group_file::{Layer, Variables};
-use crate::fleet::layout::{Planned, SharedErrors};
+use crate::fleet::inheritance::SharedErrors;
+use crate::fleet::layout::Planned;
 use crate::fleet::lint::lint;
 use crate::fleet::snapshot::Snapshot;
 use crate::yaml::{self, Kind, Node};
@@ -32,11 +34,12 @@ const MOST_FLEET_NODES: usize = 50_000_000;
 /// again.
 const MOST_KEPT_NODES: usize = 2_000_000;
 
-/// Most findings on one rendered configuration.
-const MOST_FINDINGS: usize = 20;
+/// Most bytes of all variables of one group, names included.
+const MOST_VARIABLE_BYTES: usize = 64 << 10;
 
-/// What a configuration is made of; equal inputs give equal configurations.
-type Recipe = (Vec<Arc<str>>, Variables, bool);
+/// What a configuration is made of: the layers, a digest of the variables, and whether it is partial. Equal recipes give equal
+/// configurations.
+type Recipe = (Vec<Arc<str>>, [u8; 32], bool);
 
 /// What came out of a recipe.
 type Outcome = (Option<RenderedConfig>, Rc<[Diagnostic]>);
@@ -82,7 +85,12 @@ impl<'s> Renderer<'s> {
     /// Renders one group; `None` when there is an error among the findings.
     pub(super) fn render(&mut self, name: &GroupName, planned: &Planned) -> (Option<RenderedConfig>, Vec<Diagnostic>) {
         let paths = planned.layers.iter().map(|layer| layer.path.clone()).collect();
-        let recipe: Recipe = (paths, planned.vars.clone(), planned.partial);
+        let Some(vars) = merge_variables(&planned.vars) else {
+            let message = format!("the group's variables have more than {MOST_VARIABLE_BYTES} bytes");
+            let error = Diagnostic::error("too-large", Some(planned.place.clone()), message);
+            return (None, vec![error.help("put long values into a layer").of(name)]);
+        };
+        let recipe: Recipe = (paths, digest(&vars), planned.partial);
         if let Some((config, findings)) = self.outcomes.get(&recipe).cloned() {
             // This recipe will not ask for its layers again.
             for layer in &planned.layers {
@@ -92,14 +100,8 @@ impl<'s> Renderer<'s> {
         }
         let mut findings = Vec::new();
         let Some(merged) = self.merge_layers(name, &planned.layers, &mut findings) else { return (None, findings) };
-        let (config, mut said) = finish(merged, planned);
-        if said.len() > MOST_FINDINGS {
-            let more = said.len() - MOST_FINDINGS;
-            said.sort_by(|one, other| other.severity.cmp(&one.severity).then_with(|| one.place.cmp(&other.place)));
-            said.truncate(MOST_FINDINGS);
-            let message = format!("{more} more findings on this configuration are not listed");
-            said.push(Diagnostic::warning("more-findings", Some(planned.place.clone()), message));
-        }
+        let (config, said) = finish(merged, planned, &vars);
+        let said = document::bounded(said);
         // Errors of single layers belong to who names them; what is wrong with the whole belongs to the recipe.
         if findings.is_empty() {
             self.outcomes.insert(recipe, (config.clone(), said.clone().into()));
@@ -184,6 +186,29 @@ impl<'s> Renderer<'s> {
     }
 }
 
+/// All variables of a group, the nearest winning; `None` when there are too many.
+fn merge_variables(levels: &[Arc<Variables>]) -> Option<Variables> {
+    let mut merged = Variables::new();
+    let mut bytes = 0;
+    for (name, value) in levels.iter().flat_map(|level| level.iter()) {
+        bytes += name.len() + value.len();
+        if bytes > MOST_VARIABLE_BYTES {
+            return None;
+        }
+        merged.insert(name.clone(), value.clone());
+    }
+    Some(merged)
+}
+
+fn digest(vars: &Variables) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in vars.iter().flat_map(|(name, value)| [name, value]) {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().into()
+}
+
 /// Errors hold back the group; warnings on shared layers concern nobody in particular.
 fn assign(finding: Diagnostic, group: &GroupName) -> Diagnostic {
     match finding.severity {
@@ -213,12 +238,12 @@ fn check_layer(
 }
 
 /// From merged layers to a configuration.
-fn finish(merged: Option<Node>, planned: &Planned) -> (Option<RenderedConfig>, Vec<Diagnostic>) {
+fn finish(merged: Option<Node>, planned: &Planned, vars: &Variables) -> (Option<RenderedConfig>, Vec<Diagnostic>) {
     let Some(mut node) = merged.filter(|node| node.as_mapping().is_some_and(|entries| !entries.is_empty())) else {
         let message = "the layers of the group say nothing, and an empty configuration is never sent";
         return (None, vec![Diagnostic::error("empty-config", Some(planned.place.clone()), message)]);
     };
-    let unknown = yaml::substitute(&mut node, &planned.vars);
+    let unknown = yaml::substitute(&mut node, vars);
     let mut findings: Vec<_> = unknown.into_iter().map(document::explain).collect();
     findings.extend(lint(&node, planned.partial));
     if any_error(&findings) {

@@ -10,9 +10,10 @@ use crate::fleet::strategy::{Amount, OnFailure, OnNewCommit, Stage, Strategy};
 use crate::fleet::window::{Window, read_windows};
 use crate::yaml::{Node, Place};
 
-/// Most stages of a rollout, groups it waits for, and labels it is spread by. More is a mistake, and each costs a look at
+/// Most stages of a rollout, conditions of all their selectors, groups it waits for, and labels it is spread by. More is a mistake, and each costs a look at
 /// every agent.
 const MOST_STAGES: usize = 20;
+const MOST_STAGE_CONDITIONS: usize = 64;
 const MOST_DEPENDENCIES: usize = 100;
 const MOST_SPREAD_LABELS: usize = 5;
 
@@ -226,6 +227,15 @@ fn read_stages(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Vec<Stage>
         let message = format!("the last stage, `{}`, is not everybody", fields::shorten(&last.name));
         let help = "add `{name: all, agents: 100%}` at the end";
         here.push(Diagnostic::error("bad-stages", Some((*place).clone()), message).help(help));
+    }
+    let conditions: usize = stages
+        .iter()
+        .filter_map(|(stage, _)| stage.selector.as_ref())
+        .map(|selector| selector.requirements().len())
+        .sum();
+    if conditions > MOST_STAGE_CONDITIONS {
+        let message = format!("the selectors of the stages have more than {MOST_STAGE_CONDITIONS} conditions");
+        here.push(Diagnostic::error("too-many", Some(node.place.clone()), message));
     }
     let sound = !any_error(&here);
     findings.append(&mut here);
