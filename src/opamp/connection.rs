@@ -279,7 +279,8 @@ impl Connection {
     /// The next event for the controller.
     pub fn poll_event(&mut self) -> Option<AgentEvent> {
         let event = self.events.pop_front();
-        if event.is_none() && self.events.capacity() > 4 {
+        if event.is_none() {
+            // Most connections are idle most of the time: no room is kept for the next event.
             self.events = VecDeque::new();
         }
         event
@@ -288,7 +289,11 @@ impl Connection {
     /// The next message to send.
     pub fn poll_transmit(&mut self, now: Timestamp) -> Option<OutMessage> {
         loop {
-            match self.owed.pop_front()? {
+            let Some(owed) = self.owed.pop_front() else {
+                self.owed = VecDeque::new();
+                return None;
+            };
+            match owed {
                 Owed::Made(message) => return Some(message),
                 Owed::By(id, digest) => {
                     let Ok(place) = self.find(id) else { continue };

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower::ServiceExt;
 
-use super::frames::SMALL_MESSAGE;
+use super::frames::{FrameReader, SMALL_MESSAGE};
 use super::links::{Link, Registration, lock};
 use super::listener::Server;
 use super::polling::{self, Answer};
@@ -55,13 +55,14 @@ pub(super) async fn serve(
 ) {
     // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
     let upgraded = Box::pin(requests(&server, stream, &registration.link)).await;
-    if let Some((stream, leftover)) = upgraded {
-        websocket::serve(&server, stream, &leftover, &registration).await;
+    if let Some((stream, reader)) = upgraded {
+        websocket::serve(&server, stream, reader, &registration).await;
     }
 }
 
-/// Answers requests until the connection ends or becomes a WebSocket: then it returns the socket and what was read of it.
-async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Option<(TcpStream, Bytes)> {
+/// Answers requests until the connection ends or becomes a WebSocket: then it returns the socket and a reader of its
+/// frames, which has what came behind the request.
+async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Option<(TcpStream, FrameReader)> {
     let phase = Arc::new(Phase::default());
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
@@ -94,7 +95,8 @@ async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Optio
     }
     let upgrade = lock(&phase.upgrade).take()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
+    // Copied, because even without a byte in it this is the room of 8 KiB into which the request was read.
+    Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf)))
 }
 
 async fn respond(server: &Server, phase: &Phase, request: Request<Incoming>) -> Response<Body> {

@@ -58,14 +58,14 @@ struct Conversation<'a> {
     quiet_since: Timestamp,
 }
 
-/// Serves an upgraded connection to its end. `leftover` was read behind the request.
-pub(super) async fn serve(server: &Server, stream: TcpStream, leftover: &[u8], registration: &Registration) {
+/// Serves an upgraded connection to its end.
+pub(super) async fn serve(server: &Server, stream: TcpStream, reader: FrameReader, registration: &Registration) {
     let _open = server.traffic.websockets.hold();
     let mut conversation = Conversation {
         server,
         registration,
         stream,
-        reader: FrameReader::new(leftover),
+        reader,
         connection: Connection::new(registration.id, Transport::WebSocket),
         room: None,
         complete_by: None,
