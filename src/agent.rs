@@ -131,6 +131,14 @@ impl ConfigState {
     /// The state of an agent that never received a configuration.
     pub const NOTHING: Self = Self { hash: ReportedHash::None, status: ConfigStatus::Unset, message: None };
 
+    /// The hash, when it is one of our form.
+    pub fn known(&self) -> Option<ConfigHash> {
+        match self.hash {
+            ReportedHash::Known(hash) => Some(hash),
+            ReportedHash::None | ReportedHash::Foreign => None,
+        }
+    }
+
     /// True when this is about `hash`.
     pub fn is_about(&self, hash: ConfigHash) -> bool {
         self.hash == ReportedHash::Known(hash)

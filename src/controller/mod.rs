@@ -246,13 +246,10 @@ impl Controller {
             self.notice(None, false, format!("{}: {} ({})", report.revision, report.subject, changes(&report)));
             self.merge_report(info.id, report, now);
         }
-        for name in &ready {
-            self.after_machine(name, now);
-        }
         self.settle(now);
         self.flush(now);
         if !self.storage.is_busy() {
-            self.roster.resume(now);
+            self.roster.resume();
             self.settle(now);
         }
     }
@@ -274,7 +271,8 @@ impl Controller {
             if let Some(at) = self.groups.remove(&name).and_then(|state| state.timer) {
                 self.timers.remove(&(at, name.clone()));
             }
-            self.roster.remove_group(&name);
+            self.roster.remove_group(&name, now);
+            self.commits.supersede(&name, &[], now);
             self.storage.urgent.insert(name.clone());
             self.notice(Some(&name), true, "is no longer in the repository; its agents keep what they have".to_owned());
         }
@@ -352,8 +350,10 @@ impl Controller {
             self.configs.insert(wanted, next.config);
         }
         self.collect_finished(name, now);
+        // What runs goes on while the newest waits for it; everything between the two will never come.
         let running = self.groups.get(name).and_then(|state| state.machine.rollout()).map(|rollout| rollout.candidate);
         self.commits.supersede(name, &[Some(wanted), running], now);
+        self.after_machine(name, now);
         effect
     }
 
@@ -366,7 +366,12 @@ impl Controller {
             Effect::FailedBefore => Some(Ending::Failed),
         };
         let started_at = state.machine.rollout().filter(|_| effect != Effect::Waits).map(|rollout| rollout.started);
-        let part = self.part(name, now);
+        let mut part = self.part(name, now);
+        if effect == Effect::Waits {
+            // The counts are about what runs, not about what waits for it.
+            (part.stage, part.counts) = (None, crate::view::Counts::default());
+            part.waiting_on = vec![(&crate::rollout::Waiting::NewerCommit).into()];
+        }
         if effect == Effect::Started {
             let stable = part.stable.map_or_else(|| "nothing".to_owned(), |hash| hash.short());
             self.notice(Some(name), false, format!("rolls out {} (stable: {stable})", hash.short()));
@@ -405,6 +410,7 @@ impl Controller {
     /// Time has passed. Also to be called after a batch of [`Controller::handle_agent`]: records are stored from here.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.roster.handle_timeout(now);
+        self.settle(now);
         while let Some((at, name)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
             self.timers.remove(&(at, name.clone()));
             if let Some(state) = self.groups.get_mut(&name) {
@@ -420,7 +426,11 @@ impl Controller {
     /// Brings machines and roster to agreement: counts up, what is forbidden down, until nothing changes any more.
     fn settle(&mut self, now: Timestamp) {
         loop {
-            let changed = self.roster.take_changed();
+            let mut changed = self.roster.take_changed();
+            if changed.is_empty() {
+                self.roster.make_offers(now);
+                changed = self.roster.take_changed();
+            }
             if changed.is_empty() {
                 break;
             }
@@ -462,12 +472,17 @@ impl Controller {
             }
             self.timers.extend(due.map(|at| (at, name.clone())));
         }
-        let desired = state.machine.desired();
-        let closes = self.roster.group(name).is_some_and(|group| {
-            group.desired.candidate.is_some() && desired.candidate.is_none()
-                || desired.closed.is_some() && group.desired.closed.is_none()
+        let mut desired = state.machine.desired();
+        let current = self.roster.group(name).map(|group| &group.desired);
+        let closes = current.is_some_and(|current| {
+            current.candidate.is_some() && desired.candidate.is_none()
+                || desired.closed.is_some() && current.closed.is_none()
         });
-        if closes {
+        if self.storage.holds(name) {
+            self.publish(name, desired, now);
+        } else if closes {
+            // Only what is forbidden takes effect at once. What is new and allowed waits for the record.
+            desired.room = desired.room.min(current.map_or(0, |current| current.room));
             self.publish(name, desired, now);
         }
         self.storage.touched.insert(name.clone());

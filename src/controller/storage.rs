@@ -51,7 +51,6 @@ pub(super) fn commit_file(id: CommitId) -> String {
 #[derive(Debug)]
 struct InFlight {
     ticket: u64,
-    publish: BTreeMap<GroupName, Desired>,
     groups: BTreeSet<GroupName>,
     news: BTreeMap<CommitId, (CommitReport, bool)>,
     configs: BTreeSet<ConfigHash>,
@@ -84,6 +83,12 @@ impl Storage {
     /// True while a store is under way or has to be repeated.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.is_some() || self.retry_at.is_some()
+    }
+
+    /// True when what the group's record allows now is what the journal allows.
+    pub(super) fn holds(&self, name: &GroupName) -> bool {
+        let is_under_way = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.groups.contains(name));
+        !is_under_way && !self.urgent.contains(name)
     }
 
     /// When something is to be stored that waits for its time.
@@ -123,14 +128,10 @@ impl Controller {
         let mut groups = std::mem::take(&mut self.storage.urgent);
         groups.append(&mut self.storage.lazy);
         let mut files = BTreeMap::new();
-        let mut publish = BTreeMap::new();
         let mut problems = Vec::new();
         for name in &groups {
             let file = self.group_record(name).map(|file| encode(&file, &mut problems));
             files.insert(group_file(name), file);
-            if let Some(state) = self.groups.get(name) {
-                publish.insert(name.clone(), state.machine.desired());
-            }
         }
         let configs = self.collect_configs(&mut files);
         if std::mem::take(&mut self.storage.fleet_changed)
@@ -153,7 +154,7 @@ impl Controller {
         }
         self.storage.tickets += 1;
         let (ticket, message) = (self.storage.tickets, message(&news, groups.len()));
-        self.storage.in_flight = Some(InFlight { ticket, publish, groups, news, configs });
+        self.storage.in_flight = Some(InFlight { ticket, groups, news, configs });
         self.storage.last = Some(now);
         self.actions.push_back(Action::Store(Store { ticket, message, notes, files }));
     }
@@ -195,14 +196,16 @@ impl Controller {
     pub fn handle_stored(&mut self, ticket: u64, now: Timestamp) {
         let Some(done) = self.storage.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
         self.storage.configs = done.configs;
-        for (name, desired) in done.publish {
-            // What was forbidden meanwhile stays forbidden: the newer record is on its way.
-            if self.groups.contains_key(&name) && !self.storage.urgent.contains(&name) {
+        for name in done.groups {
+            // Where the record allows more by now, that is on its way. Otherwise what is desired now follows from what was stored,
+            // and from the agents as they are now: what they forbade meanwhile stays forbidden.
+            let state = self.groups.get(&name).filter(|_| !self.storage.urgent.contains(&name));
+            if let Some(desired) = state.map(|state| state.machine.desired()) {
                 self.publish(&name, desired, now);
             }
         }
         if self.storage.urgent.is_empty() {
-            self.roster.resume(now);
+            self.roster.resume();
         }
         self.settle(now);
         self.flush(now);

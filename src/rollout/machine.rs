@@ -191,17 +191,15 @@ impl Machine {
     pub fn plan(&mut self, plan: Plan, now: Timestamp) -> Effect {
         let wanted = plan.wanted;
         let is_revert = self.record.stables.contains(&wanted);
-        let is_other = |rollout: &RolloutRecord| rollout.candidate != wanted;
-        if self.is_running()
-            && self.rollout().is_some_and(is_other)
-            && plan.rules.strategy.on_new_commit == OnNewCommit::Finish
-            && !is_revert
-        {
-            return Effect::Waits;
-        }
+        // Rules hold at once, also while the configuration itself has to wait: a `suspend: true` never waits.
         if self.rules != plan.rules {
             self.rules = plan.rules;
             self.unstored = true;
+        }
+        let is_other = |rollout: &RolloutRecord| rollout.candidate != wanted;
+        let is_finished_first = self.rules.strategy.on_new_commit == OnNewCommit::Finish && !is_revert;
+        if is_finished_first && self.is_running() && self.rollout().is_some_and(is_other) {
+            return Effect::Waits;
         }
         let effect = match self.record.rollout.take() {
             Some(same) if same.candidate == wanted => {
@@ -275,7 +273,7 @@ impl Machine {
     /// When [`Machine::handle_timeout`] is due, and why.
     pub fn poll_timeout(&self, now: Timestamp) -> Option<(Timestamp, &'static str)> {
         let rollout = self.rollout()?;
-        match rollout.progress {
+        let due = match rollout.progress {
             Progress::Failed { .. } => None,
             Progress::Rolling => {
                 if !self.is_complete() {
@@ -285,18 +283,19 @@ impl Machine {
                 let missing = self.missing(now).and_then(|(.., until)| until).map(|at| (at, "forget"));
                 settled.or(missing)
             }
-            Progress::Soaking { watched } => {
-                self.watching_since.map(|since| (since + self.stage().soak.saturating_sub(watched), "soak"))
-            }
+            Progress::Soaking { watched } => self.watched_until(self.stage().soak, watched, now).map(|at| (at, "soak")),
             Progress::Baking { watched } => {
-                self.watching_since.map(|since| (since + self.rules.strategy.bake.saturating_sub(watched), "bake"))
+                self.watched_until(self.rules.strategy.bake, watched, now).map(|at| (at, "bake"))
             }
-        }
+        };
+        // What was due already and did not move the rollout on waits for agents, not for time.
+        due.filter(|(at, _)| *at > now)
     }
 
     fn advance(&mut self, now: Timestamp) {
         let Some(rollout) = self.record.rollout.clone() else { return };
-        if is_failed(&rollout) {
+        if is_failed(&rollout) || self.tally.candidate != Some(rollout.candidate) {
+            self.watching_since = None;
             return;
         }
         let (failed, allowed) = (self.tally.failed, self.allowed_failures(&rollout));
@@ -322,7 +321,7 @@ impl Machine {
             }
             Progress::Soaking { watched } => {
                 let watched = watched + self.watched_since(now);
-                if watched < self.stage().soak {
+                if watched < self.stage().soak || !self.is_complete() {
                     self.keep_watching(Progress::Soaking { watched });
                 } else if self.rules.strategy.bake.is_zero() {
                     self.succeed(rollout.candidate);
@@ -332,7 +331,7 @@ impl Machine {
             }
             Progress::Baking { watched } => {
                 let watched = watched + self.watched_since(now);
-                if watched < self.rules.strategy.bake {
+                if watched < self.rules.strategy.bake || !self.is_complete() {
                     self.keep_watching(Progress::Baking { watched });
                 } else {
                     self.succeed(rollout.candidate);
@@ -366,7 +365,7 @@ impl Machine {
 
     fn watch(&mut self, progress: Progress, now: Timestamp) {
         self.set_progress(progress);
-        self.watching_since = self.is_watching().then_some(now);
+        self.watching_since = self.is_watching(now).then_some(now);
     }
 
     /// Watched time that is not lost to a restart is worth a record now and then, but not a wait.
@@ -383,20 +382,25 @@ impl Machine {
     /// in the middle of something, and while nothing may be offered.
     fn watched_since(&mut self, now: Timestamp) -> Duration {
         let watched = self.watching_since.map_or(Duration::ZERO, |since| now.since(since));
-        self.watching_since = self.is_watching().then_some(now);
+        self.watching_since = self.is_watching(now).then_some(now);
         watched
     }
 
-    fn is_watching(&self) -> bool {
-        let (connected, of) = self.watched_agents();
+    fn is_watching(&self, now: Timestamp) -> bool {
+        let (connected, of) = self.watched_agents(now);
         self.blocked().is_none() && connected * 10 >= of * 9
     }
 
     /// Of those who were offered something and said no goodbye: how many are connected.
-    fn watched_agents(&self) -> (usize, usize) {
+    fn watched_agents(&self, now: Timestamp) -> (usize, usize) {
         let connected = self.tally.confirmed + self.tally.offered;
-        let expected = self.restarted.map_or(0, |population| population.saturating_sub(self.tally.heard));
-        (connected, connected + self.tally.vanished + expected)
+        (connected, connected + self.tally.vanished + self.absent(now))
+    }
+
+    /// Agents that the group had before a restart and that were not heard since; until they are forgotten.
+    fn absent(&self, now: Timestamp) -> usize {
+        let expected = self.restarted.filter(|_| now < self.since + self.forget_after);
+        expected.map_or(0, |population| population.saturating_sub(self.tally.heard))
     }
 
     fn stage(&self) -> &Stage {
@@ -470,14 +474,10 @@ impl Machine {
 
     /// Gone without a goodbye, of how many, until when; only when that is more than a fifth.
     fn missing(&self, now: Timestamp) -> Option<(usize, usize, Option<Timestamp>)> {
-        let forgotten = self.since + self.forget_after;
-        let absent = self
-            .restarted
-            .filter(|_| now < forgotten)
-            .map_or(0, |population| population.saturating_sub(self.tally.heard));
+        let absent = self.absent(now);
         let missing = absent + self.tally.vanished;
         let of = self.tally.selected + missing;
-        let until = if absent > 0 { Some(forgotten) } else { self.tally.forgotten_at };
+        let until = if absent > 0 { Some(self.since + self.forget_after) } else { self.tally.forgotten_at };
         (missing * 5 > of).then_some((missing, of, until))
     }
 
@@ -491,11 +491,14 @@ impl Machine {
         let mut kept = self.record.superseded.clone();
         kept.extend(rollout.filter(|rollout| candidate != Some(rollout.candidate)).map(|rollout| rollout.candidate));
         kept.retain(|hash| Some(*hash) != self.stable());
+        let is_paused = rollout.is_some_and(|rollout| {
+            // Forward: who does not hold the candidate may still have stable. Otherwise stable is what is reverted, or what failed.
+            is_failed(rollout) && (rollout.kind != Kind::Forward || self.stable().is_none())
+        });
         let closed = match blocked {
             Some(closed @ (Closed::Observing | Closed::Suspended)) => Some(closed),
             Some(closed) if self.stable().is_none() => Some(closed),
-            None if candidate.is_none() && self.stable().is_none() && rollout.is_some() => Some(Closed::RolloutFailed),
-            Some(_) | None => None,
+            Some(_) | None => is_paused.then_some(Closed::RolloutFailed),
         };
         Desired {
             candidate,
@@ -529,8 +532,12 @@ impl Machine {
             waiting.push(Waiting::NobodyEligible { selected: tally.selected });
         }
         let limit = budget::limit(self.rules.strategy.max_unavailable, tally.eligible).min(self.record.room);
-        if tally.pending > 0 && tally.unavailable >= limit {
-            waiting.push(Waiting::Budget { pending: tally.pending, unavailable: tally.unavailable, limit });
+        let ready = tally.pending.saturating_sub(tally.unready);
+        if ready > 0 && tally.unavailable >= limit {
+            waiting.push(Waiting::Budget { pending: ready, unavailable: tally.unavailable, limit });
+        }
+        if tally.unready > 0 {
+            waiting.push(Waiting::Illness { agents: tally.unready });
         }
         if tally.offered > 0 {
             waiting.push(Waiting::Confirmation { agents: tally.offered });
@@ -549,21 +556,26 @@ impl Machine {
                 }
             }
             Progress::Rolling | Progress::Failed { .. } => {}
-            Progress::Soaking { watched } => waiting.push(self.watching(self.stage().soak, watched, now, true)),
-            Progress::Baking { watched } => waiting.push(self.watching(self.rules.strategy.bake, watched, now, false)),
+            Progress::Soaking { watched } => waiting.extend(self.watching(self.stage().soak, watched, now, true)),
+            Progress::Baking { watched } => {
+                waiting.extend(self.watching(self.rules.strategy.bake, watched, now, false));
+            }
         }
         waiting
     }
 
-    fn watching(&self, whole: Duration, watched: Duration, now: Timestamp, is_soak: bool) -> Waiting {
-        let (connected, of) = self.watched_agents();
-        match self.watching_since {
-            None => Waiting::NotWatching { connected, of },
-            Some(since) => {
-                let until = (since + whole.saturating_sub(watched)).max(now);
-                if is_soak { Waiting::Soak { until } } else { Waiting::Bake { until } }
-            }
-        }
+    /// When a watch is over; when it stands still for agents that never came back after a restart: when they are forgotten.
+    fn watched_until(&self, whole: Duration, watched: Duration, now: Timestamp) -> Option<Timestamp> {
+        let forgotten = (self.absent(now) > 0).then(|| self.since + self.forget_after);
+        self.watching_since.map(|since| since + whole.saturating_sub(watched)).or(forgotten)
+    }
+
+    /// What the watch waits for; `None` when it was long enough, and agents are waited for.
+    fn watching(&self, whole: Duration, watched: Duration, now: Timestamp, is_soak: bool) -> Option<Waiting> {
+        let (connected, of) = self.watched_agents(now);
+        let Some(since) = self.watching_since else { return Some(Waiting::NotWatching { connected, of }) };
+        let until = since + whole.saturating_sub(watched);
+        (until > now).then_some(if is_soak { Waiting::Soak { until } } else { Waiting::Bake { until } })
     }
 }
 

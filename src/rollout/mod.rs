@@ -31,12 +31,17 @@ pub const MOST_REMEMBERED: usize = 1_000;
 /// The agents of one group, counted by the roster. "Connected" is said where it is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
+    /// The candidate that these counts are about; `None`: they are about what is stable. Between the decision for a candidate and
+    /// the record of it they are about something else, and prove nothing.
+    pub candidate: Option<ConfigHash>,
     /// Connected agents that the group selects.
     pub selected: usize,
     /// Connected, selected, and able to take a configuration and to tell what became of it.
     pub eligible: usize,
     /// Connected and waiting for an offer.
     pub pending: usize,
+    /// Of these: ill only just now, so that it is open whether they were ill before.
+    pub unready: usize,
     /// Connected, offered what is desired of them, neither confirmed nor failed.
     pub offered: usize,
     /// Connected and confirmed.
@@ -108,7 +113,8 @@ pub enum Closed {
         /// At most so many were expected.
         max: Option<u32>,
     },
-    /// The rollout failed, and agents that do not hold the candidate have nothing to go back to.
+    /// The rollout failed, and agents that do not hold the candidate have nothing to go back to: nothing is stable, or a revert or
+    /// a move failed, and stable is what failed or what was to be left.
     RolloutFailed,
     /// The record that allows the offers is not stored yet.
     NotStored,
@@ -134,6 +140,11 @@ pub enum Waiting {
         unavailable: usize,
         /// Agents that may be.
         limit: usize,
+    },
+    /// Agents fell ill only just now; what they are offered next must not be blamed for it, nor excused by it.
+    Illness {
+        /// How many.
+        agents: usize,
     },
     /// Offers are out, their outcome is awaited.
     Confirmation {

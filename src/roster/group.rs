@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{AgentId, ReportedHash};
+use crate::agent::{AgentId, ConfigState};
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::rollout::{Desired, SETTLE, Tally, budget};
 use crate::roster::member::Member;
@@ -71,10 +71,7 @@ impl Group {
     /// True when it holds a candidate that was superseded or failed, and no other is on its way to it.
     pub fn holds_kept(&self, member: &Member) -> bool {
         self.desired.candidate.is_none()
-            && member.state().is_some_and(|state| match state.hash {
-                ReportedHash::Known(hash) => self.desired.kept.contains(&hash),
-                ReportedHash::None | ReportedHash::Foreign => false,
-            })
+            && member.state().and_then(ConfigState::known).is_some_and(|hash| self.desired.kept.contains(&hash))
     }
 
     /// The configuration with this hash, when it is one that the group gives.
@@ -84,10 +81,7 @@ impl Group {
 
     /// True when the member's effective configuration names everything that it was given.
     pub fn runs_what_was_offered(&self, member: &Member) -> bool {
-        let reported = member.state().and_then(|state| match state.hash {
-            ReportedHash::Known(hash) => self.config(hash),
-            ReportedHash::None | ReportedHash::Foreign => None,
-        });
+        let reported = member.state().and_then(ConfigState::known).and_then(|hash| self.config(hash));
         match (reported, &member.effective) {
             (Some(config), Some(effective)) => effective.contains_all(config.components()),
             (Some(_) | None, Some(_) | None) => false,
@@ -107,11 +101,22 @@ impl Group {
     /// Remembers a failure.
     pub fn remember(&mut self, id: AgentId, failure: Failure) {
         let is_judged = self.judged() == Some(failure.hash);
-        let before = self.failures.insert(id, failure);
-        if is_judged && before.is_none_or(|before| Some(before.hash) != self.judged()) {
-            self.failed_of_hash += 1;
-        }
+        let was_judged = self.failures.insert(id, failure).is_some_and(|before| self.judged() == Some(before.hash));
+        self.failed_of_hash = self.failed_of_hash + usize::from(is_judged) - usize::from(was_judged);
         self.memory_changed = true;
+    }
+
+    /// Forgets an agent that is gone for good. What it failed in a rollout that still counts stays counted.
+    pub fn forget(&mut self, id: AgentId) {
+        self.members.remove(&id);
+        if self.desired.watched {
+            return;
+        }
+        self.memory_changed |= self.ill.remove(&id);
+        if let Some(failure) = self.failures.remove(&id) {
+            self.failed_of_hash -= usize::from(self.judged() == Some(failure.hash));
+            self.memory_changed = true;
+        }
     }
 
     /// Takes what is desired from now on. Members have to be judged again afterwards.
@@ -144,7 +149,7 @@ impl Group {
     /// Counts a member as `verdict` says. The same verdict has to be taken out again before the next one comes in.
     pub fn count_in(&mut self, id: AgentId, verdict: &Verdict, gone_at: Option<Timestamp>) {
         self.count(verdict, 1);
-        if verdict.standing == Standing::Pending {
+        if verdict.standing == Standing::Pending && !verdict.unready {
             self.pending.insert((!verdict.unavailable, self.rank(id), id));
         }
         if let (true, Some(at)) = (verdict.vanished, gone_at) {
@@ -185,7 +190,10 @@ impl Group {
                     self.held.remove(&reason);
                 }
             }
-            Standing::Pending => add(&mut tally.pending, true),
+            Standing::Pending => {
+                add(&mut tally.pending, true);
+                add(&mut tally.unready, verdict.unready);
+            }
             Standing::Offered => add(&mut tally.offered, true),
             Standing::Confirmed => {
                 add(&mut tally.confirmed, true);
@@ -224,6 +232,7 @@ impl Group {
     /// The counts.
     pub fn tally(&self, now: Timestamp, forget_after: Duration) -> Tally {
         Tally {
+            candidate: self.desired.candidate,
             failed: self.failed_of_hash,
             unavailable: self.tally.unavailable + self.assumed(now),
             forgotten_at: self.vanished.first().map(|(at, _)| *at + forget_after),

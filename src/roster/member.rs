@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::agent::{AgentReport, Capabilities, ConfigState, ConfigStatus, ConnectionId, Health, Transport};
+use crate::agent::{
+    AgentReport, Capabilities, ConfigState, ConfigStatus, ConnectionId, Health, ReportedHash, Transport,
+};
 use crate::config::{ComponentNames, ConfigHash};
 use crate::fleet::GroupName;
 use crate::labels::Labels;
@@ -43,6 +45,8 @@ pub struct Link {
     pub transport: Transport,
     /// True once the agent's configuration state was heard on it.
     pub heard: bool,
+    /// What was last put into the agent's slot on it: never the same twice in a row (DESIGN rules for offers, 2).
+    pub offered: Option<ConfigHash>,
 }
 
 /// How an agent left.
@@ -61,10 +65,6 @@ pub struct Offer {
     pub hash: ConfigHash,
     /// When it was first offered this; reconnecting does not start the deadline anew.
     pub at: Timestamp,
-    /// When it was last put out.
-    pub last: Timestamp,
-    /// How many times.
-    pub times: u8,
     /// Where; `None` when an earlier process made it.
     pub connection: Option<ConnectionId>,
     /// True once a report named the hash.
@@ -80,17 +80,7 @@ pub struct Offer {
 impl Offer {
     /// A fresh offer.
     pub fn new(hash: ConfigHash, at: Timestamp, connection: Option<ConnectionId>) -> Self {
-        Self {
-            hash,
-            at,
-            last: at,
-            times: 1,
-            connection,
-            answered: false,
-            confirmed: false,
-            settled: false,
-            withdrawn: false,
-        }
+        Self { hash, at, connection, answered: false, confirmed: false, settled: false, withdrawn: false }
     }
 }
 
@@ -117,6 +107,8 @@ pub struct Member {
     pub placement: Placement,
     /// What it was offered last.
     pub offer: Option<Offer>,
+    /// True once it was offered a candidate since the last change of stable: an illness that shows now was not there before.
+    pub tried: bool,
     /// True once it was heard by this process.
     pub heard_once: bool,
     /// What it is to its group; counted in the group's tally exactly as it stands here.
@@ -139,6 +131,7 @@ impl Default for Member {
             effective: None,
             placement: Placement::Unknown,
             offer: None,
+            tried: false,
             heard_once: false,
             verdict: Verdict::NOBODY,
             timer: None,
@@ -202,24 +195,34 @@ impl Member {
     }
 
     fn take_state(&mut self, state: ConfigState, now: Timestamp) {
-        if let crate::agent::ReportedHash::Known(hash) = state.hash {
-            match &mut self.offer {
-                Some(offer) if offer.hash == hash => {
-                    offer.answered = true;
-                    if state.status == ConfigStatus::Applied {
-                        offer.confirmed |= self.health.as_ref().is_none_or(|health| health.healthy);
-                    }
-                }
-                // Another offer is on its way; this is about an older one.
-                Some(offer) if !offer.answered && !offer.settled => {}
-                // What was not offered by this process counts as offered now: deadline and budget apply.
-                Some(_) | None => {
-                    self.offer = Some(Offer { answered: true, ..Offer::new(hash, now, None) });
+        match (state.hash, &mut self.offer) {
+            (ReportedHash::Known(hash), Some(offer)) if offer.hash == hash => {
+                // What was answered had left, whatever was taken back since.
+                (offer.answered, offer.withdrawn) = (true, false);
+                if state.status == ConfigStatus::Applied {
+                    offer.confirmed |= self.health.as_ref().is_none_or(|health| health.healthy);
                 }
             }
+            // Another offer is on its way; this is about an older one.
+            (ReportedHash::Known(_), Some(offer)) if !offer.answered && !offer.settled => {}
+            // What was not offered by this process counts as offered now: deadline and budget apply.
+            (ReportedHash::Known(hash), Some(_) | None) => {
+                self.offer = Some(Offer { answered: true, ..Offer::new(hash, now, None) });
+            }
+            // An agent that polls and knows of nothing any more was started anew, with an empty disk. Over a WebSocket that is a
+            // new connection.
+            (ReportedHash::None, Some(offer)) if offer.answered => self.forget_polled_offer(),
+            (ReportedHash::None | ReportedHash::Foreign, Some(_) | None) => {}
         }
         if self.state() != Some(&state) {
             self.config = Some((state, now));
+        }
+    }
+
+    fn forget_polled_offer(&mut self) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.transport == Transport::Http) {
+            link.offered = None;
+            self.offer = None;
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The agents connected here: group, configuration, failures -> offers and tallies.
 //!
 //! The roster knows single agents and no stages. Reports go in with [`Roster::handle_event`], what a group should have with
-//! [`Roster::set_desired`], time with [`Roster::handle_timeout`]; out come [`Roster::poll_action`], the groups whose counts
-//! changed ([`Roster::take_changed`]) and their [`Tally`]. Work follows change: an event costs the judgement of one agent.
+//! [`Roster::set_desired`], time with [`Roster::handle_timeout`]; out come the groups whose counts changed
+//! ([`Roster::take_changed`]) with their [`Tally`], and once the rollouts have seen these, [`Roster::make_offers`] and
+//! [`Roster::poll_action`]. Work follows change: an event costs the judgement of one agent.
 //!
 //! Invariants, each kept in one place: an agent is counted in its group exactly as its last [`Verdict`] says (`Roster::judge`); an
 //! offer leaves only through `Roster::offer`, which is reached only by an agent that is `Pending` and for which
@@ -21,10 +22,10 @@ use crate::agent::{AgentEvent, AgentId, ConnectionId, Transport};
 use crate::config::RenderedConfig;
 use crate::fleet::GroupName;
 use crate::fleet::assign::{Assigner, Assignment};
-use crate::rollout::{Desired, Tally};
+use crate::rollout::{Closed, Desired, Tally};
 use crate::roster::group::{Assumed, Failure, Group};
 use crate::roster::member::{Gone, Link, Member, Offer, Placement};
-use crate::roster::standing::{Standing, Verdict, judge, repeat_at};
+use crate::roster::standing::{Standing, Verdict, judge};
 use crate::time::Timestamp;
 
 /// What is to be done about one agent.
@@ -63,6 +64,8 @@ pub struct Roster {
     connected: usize,
     /// When what an earlier process may have left behind is no longer assumed.
     assumptions: BTreeSet<(Timestamp, GroupName)>,
+    /// Groups in which an offer may have become possible.
+    to_dispatch: BTreeSet<GroupName>,
     /// True while a revision is being taken: agents may have moved to groups whose new configuration is not known yet.
     paused: bool,
 }
@@ -80,6 +83,7 @@ impl Roster {
             forget_after,
             connected: 0,
             assumptions: BTreeSet::new(),
+            to_dispatch: BTreeSet::new(),
             paused: false,
         }
     }
@@ -106,12 +110,20 @@ impl Roster {
     }
 
     /// Offers may be made again.
-    pub fn resume(&mut self, now: Timestamp) {
+    pub fn resume(&mut self) {
         if std::mem::take(&mut self.paused) {
-            let names: Vec<GroupName> = self.groups.keys().cloned().collect();
-            for name in names {
-                self.dispatch(&name, now);
-            }
+            self.to_dispatch.extend(self.groups.keys().cloned());
+        }
+    }
+
+    /// Makes the offers that are possible now. To be called once the rollouts know the counts as they are: what the last report
+    /// closed must not be offered any more.
+    pub fn make_offers(&mut self, now: Timestamp) {
+        if self.paused {
+            return;
+        }
+        for name in std::mem::take(&mut self.to_dispatch) {
+            self.dispatch(&name, now);
         }
     }
 
@@ -179,13 +191,14 @@ impl Roster {
 
     /// The group is gone from the repository: who was in it is on their own, unless another group takes them with the next
     /// [`Roster::set_assigner`].
-    pub fn remove_group(&mut self, name: &GroupName) {
+    pub fn remove_group(&mut self, name: &GroupName, now: Timestamp) {
         let Some(group) = self.groups.remove(name) else { return };
         for id in group.members {
             if let Some(member) = self.agents.get_mut(&id) {
                 member.placement = Placement::Orphaned(name.clone());
                 member.verdict = Verdict::NOBODY;
             }
+            self.judge(id, now);
         }
     }
 
@@ -201,7 +214,9 @@ impl Roster {
         if group.desired == desired && (group.candidate.is_some() || desired.candidate.is_none()) {
             return;
         }
-        let is_over = group.desired.watched && !desired.watched;
+        // A rollout that failed is no end: who fell sick with its candidate was not ill before the next one.
+        let is_over = desired.stable != group.desired.stable
+            || (group.desired.candidate == desired.stable && desired.candidate != desired.stable);
         let only_room = Desired { room: desired.room, ..group.desired.clone() } == desired;
         // Who waits is ordered by the seed: counts come out as they went in, before anything changes.
         let members: Vec<AgentId> = if only_room { Vec::new() } else { group.members.iter().copied().collect() };
@@ -213,13 +228,16 @@ impl Roster {
         group.stable = desired.stable.and_then(&config);
         group.set_desired(desired);
         for id in members {
-            if let Some(offer) = self.agents.get_mut(&id).and_then(|member| member.offer.as_mut()) {
-                offer.settled |= is_over && offer.answered;
+            if let Some(member) = self.agents.get_mut(&id).filter(|_| is_over) {
+                member.tried = false;
+                if let Some(offer) = &mut member.offer {
+                    offer.settled |= offer.answered;
+                }
             }
             self.judge(id, now);
         }
         self.changed.insert(name.clone());
-        self.dispatch(name, now);
+        self.to_dispatch.insert(name.clone());
     }
 
     /// Takes what a session tells.
@@ -231,7 +249,7 @@ impl Roster {
                 if member.link.is_none_or(|link| link.connection != connection) {
                     return;
                 }
-                let heard_before = member.heard_once;
+                let (heard_before, offer_before) = (member.heard_once, member.offer);
                 let has_new_labels = member.take(*report, now);
                 let first_heard = member.heard_once && !heard_before;
                 self.recall_illness(id);
@@ -242,7 +260,10 @@ impl Roster {
                     self.place(id, now);
                 }
                 self.judge(id, now);
-                self.dispatch_of(id, now);
+                if has_new_labels {
+                    self.put_again(id, offer_before);
+                }
+                self.dispatch_later(id);
             }
             AgentEvent::Gone { id, connection, goodbye } => {
                 let Some(member) = self.agents.get_mut(&id) else { return };
@@ -256,7 +277,7 @@ impl Roster {
                     self.connected -= 1;
                 }
                 self.judge(id, now);
-                self.dispatch_of(id, now);
+                self.dispatch_later(id);
             }
         }
     }
@@ -268,16 +289,21 @@ impl Roster {
             self.connected += 1;
         }
         let was_gone = member.gone.take();
-        member.link = Some(Link { connection, transport, heard: false });
-        if was_gone.is_some_and(|gone| gone.goodbye)
-            && let Some(offer) = &mut member.offer
-            && !offer.answered
-        {
-            // It left in order, and what it was offered went with the old connection.
-            offer.settled = true;
+        member.link = Some(Link { connection, transport, heard: false, offered: None });
+        if was_gone.is_some_and(|gone| gone.goodbye) {
+            // It left in order: what it had not answered is void, and the time that it was away does not count.
+            member.offer = member.offer.filter(|offer| offer.answered);
+            if let Some(offer) = member.offer.as_mut().filter(|offer| !offer.confirmed) {
+                offer.at = now;
+            }
+        }
+        let group = member.placement.group().and_then(|name| self.groups.get_mut(name));
+        if let Some(group) = group.filter(|_| was_gone.is_some()) {
+            // It has not been heard yet; a rollout must not end just before that.
+            group.join(now);
         }
         self.judge(id, now);
-        self.dispatch_of(id, now);
+        self.dispatch_later(id);
     }
 
     /// An agent that comes with the configuration already, ill, and that nobody offered anything, was ill before us.
@@ -338,7 +364,7 @@ impl Roster {
             if let Some(group) = self.groups.get_mut(&name) {
                 group.join(now);
             }
-            self.dispatch(&name, now);
+            self.to_dispatch.insert(name);
         }
     }
 
@@ -362,20 +388,22 @@ impl Roster {
         let Some(member) = self.agents.get(&id) else { return };
         let group = member.placement.group().and_then(|name| self.groups.get(name));
         let verdict = group.map_or(Verdict::NOBODY, |group| judge(id, member, group, now));
-        let desired = group.and_then(|group| group.desired_for(member));
+        // `suspend` stops every offer, also those that allow no more than before.
+        let is_open = |group: &&Group| !matches!(group.desired.closed, Some(Closed::Suspended | Closed::Observing));
+        let desired = group.filter(is_open).and_then(|group| group.desired_for(member));
         if verdict != member.verdict {
             self.uncount(id);
-            self.settle(id, verdict, desired);
+            self.settle(id, verdict);
         }
         self.withdraw_unwanted(id, desired);
         self.set_timer(id, now);
     }
 
-    fn settle(&mut self, id: AgentId, mut verdict: Verdict, desired: Option<crate::config::ConfigHash>) {
+    fn settle(&mut self, id: AgentId, mut verdict: Verdict) {
         let Some(member) = self.agents.get_mut(&id) else { return };
         let Some(name) = member.placement.group() else { return };
         let Some(group) = self.groups.get_mut(name) else { return };
-        if let (Some(message), Some(hash)) = (verdict.failure.take(), desired) {
+        if let Some((hash, message)) = verdict.failure.take() {
             group.remember(id, Failure { hash, message });
         }
         if verdict.standing == Standing::Confirmed
@@ -425,14 +453,13 @@ impl Roster {
                 self.forget(id, now);
                 continue;
             }
-            self.repeat(id, now);
             self.judge(id, now);
-            self.dispatch_of(id, now);
+            self.dispatch_later(id);
         }
         while let Some((_, name)) = self.assumptions.first().filter(|(at, _)| *at <= now).cloned() {
             self.assumptions.pop_first();
             self.changed.insert(name.clone());
-            self.dispatch(&name, now);
+            self.to_dispatch.insert(name);
         }
     }
 
@@ -444,38 +471,33 @@ impl Roster {
             self.timers.remove(&(timer, id));
         }
         if let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) {
-            group.members.remove(&id);
+            group.forget(id);
             if member.heard_once {
                 group.count_heard(-1);
             }
         }
     }
 
-    /// Repeats an unanswered offer over HTTP once its time has come.
-    fn repeat(&mut self, id: AgentId, now: Timestamp) {
-        let Some(member) = self.agents.get_mut(&id) else { return };
+    /// A session drops what waits in its slot when the agent describes itself anew (rule 1). Where it is still the right thing,
+    /// it is put there again; the session knows whether it had left already.
+    fn put_again(&mut self, id: AgentId, before: Option<Offer>) {
+        let Some(member) = self.agents.get(&id) else { return };
         let Some(group) = member.placement.group().and_then(|name| self.groups.get(name)) else { return };
-        let Some(mut offer) = member.offer else { return };
-        let is_due = repeat_at(member, &offer).is_some_and(|at| at <= now);
-        let (true, Standing::Offered, Some(link)) = (is_due, member.verdict.standing, member.link) else { return };
-        let Some(config) = group.config(offer.hash).cloned() else { return };
-        (offer.last, offer.times) = (now, offer.times + 1);
-        member.offer = Some(offer);
-        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: true });
+        let Some(link) = member.link else { return };
+        let is_out = |offer: &Offer| !offer.answered && !offer.withdrawn && offer.connection == Some(link.connection);
+        let is_same = before.is_some() && before == member.offer && member.verdict.standing == Standing::Offered;
+        let offer = member.offer.filter(|offer| is_same && is_out(offer));
+        let Some(config) = offer.and_then(|offer| group.config(offer.hash).cloned()) else { return };
+        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: false });
     }
 
-    fn dispatch_of(&mut self, id: AgentId, now: Timestamp) {
-        let name = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
-        if let Some(name) = name {
-            self.dispatch(&name, now);
-        }
+    fn dispatch_later(&mut self, id: AgentId) {
+        let name = self.agents.get(&id).and_then(|member| member.placement.group());
+        self.to_dispatch.extend(name.cloned());
     }
 
     /// Offers to those who wait, as far as there is room.
     fn dispatch(&mut self, name: &GroupName, now: Timestamp) {
-        if self.paused {
-            return;
-        }
         while let Some(id) = self.groups.get(name).and_then(|group| group.next_pending(now)) {
             if !self.offer(name, id, now) {
                 // Without a body nothing can be offered; the controller keeps one for every hash that is desired.
@@ -489,14 +511,15 @@ impl Roster {
         let config = group.desired_for(member).and_then(|hash| group.config(hash).cloned());
         let (Some(config), Some(link)) = (config, member.link) else { return false };
         let earlier = member.offer.filter(|offer| offer.hash == config.hash() && !offer.settled && !offer.withdrawn);
-        let is_first_since_stable = member.offer.is_none_or(|offer| offer.settled);
-        if member.is_ill() && is_first_since_stable && group.ill.insert(id) {
+        if member.is_ill() && !member.tried && group.ill.insert(id) {
             group.memory_changed = true;
         }
+        member.tried |= group.desired.candidate == Some(config.hash());
         let fresh = Offer::new(config.hash(), now, Some(link.connection));
         // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
         let at = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now).map_or(now, |offer| offer.at);
         member.offer = Some(Offer { at, ..fresh });
+        member.link = Some(Link { offered: Some(config.hash()), ..link });
         self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: false });
         self.judge(id, now);
         // Whatever the judgement, an agent that was just offered something does not wait for an offer.

@@ -3,23 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash, Transport};
+use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash};
 use crate::config::ConfigHash;
 use crate::roster::group::Group;
-use crate::roster::member::{Member, Offer};
+use crate::roster::member::Member;
 use crate::time::{Timestamp, show_duration};
 
 /// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited.
 pub const LATE_CONFIRMATION: Duration = Duration::from_secs(30);
 
-/// An agent that falls ill after it was confirmed is given so long before that counts as a failure.
+/// An agent that falls ill after it was confirmed is given so long before that counts as a failure. And one that is ill when it is
+/// to be offered something counts as ill before only after so long: collectors that just start are ill for a moment.
 pub const ILLNESS_DEBOUNCE: Duration = Duration::from_secs(30);
-
-/// Over HTTP an answer can be lost on the way: an offer that no status names is repeated after so long.
-pub const REPEAT_AFTER: Duration = Duration::from_secs(60);
-
-/// And so many offers are made in all.
-pub const MOST_OFFERS: u8 = 3;
 
 /// The message by which a supervisor says that its own timer ran out, and nothing else.
 const APPLY_TIMEOUT: &str = "Config apply timeout exceeded";
@@ -79,10 +74,12 @@ pub struct Verdict {
     pub ill_before: bool,
     /// True when it left without a goodbye.
     pub vanished: bool,
+    /// True when it waits for an offer, but may not have one yet: it fell ill only just now.
+    pub unready: bool,
     /// When the judgement may change by itself.
     pub until: Option<Timestamp>,
-    /// The reason of a failure that is new.
-    pub failure: Option<Arc<str>>,
+    /// A failure that is new: of what, and why.
+    pub failure: Option<(ConfigHash, Arc<str>)>,
 }
 
 impl Verdict {
@@ -94,6 +91,7 @@ impl Verdict {
         unavailable: false,
         ill_before: false,
         vanished: false,
+        unready: false,
         until: None,
         failure: None,
     };
@@ -103,8 +101,8 @@ impl Verdict {
         self
     }
 
-    fn fails(mut self, reason: impl Into<Arc<str>>) -> Self {
-        self.failure = Some(reason.into());
+    fn fails(mut self, hash: ConfigHash, reason: impl Into<Arc<str>>) -> Self {
+        self.failure = Some((hash, reason.into()));
         (self.unavailable, self.until) = (false, None);
         self.stands(Standing::Failed)
     }
@@ -145,7 +143,7 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
     }
     let Some(hash) = desired else {
         let reason = if group.holds_kept(member) {
-            HeldReason::KeepsCandidate
+            return judge_keeper(id, member, group, base);
         } else if group.desired.closed.is_some() {
             HeldReason::GroupClosed
         } else {
@@ -154,9 +152,27 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
         return base.stands(Standing::Held(reason));
     };
     match member.state() {
-        Some(state) if state.is_about(hash) => judge_holder(member, group, state, base, now),
-        Some(_) | None => judge_other(member, group, hash, base, now),
+        Some(state) if state.is_about(hash) => judge_holder(hash, member, group, state, base, now),
+        Some(_) | None => judge_other(hash, id, member, group, base, now),
     }
+}
+
+/// The agent holds, or failed, a candidate that is not rolled out any more.
+fn judge_keeper(id: AgentId, member: &Member, group: &Group, base: Verdict) -> Verdict {
+    let Some((hash, state)) = member.state().and_then(|state| state.known().map(|hash| (hash, state))) else {
+        return base.stands(Standing::Held(HeldReason::NothingForIt));
+    };
+    if group.has_failed(id, hash) {
+        return Verdict { unavailable: false, ..base }.stands(Standing::Failed);
+    }
+    if state.status == ConfigStatus::Failed && group.desired.wanted == Some(hash) {
+        return base.fails(hash, failure_message(state));
+    }
+    base.stands(Standing::Held(HeldReason::KeepsCandidate))
+}
+
+fn failure_message(state: &ConfigState) -> Arc<str> {
+    state.message.clone().unwrap_or_else(|| "failed without saying why".into())
 }
 
 fn judge_absent(
@@ -172,23 +188,30 @@ fn judge_absent(
     if desired.is_some_and(|hash| group.has_failed(id, hash)) {
         return base.stands(Standing::Failed);
     }
-    let offered = member.offer.filter(|offer| Some(offer.hash) == desired && !offer.settled);
-    let Some(offer) = offered.filter(|_| group.desired.watched && !gone.goodbye) else {
-        return base.stands(Standing::Away);
-    };
     let deadline = group.desired.progress_deadline;
+    let offered = member.offer.filter(|offer| !offer.settled && !gone.goodbye && gone.at < offer.at + deadline);
+    let Some(offer) = offered else { return base.stands(Standing::Away) };
     let end = offer.at + deadline;
-    if gone.at >= end {
-        return base.stands(Standing::Away);
+    if Some(offer.hash) != desired || !group.desired.watched {
+        // Nothing is expected of it, but whatever it was given, it may be in the middle of it.
+        let is_busy = !offer.confirmed && now < end;
+        return if is_busy { base.open(Standing::Away, end) } else { base.stands(Standing::Away) };
     }
     if now < end {
         return base.open(Standing::Lost, end);
     }
-    base.fails(format!("vanished after the offer and was not back within {}", show_duration(deadline)))
+    base.fails(offer.hash, format!("vanished after the offer and was not back within {}", show_duration(deadline)))
 }
 
 /// The agent reports the configuration that it should have.
-fn judge_holder(member: &Member, group: &Group, state: &ConfigState, base: Verdict, now: Timestamp) -> Verdict {
+fn judge_holder(
+    hash: ConfigHash,
+    member: &Member,
+    group: &Group,
+    state: &ConfigState,
+    base: Verdict,
+    now: Timestamp,
+) -> Verdict {
     let deadline = group.desired.progress_deadline;
     let since = member.config.as_ref().map_or(now, |(_, since)| *since);
     let offered_at = member.offer.map_or(since, |offer| offer.at);
@@ -203,13 +226,14 @@ fn judge_holder(member: &Member, group: &Group, state: &ConfigState, base: Verdi
                 return base.open(Standing::Offered, end);
             }
             let message = member.health.as_ref().and_then(|health| health.message.clone());
-            base.fails(message.map_or_else(
+            let words = message.map_or_else(
                 || format!("applied, but not healthy within {}", show_duration(deadline)),
                 |message| format!("applied, but unhealthy: {message}"),
-            ))
+            );
+            base.fails(hash, words)
         }
         ConfigStatus::Failed => {
-            let message = state.message.clone().unwrap_or_else(|| "failed without saying why".into());
+            let message = failure_message(state);
             if message.trim() == APPLY_TIMEOUT {
                 if !member.is_ill() && group.runs_what_was_offered(member) {
                     return Verdict { until: None, unavailable: false, ..base }.stands(Standing::Confirmed);
@@ -219,22 +243,28 @@ fn judge_holder(member: &Member, group: &Group, state: &ConfigState, base: Verdi
                     return base.open(Standing::Offered, end);
                 }
             }
-            base.fails(message)
+            base.fails(hash, message)
         }
         ConfigStatus::Applying | ConfigStatus::Unset => {
             let end = offered_at + deadline;
             if now < end {
                 return base.open(Standing::Offered, end);
             }
-            base.fails(format!("no outcome within {}", show_duration(deadline)))
+            base.fails(hash, format!("no outcome within {}", show_duration(deadline)))
         }
     }
 }
 
 /// The agent reports another configuration than it should have, or none.
-fn judge_other(member: &Member, group: &Group, hash: ConfigHash, base: Verdict, now: Timestamp) -> Verdict {
+fn judge_other(
+    hash: ConfigHash,
+    id: AgentId,
+    member: &Member,
+    group: &Group,
+    base: Verdict,
+    now: Timestamp,
+) -> Verdict {
     let deadline = group.desired.progress_deadline;
-    let here = member.link.map(|link| link.connection);
     let offer = member.offer.filter(|offer| offer.hash == hash && !offer.withdrawn);
     let open = offer.filter(|offer| !offer.answered);
     if !member.is_heard() {
@@ -246,24 +276,25 @@ fn judge_other(member: &Member, group: &Group, hash: ConfigHash, base: Verdict, 
     if group.desired.closed.is_some() {
         return base.stands(Standing::Held(HeldReason::GroupClosed));
     }
-    match offer {
-        Some(offer) if offer.connection == here && offer.answered => base.stands(Standing::Held(HeldReason::Drifted)),
-        Some(offer) if offer.connection == here => {
-            let end = offer.at + deadline;
-            if now >= end {
-                return base.fails(format!("no answer to the offer within {}", show_duration(deadline)));
+    match open.filter(|offer| offer.connection == member.link.map(|link| link.connection)) {
+        Some(offer) if now < offer.at + deadline => base.open(Standing::Offered, offer.at + deadline),
+        Some(_) => base.fails(hash, format!("no answer to the offer within {}", show_duration(deadline))),
+        None if was_put_out(member, hash) => base.stands(Standing::Held(HeldReason::Drifted)),
+        None => {
+            let is_new_illness = !member.tried && !group.ill.contains(&id);
+            let until = member.ill_since.filter(|_| is_new_illness).map(|since| since + ILLNESS_DEBOUNCE);
+            match until.filter(|until| *until > now) {
+                Some(until) => Verdict { unready: true, until: Some(until), ..base }.stands(Standing::Pending),
+                None => base.stands(Standing::Pending),
             }
-            let next = repeat_at(member, &offer).filter(|at| *at < end).unwrap_or(end);
-            base.open(Standing::Offered, next)
         }
-        Some(_) | None => base.stands(Standing::Pending),
     }
 }
 
-/// When an unanswered offer is repeated; only over HTTP, where an answer can be lost.
-pub fn repeat_at(member: &Member, offer: &Offer) -> Option<Timestamp> {
-    let is_http = member.link.is_some_and(|link| link.transport == Transport::Http);
-    (is_http && !offer.answered && offer.times < MOST_OFFERS).then(|| offer.last + REPEAT_AFTER)
+/// True when the last that the agent was given on its connection is this, and it took it (rule 2).
+fn was_put_out(member: &Member, hash: ConfigHash) -> bool {
+    let is_withdrawn = member.offer.is_some_and(|offer| offer.hash == hash && offer.withdrawn);
+    !is_withdrawn && member.link.is_some_and(|link| link.offered == Some(hash))
 }
 
 /// An agent in the middle of something, whatever it is, until when at the latest.

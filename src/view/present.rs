@@ -51,6 +51,13 @@ impl From<&Waiting> for WaitingOn {
                     format!("{pending} wait for room: {unavailable} unavailable, {limit} may be (maxUnavailable)"),
                 )
             },
+            Waiting::Illness { agents } => Self {
+                agents: Some(*agents),
+                ..says(
+                    "illness",
+                    format!("{agents} fell ill only just now; they are offered it in half a minute at the latest"),
+                )
+            },
             Waiting::Confirmation { agents } => Self {
                 agents: Some(*agents),
                 ..says("confirmation", format!("{agents} were offered it and have not confirmed it yet"))
@@ -120,7 +127,9 @@ fn closed_sentence(closed: &Closed) -> String {
             };
             format!("{selected} agents match, {bound} are expected (expect)")
         }
-        Closed::RolloutFailed => "the rollout failed and nothing stable is there to give instead".to_owned(),
+        Closed::RolloutFailed => {
+            "the rollout failed and there is nothing good to give instead: a commit has to say what to do".to_owned()
+        }
         Closed::NotStored => "the journal could not be written: nothing is offered before it is".to_owned(),
     }
 }
