@@ -1,0 +1,175 @@
+//! A model of the repository: configurations named by letters, groups with their rules, and the revisions made of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gitamp::config::{ConfigHash, RenderedConfig};
+use gitamp::controller::Revision;
+use gitamp::fleet::diagnostic::Diagnostic;
+use gitamp::fleet::snapshot::{CommitId, CommitInfo};
+use gitamp::fleet::strategy::{Amount, Expect, OnNewCommit, Strategy};
+use gitamp::fleet::{GroupDefinition, GroupName, RenderedFleet, RenderedGroup};
+use gitamp::labels::{Labels, Operator, Requirement, Selector};
+use gitamp::time::Timestamp;
+use gitamp::yaml;
+
+/// The configuration of this name, rendered as the fleet would.
+pub fn config(name: &str) -> RenderedConfig {
+    let text = format!(
+        "receivers:\n  otlp:\nexporters:\n  debug:\n    name: {name}\nservice:\n  pipelines:\n    traces:\n      \
+         receivers: [otlp]\n      exporters: [debug]\n"
+    );
+    let file: Arc<str> = "model.yaml".into();
+    let node = yaml::parse(&file, text.as_bytes(), &yaml::Limits::default());
+    let node = node.expect("the model's configuration is valid").expect("it is not empty");
+    let body = Bytes::from(yaml::emit(&node));
+    RenderedConfig::new(yaml::config_hash(&node), body, yaml::component_names(&node))
+}
+
+/// The hash of the configuration of this name.
+pub fn hash(name: &str) -> ConfigHash {
+    config(name).hash()
+}
+
+/// `a=1,b=2`.
+pub fn labels(text: &str) -> Labels {
+    Labels::new(
+        text.split(',').filter_map(|pair| pair.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())),
+    )
+}
+
+/// `a=1,b=2` as a selector; `*` selects everybody.
+pub fn selector(text: &str) -> Selector {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    let requirement = |(key, value): (&str, &str)| {
+        let values = value.split('|').map(str::to_owned).collect();
+        Requirement::new(key, Operator::In, values).expect("a valid requirement")
+    };
+    Selector::new(pairs.map(requirement).collect())
+}
+
+/// A group of a revision.
+#[derive(Clone, Debug)]
+pub struct ModelGroup {
+    /// Its definition.
+    pub definition: GroupDefinition,
+    /// The name of its configuration.
+    pub config: String,
+    /// True when its files are broken.
+    pub rejected: bool,
+}
+
+impl ModelGroup {
+    /// A group with the default rules.
+    pub fn new(selector: Selector, config: &str) -> Self {
+        let definition = GroupDefinition {
+            selector,
+            priority: 0,
+            variant_of: None,
+            suspend: false,
+            expect: None,
+            strategy: Strategy::default(),
+            held: None,
+        };
+        Self { definition, config: config.to_owned(), rejected: false }
+    }
+
+    /// Takes one word of a script: `maxUnavailable=20%`, `suspend`.
+    pub fn set(&mut self, word: &str) {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let length = || gitamp::time::parse_duration(value).unwrap_or_else(|error| panic!("{word}: {error}"));
+        let strategy = &mut self.definition.strategy;
+        match key {
+            "config" => value.clone_into(&mut self.config),
+            "selector" => {
+                self.definition.selector = selector(word.split_once('=').map_or("", |(_, selector)| selector));
+            }
+            "priority" => self.definition.priority = value.parse().expect("a number"),
+            "suspend" => self.definition.suspend = true,
+            "rejected" => self.rejected = true,
+            "held" => self.definition.held = Some(value.replace('_', " ")),
+            "expect" => {
+                let (min, max) = value.split_once("..").expect("expect=2..5");
+                self.definition.expect = Some(Expect { min: min.parse().ok(), max: max.parse().ok() });
+            }
+            "soak" => strategy.stages[0].soak = length(),
+            "bake" => strategy.bake = length(),
+            "deadline" => strategy.progress_deadline = length(),
+            "maxUnavailable" => strategy.max_unavailable = amount(value),
+            "maxFailures" => strategy.max_failures = Some(amount(value)),
+            "finish" => strategy.on_new_commit = OnNewCommit::Finish,
+            _ => panic!("a group has no `{word}`"),
+        }
+    }
+}
+
+/// `20%` or `3`.
+pub fn amount(text: &str) -> Amount {
+    match text.strip_suffix('%') {
+        Some(share) => Amount::Share(share.parse::<u16>().expect("a percentage") * 100),
+        None => Amount::Count(text.parse().expect("a count")),
+    }
+}
+
+/// One commit: all groups, as they are in it.
+#[derive(Clone, Debug)]
+pub struct ModelCommit {
+    /// Its number makes its id.
+    pub number: u64,
+    /// The first line of its message.
+    pub subject: String,
+    /// All groups.
+    pub groups: BTreeMap<String, ModelGroup>,
+    /// Why the whole commit is refused.
+    pub refused: Option<String>,
+    /// A force push.
+    pub rewritten: bool,
+}
+
+impl ModelCommit {
+    /// Its id.
+    pub fn id(&self) -> CommitId {
+        let mut bytes = [0xc0; 20];
+        bytes[..8].copy_from_slice(&self.number.to_be_bytes());
+        CommitId(bytes)
+    }
+
+    /// What Git knows of it.
+    pub fn info(&self) -> CommitInfo {
+        CommitInfo {
+            id: self.id(),
+            reference: "main".to_owned(),
+            committer: "Ada <ada@example.com>".to_owned(),
+            author: "Ada <ada@example.com>".to_owned(),
+            subject: self.subject.clone(),
+            time: Timestamp::from_millis(1_000 * self.number),
+        }
+    }
+
+    /// Read and rendered.
+    pub fn revision(&self) -> Revision {
+        let mut diagnostics = Vec::new();
+        if let Some(reason) = &self.refused {
+            diagnostics.push(Diagnostic::error("model", None, reason.clone()));
+        }
+        let mut groups = BTreeMap::new();
+        for (name, group) in &self.groups {
+            let name = GroupName::new(name.as_str());
+            if group.rejected {
+                diagnostics.push(Diagnostic::error("model", None, "its files are broken").of(&name));
+            }
+            let rendered = RenderedGroup {
+                definition: Some(Arc::new(group.definition.clone())),
+                config: (!group.rejected).then(|| config(&group.config)),
+            };
+            groups.insert(name, rendered);
+        }
+        let fleet = RenderedFleet { groups, diagnostics, ..RenderedFleet::default() };
+        Revision { info: self.info(), rewritten: self.rewritten, fleet }
+    }
+}
+
+/// The default deadline.
+pub const DEADLINE: Duration = Duration::from_secs(600);
