@@ -196,6 +196,9 @@ async fn foreign_content_under_our_name_is_left_alone() {
         assert!(matches!(&outcome, PushOutcome::ReadOnly(why) if why.contains(REF)), "{foreign}: {outcome:?}");
         assert_eq!(git(bare, &["rev-parse", REF]), object, "{foreign} is untouched");
         assert_eq!(journal.note(id(&place.first)).await.expect("it reads").as_deref(), Some("local"));
+        git(bare, &["update-ref", "-d", REF]);
+        assert_eq!(journal.push().await.expect("put right"), PushOutcome::Pushed, "{foreign}: without a restart");
+        assert_eq!(shown(bare, &place.first), "local");
     }
 }
 

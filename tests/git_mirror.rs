@@ -113,7 +113,9 @@ async fn the_default_branch_and_the_highest_tag_can_be_followed() {
     assert_eq!((head.commit, head.reference.as_str()), (id(&second), "v1.10.0"), "annotated tags lead to their commit");
     author.git(&["tag", "-d", "v1.10.0"]);
     let head = mirror.sync().await.expect("it syncs");
-    assert_eq!((head.commit, head.rewritten), (id(&first), true));
+    assert_eq!((head.commit, head.rewritten), (id(&first), false), "another tag rewrites nothing");
+    author.git(&["tag", "-f", "v1.9.0", &author.git(&["commit-tree", "-m", "Moved", "HEAD^{tree}"])]);
+    assert!(mirror.sync().await.expect("it syncs").rewritten, "a tag that was moved does");
     author.git(&["tag", "-d", "v1.9.0"]);
     let error = mirror.sync().await.expect_err("none is left").to_string();
     assert!(error.contains("only pre-releases"), "{error}");

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD as BASE64, STANDARD_NO_PAD as BASE64_NO_PAD};
 use git2::cert::Cert;
 use git2::{
     AutotagOption, CertificateCheckStatus, Cred, CredentialType, Direction, Error, ErrorClass, ErrorCode, FetchOptions,
@@ -152,6 +152,8 @@ struct State {
     too_large: Cell<bool>,
     /// A sentence of our own that is better than what libgit2 makes of it.
     better: RefCell<Option<TransportError>>,
+    /// The fingerprint of the host key that the remote showed.
+    fingerprint: RefCell<Option<String>>,
     /// What the remote said about the pushed ref.
     refused: RefCell<Option<String>>,
 }
@@ -175,7 +177,13 @@ impl Transfer<'_> {
         if let Some(better) = self.state.better.take() {
             return better;
         }
-        classify(error, &self.url.to_string(), self.started.elapsed(), self.silence)
+        let failure = classify(error, &self.url.to_string(), self.started.elapsed(), self.silence);
+        match self.state.fingerprint.take() {
+            Some(shown) if failure.kind == FailureKind::HostKey => {
+                TransportError::new(failure.kind, format!("{failure}; it showed SHA256:{shown}"))
+            }
+            Some(_) | None => failure,
+        }
     }
 
     /// Our own repository at this path, made if there is none.
@@ -253,6 +261,11 @@ impl Transfer<'_> {
                     let key = std::fs::read_to_string(path).map_err(|error| {
                         self.deny(&format!("cannot read the key {}: {error}; check --ssh-key-file", path.display()))
                     })?;
+                    if needs_passphrase(&key) {
+                        let why =
+                            "needs a passphrase, and nobody is asked for one: use the SSH agent, or a key without one";
+                        return Err(self.deny(&format!("the key {} {why}", path.display())));
+                    }
                     Cred::ssh_key_from_memory(user, None, &key, None)
                 }
                 None => Cred::ssh_key_from_agent(user),
@@ -277,7 +290,11 @@ impl Transfer<'_> {
 
     /// Leaves the decision to OpenSSL and libssh2 (the certificate authorities, `known_hosts`), but for revoked host keys.
     fn check_certificate(&self, certificate: &Cert<'_>, host: &str) -> Result<CertificateCheckStatus, Error> {
-        let key = certificate.as_hostkey().and_then(|key| key.hostkey()).map(|key| BASE64.encode(key));
+        let host_key = certificate.as_hostkey();
+        // As `ssh-keygen -l` shows it, to compare.
+        let fingerprint = host_key.and_then(|key| key.hash_sha256()).map(|hash| BASE64_NO_PAD.encode(hash));
+        self.state.fingerprint.replace(fingerprint);
+        let key = host_key.and_then(|key| key.hostkey()).map(|key| BASE64.encode(key));
         match key {
             Some(key) if self.request.revoked_host_keys.contains(&key) => {
                 let why = format!("the host key of {host} is marked as revoked: do not trust this connection");
@@ -419,6 +436,7 @@ impl Transfer<'_> {
             Err(error) => return Err(failed(error)),
         };
         let incoming = format!("{INCOMING}-{}", std::process::id());
+        let own_path = own_path.canonicalize().unwrap_or_else(|_| own_path.to_owned());
         let mut remote = theirs.remote_anonymous(&own_path.to_string_lossy()).map_err(failed)?;
         remote.fetch(&[&format!("+{from}:{incoming}")], Some(&mut self.fetch_options()), None).map_err(failed)?;
         let moved = if !expected.is_zero() && !theirs.graph_descendant_of(object, expected).map_err(failed)? {
@@ -448,6 +466,17 @@ impl Transfer<'_> {
     }
 }
 
+/// Whether a private key is encrypted: by its PEM header, or by the cipher that OpenSSH's own format names first.
+fn needs_passphrase(key: &str) -> bool {
+    if key.contains("ENCRYPTED") {
+        return true;
+    }
+    let body: String =
+        key.lines().filter(|line| !line.starts_with("-----")).flat_map(|line| line.trim().chars()).collect();
+    let decoded = BASE64.decode(body).unwrap_or_default();
+    decoded.strip_prefix(b"openssh-key-v1\0").is_some_and(|rest| !rest.starts_with(b"\0\0\0\x04none"))
+}
+
 /// Proxies as the environment names them.
 fn proxies() -> ProxyOptions<'static> {
     let mut options = ProxyOptions::new();
@@ -461,4 +490,56 @@ fn proxies() -> ProxyOptions<'static> {
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_nobody_can_unlock_are_told_from_usable_ones() {
+        let openssh = |cipher: &str| {
+            let mut key = b"openssh-key-v1\0".to_vec();
+            key.extend(u32::try_from(cipher.len()).unwrap_or(0).to_be_bytes());
+            key.extend_from_slice(cipher.as_bytes());
+            key.extend_from_slice(b"and so on");
+            let kind = "OPENSSH PRIVATE KEY";
+            format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64.encode(key))
+        };
+        for (key, locked) in [
+            (openssh("none"), false),
+            (openssh("aes256-ctr"), true),
+            ("Proc-Type: 4,ENCRYPTED\n".to_owned(), true),
+            ("no key at all".to_owned(), false),
+        ] {
+            assert_eq!(needs_passphrase(&key), locked, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_tracked_ref_is_chosen_from_what_the_remote_has() {
+        let at = |byte: u8| Oid::from_bytes(&[byte; 20]).expect("an id");
+        let names =
+            ["refs/heads/main", "refs/heads/release/1", "refs/tags/v1.0.0", "refs/tags/v1.0.0^{}", "refs/tags/v1.1.0"];
+        let refs = names.iter().zip(1..).map(|(name, byte)| ((*name).to_owned(), at(byte))).collect();
+        let heads = Heads { refs, default: Some("refs/heads/main".to_owned()) };
+        for (tracked, wanted) in [
+            (Tracked::Default, Ok("refs/heads/main")),
+            (Tracked::Branch("release/1".to_owned()), Ok("refs/heads/release/1")),
+            (Tracked::Branch("gone".to_owned()), Err("it has main, release/1")),
+            (Tracked::Tags("v*".to_owned()), Ok("refs/tags/v1.1.0")),
+            (Tracked::Tags("w*".to_owned()), Err("no tag matches")),
+        ] {
+            let chosen = choose(&heads, &tracked);
+            match wanted {
+                Ok(name) => assert_eq!(chosen.map(|(name, _)| name).as_deref(), Ok(name), "{tracked}"),
+                Err(part) => {
+                    let error = chosen.expect_err(part);
+                    assert!(error.kind == FailureKind::NoSuchRef && error.message.contains(part), "{error}");
+                }
+            }
+        }
+        let unborn = Heads { refs: heads.refs, default: None };
+        assert!(choose(&unborn, &Tracked::Default).is_err_and(|error| error.message.contains("--branch")));
+    }
 }

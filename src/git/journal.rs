@@ -196,6 +196,10 @@ impl Journal {
         };
         let _one_at_a_time = self.shared.pushing.lock().await;
         for attempt in 0..PUSH_ATTEMPTS {
+            if self.foreign().is_some() {
+                // Somebody may have put it right.
+                self.integrate(&transport).await?;
+            }
             if let Some(reason) = self.foreign() {
                 return Ok(PushOutcome::ReadOnly(reason));
             }
@@ -266,11 +270,17 @@ impl Journal {
         let fetched = done.object.as_deref().and_then(|digits| digits.parse::<Oid>().ok());
         let _one_at_a_time = self.shared.writing.lock().await;
         let merged = self.shared.store.clone().blocking(move |store| store.merge(fetched)).await?;
-        if let Merged::Foreign(what) = &merged {
-            let reason = format!("{} of the remote holds {what}; it is left alone", self.shared.store.reference);
+        let foreign = match merged {
+            Merged::Together => None,
+            Merged::Foreign(what) => {
+                Some(format!("{} of the remote holds {what}; it is left alone", self.shared.store.reference))
+            }
+        };
+        let mut known = self.shared.foreign.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(reason) = foreign.as_ref().filter(|_| known.is_none()) {
             tracing::warn!(reason, "the journal stays local");
-            *self.shared.foreign.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason);
         }
+        *known = foreign;
         Ok(())
     }
 }

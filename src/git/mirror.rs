@@ -10,7 +10,7 @@ use super::reader::CommitReader;
 pub use super::reader::{ReadError, TreeId};
 use super::remote::sanitise;
 use super::transport::{Action, Done, Transport};
-use super::{SourceOptions, commit_of, hermetic, oid_of, upkeep};
+use super::{SourceOptions, Tracked, commit_of, hermetic, oid_of, upkeep};
 use crate::fleet::snapshot::{CommitId, CommitInfo, Snapshot, SnapshotLimits};
 
 /// Where a fetch lands, before it is known to be good.
@@ -25,7 +25,8 @@ pub struct Head {
     pub commit: CommitId,
     /// The ref in its short form: `main`, `v1.2.0`.
     pub reference: String,
-    /// True when history was rewritten: this commit does not descend from the head before.
+    /// True when history was rewritten: this commit does not descend from the head before. Where tags are followed, a newer
+    /// tag may stand anywhere; there only a tag that was moved counts.
     pub rewritten: bool,
 }
 
@@ -78,6 +79,8 @@ pub struct Mirror {
     options: SourceOptions,
     path: PathBuf,
     head: Option<CommitId>,
+    /// The ref that led to it, if it was synced by this process.
+    reference: Option<String>,
     /// Set when something could not be read: the next sync clones anew.
     damaged: AtomicBool,
 }
@@ -98,7 +101,14 @@ impl Mirror {
                 (None, true)
             }
         };
-        Ok(Self { transport: options.transport(), options, path, head, damaged: AtomicBool::new(damaged) })
+        Ok(Self {
+            transport: options.transport(),
+            options,
+            path,
+            head,
+            reference: None,
+            damaged: AtomicBool::new(damaged),
+        })
     }
 
     /// The head of the last sync that went well, also over restarts.
@@ -123,7 +133,7 @@ impl Mirror {
             }
             Err(error) => Err(error),
             Ok(head) => {
-                self.head = Some(head.commit);
+                self.remember(&head);
                 Ok(head)
             }
         }
@@ -149,8 +159,13 @@ impl Mirror {
             tracing::warn!(aside = %aside.display(), "the mirror was cloned anew; the old one is kept aside");
         }
         self.damaged.store(false, Ordering::Relaxed);
-        self.head = Some(head.commit);
+        self.remember(&head);
         Ok(head)
+    }
+
+    fn remember(&mut self, head: &Head) {
+        self.head = Some(head.commit);
+        self.reference = Some(head.reference.clone());
     }
 
     async fn fetch(&self, path: PathBuf) -> Result<Head, SyncError> {
@@ -161,7 +176,11 @@ impl Mirror {
         };
         let done = self.transport.run(action).await?;
         let before = self.head;
-        blocking(path, move |path| accept(path, &done, before)).await?
+        let mut head = blocking(path, move |path| accept(path, &done, before)).await??;
+        if matches!(self.options.tracked, Tracked::Tags(_)) && self.reference.as_ref() != Some(&head.reference) {
+            head.rewritten = false;
+        }
+        Ok(head)
     }
 
     /// Reads one commit: what it says, and everything that matters below the fleet root. Bounded by `limits`. When the mirror

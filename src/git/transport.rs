@@ -177,6 +177,8 @@ impl Transport {
         });
         let outcome = match send(&mut stdin, &request).await {
             Ok(()) => self.listen(stdout).await,
+            // It has ended already: what it said tells more than the broken pipe.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => self.listen(stdout).await,
             Err(error) => Err(child_trouble(&format!("it took no request: {error}"))),
         };
         drop(stdin);
@@ -256,7 +258,6 @@ impl Transport {
             .arg(CHILD_SUBCOMMAND)
             .env_clear()
             .envs(environment)
-            .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
