@@ -232,9 +232,14 @@ fn plain(node: &Node) -> Option<&str> {
 
 /// What a message shows of a text from the repository: one printable line of at most 60 characters.
 pub(super) fn shorten(text: &str) -> String {
+    shorten_to(text, 60)
+}
+
+/// The same, of at most `most` characters.
+pub(super) fn shorten_to(text: &str, most: usize) -> String {
     let mut shown: String =
-        text.chars().take(60).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect();
-    if text.chars().nth(60).is_some() {
+        text.chars().take(most).map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect();
+    if text.chars().nth(most).is_some() {
         shown.push('…');
     }
     shown

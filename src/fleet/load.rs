@@ -8,19 +8,26 @@ use bytes::Bytes;
 use crate::fleet::dependencies::check_dependencies;
 use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::document;
-use crate::fleet::fields::{any_error, shorten};
+use crate::fleet::fields::{any_error, shorten, shorten_to};
 use crate::fleet::group_file;
-use crate::fleet::layout::{Layout, read_layout};
+use crate::fleet::layout::{Layout, Planned, read_layout};
+use crate::fleet::overlap::{Overlap, overlaps};
 use crate::fleet::policy::{POLICY_FILE, Policy};
 use crate::fleet::render::Renderer;
 use crate::fleet::snapshot::{Entry, Snapshot};
-use crate::fleet::{RenderedFleet, RenderedGroup};
+use crate::fleet::{GroupName, RenderedFleet, RenderedGroup};
 
 /// How the policy of an earlier revision is called in findings.
 const ACCEPTED_POLICY: &str = "fleet.yaml of the last accepted revision";
 
 /// Most files that are named one by one because nobody uses them, or because of their names.
 const MOST_LISTED: usize = 20;
+
+/// Most pairs of groups that are named because they select the same agents.
+const MOST_OVERLAPS: usize = 20;
+
+/// Most characters of the labels that show it.
+const MOST_EXAMPLE: usize = 200;
 
 /// Reads a whole revision: every group with its definition and its configuration, and every finding.
 ///
@@ -73,6 +80,8 @@ pub fn load(snapshot: &Snapshot, policy: Option<&[u8]>) -> RenderedFleet {
         );
     }
 
+    diagnostics.extend(check_overlaps(&planned));
+
     let mut groups = BTreeMap::new();
     let mut renderer = Renderer::new(snapshot, planned.values().filter(|planned| planned.definition.is_some()));
     for (name, planned) in planned {
@@ -118,6 +127,32 @@ fn read_own_policy(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> (O
     let sound = !any_error(&findings);
     diagnostics.extend(findings);
     (Some(bytes.clone()), if sound { policy } else { Policy::default() })
+}
+
+/// Groups that would conflict over an agent. It is a warning: such an agent may never come, and if it does it keeps what it has.
+fn check_overlaps(planned: &BTreeMap<GroupName, Planned>) -> Vec<Diagnostic> {
+    let defined = planned.iter().filter_map(|(name, planned)| Some((name, planned.definition.as_ref()?)));
+    let overlaps = overlaps(defined, MOST_OVERLAPS);
+    let warn = |overlap: &Overlap| {
+        let Overlap { one, other, priority, example } = overlap;
+        let defined = |name| planned.get(name).and_then(|planned| planned.definition.as_ref());
+        let is_everybody = |name| defined(name).is_some_and(|one| one.selector.requirements().is_empty());
+        let whom = match example.is_empty() {
+            true if is_everybody(one) && is_everybody(other) => "every agent".to_owned(),
+            true => "an agent without labels".to_owned(),
+            false => format!("an agent with {}", shorten_to(&example.to_string(), MOST_EXAMPLE)),
+        };
+        let message = format!("`{one}` and `{other}` both select {whom}, at priority {priority}");
+        let place = planned.get(one).map(|planned| planned.place.clone());
+        Diagnostic::warning("overlap", place, message)
+            .help("such an agent keeps what it has: narrow a selector, or give one of the two another `priority`")
+    };
+    let more = (overlaps.more > 0 || overlaps.is_cut).then(|| {
+        let least = if overlaps.is_cut { "at least " } else { "" };
+        let message = format!("{least}{} more pairs of groups select the same agents", overlaps.more);
+        Diagnostic::warning("overlap", None, message)
+    });
+    overlaps.found.iter().map(warn).chain(more).collect()
 }
 
 /// YAML files that look like layers and that no group uses. Hidden directories belong to other tools.

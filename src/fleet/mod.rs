@@ -11,6 +11,7 @@ mod layout;
 mod lint;
 mod load;
 mod matching;
+pub mod overlap;
 mod policy;
 mod render;
 mod rollout_section;
