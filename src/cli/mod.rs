@@ -7,6 +7,7 @@ mod check;
 pub mod directory;
 mod findings;
 mod git_transport;
+mod matching;
 mod notes;
 mod render;
 mod simulate;
@@ -37,6 +38,7 @@ enum Command {
     Check(check::CheckArgs),
     Render(render::RenderArgs),
     Notes(notes::Arguments),
+    Match(matching::MatchArgs),
     Simulate(simulate::Arguments),
     #[command(name = "git-transport", hide = true)]
     GitTransport(git_transport::Arguments),
@@ -48,6 +50,7 @@ impl Command {
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
             Self::Notes(arguments) => arguments.run(),
+            Self::Match(arguments) => matching::run(&arguments),
             Self::Simulate(arguments) => arguments.run(),
             Self::GitTransport(arguments) => Ok(arguments.run()),
         }
