@@ -503,6 +503,48 @@ async fn the_newest_connection_has_the_agent() {
 }
 
 #[tokio::test]
+async fn two_that_share_an_identity_end_up_with_two() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut older = Vec::new();
+    let mut newer = house.door.websocket().await;
+    // Each newcomer throws out the one before it, as clones do that reconnect at once; until one is told that it is somebody else.
+    let identification = loop {
+        say(&mut newer, &hello(1)).await;
+        tokio::select! {
+            answer = hear(&mut newer) => break answer.agent_identification,
+            message = house.events.recv() => {
+                assert!(matches!(message.expect("it runs").event, AgentEvent::Connected { .. }));
+                drop(house.event("the report").await);
+                hear(&mut newer).await;
+            }
+        }
+        older.push(std::mem::replace(&mut newer, house.door.websocket().await));
+    };
+    let uid = identification.expect("another identity").new_instance_uid;
+    assert!(AgentId::new(&uid).is_some_and(|new| new != agent(1)));
+    assert_eq!(house.traffic.renamed.get(), 1);
+    say(&mut newer, &AgentToServer { instance_uid: uid.clone(), ..described(9, 1, "gateway") }).await;
+    let AgentEvent::Connected { id, .. } = house.event("connected").await.event else { panic!("somebody new") };
+    assert_eq!(id.as_bytes()[..], uid[..]);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_is_heard_all_the_same() {
+    let mut house = open(AgentServerOptions { verdict_wait: BOUND, ..AgentServerOptions::default() }).await;
+    let body = hello(1).encode_to_vec();
+    let head = format!(
+        "POST /v1/opamp HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(house.door.0).await.expect("accepted");
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.expect("written");
+    let AgentEvent::Connected { id, .. } = house.event("connected").await.event else { panic!("somebody") };
+    drop(stream);
+    assert_eq!(id, agent(1));
+    assert_eq!(house.word().await, "report 1");
+}
+
+#[tokio::test]
 async fn stopping_closes_everybody_and_says_nobody_is_lost() {
     let mut house = open(AgentServerOptions::default()).await;
     let mut socket = house.door.websocket().await;

@@ -200,17 +200,36 @@ impl Connection {
         Heard::From(id)
     }
 
+    /// Gives a new identity to an agent whose own is in use by another one: what it said does not count. To be called before
+    /// the controller learns that it is here.
+    pub fn handle_duplicate(&mut self, id: AgentId, context: &Context<'_>) {
+        if let Ok(place) = self.find(id) {
+            self.sessions.remove(place);
+        }
+        self.events.retain(|event| match event {
+            AgentEvent::Connected { id: other, .. }
+            | AgentEvent::Report { id: other, .. }
+            | AgentEvent::Gone { id: other, .. } => *other != id,
+        });
+        self.owed.retain(|owed| !matches!(owed, Owed::By(other, _) if *other == id));
+        self.identify(id, context);
+    }
+
     /// Gives a new identity to an agent whose uid is a temporary one.
     fn rename(&mut self, temporary: AgentId, context: &Context<'_>) {
-        let new = uuid::Builder::from_unix_timestamp_millis(context.now.as_millis(), &context.fresh).into_uuid();
         if let Ok(place) = self.find(temporary) {
             // It spoke with this uid as if it were its own; the controller shall not wait for it.
             self.sessions.remove(place);
             self.events.push_back(AgentEvent::Gone { id: temporary, connection: self.id, goodbye: true });
         }
+        self.identify(temporary, context);
+    }
+
+    fn identify(&mut self, old: AgentId, context: &Context<'_>) {
+        let new = uuid::Builder::from_unix_timestamp_millis(context.now.as_millis(), &context.fresh).into_uuid();
         // A UUID of version 7 has its version bits set, so it is never all zero.
         if let Some(new) = AgentId::new(new.as_bytes()) {
-            self.owed.push_back(Owed::Made(identification(temporary.as_bytes(), new, self.transport)));
+            self.owed.push_back(Owed::Made(identification(old.as_bytes(), new, self.transport)));
         }
     }
 

@@ -267,6 +267,22 @@ transcripts!(
 );
 
 #[test]
+fn a_duplicate_is_answered_with_another_identity_and_never_known() {
+    let (names, rules) = (Alone(NameCache::new(16).into()), Rules::default());
+    let mut connection = Connection::new(ConnectionId(1), Transport::WebSocket);
+    let context = Context { now: Timestamp::from_millis(1), rules: &rules, names: &names, fresh: [1; 10] };
+    let hello = [vec![0], message("1 seq=0 caps=0x1802 desc=a:b status=none/unset")].concat();
+    connection.handle_message(hello.into(), &context);
+    assert!(matches!(connection.poll_event(), Some(AgentEvent::Connected { .. })));
+    connection.handle_duplicate(id("1"), &context);
+    assert!(connection.poll_event().is_none(), "its report is dropped");
+    let answer = connection.poll_transmit(context.now).expect("an answer");
+    assert!(show_sent(&answer, Transport::WebSocket).starts_with("< 1 you are "));
+    assert!(connection.poll_transmit(context.now).is_none());
+    assert_eq!(connection.agents(), 0);
+}
+
+#[test]
 fn an_idle_connection_is_small() {
     let session = size_of::<Session>();
     let connection = size_of::<Connection>();

@@ -99,7 +99,7 @@ async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Optio
     Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf)))
 }
 
-async fn respond(server: &Server, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
+async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() == server.options.path {
         let is_message = content_type(request.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case(PROTOBUF));
         return if is_message { message(server, request).await } else { upgrade(phase, request) };
@@ -157,7 +157,7 @@ fn upgrade(phase: &Phase, mut request: Request<Incoming>) -> Response<Body> {
 }
 
 /// Answers a message that came as the body of a request.
-async fn message(server: &Server, request: Request<Incoming>) -> Response<Body> {
+async fn message(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
     if request.method() != Method::POST {
         return with(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n"), header::ALLOW, "POST");
     }
@@ -167,13 +167,21 @@ async fn message(server: &Server, request: Request<Incoming>) -> Response<Body> 
         Ok(Err(refusal)) => return refusal,
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
     };
-    let (bytes, _room) = body;
+    let (bytes, room) = body;
     server.traffic.messages_in.one();
     server.traffic.bytes_in.add(bytes.len());
-    let (status, out) = match polling::answer(server, bytes).await {
-        Answer::Message(out) => (StatusCode::OK, out),
-        Answer::Malformed(out) => (StatusCode::BAD_REQUEST, out),
-        Answer::Unavailable => return unavailable(),
+    // In a task of its own: a client that hangs up ends this one, and half of what it reported would be lost.
+    let answering = tokio::spawn({
+        let server = Arc::clone(server);
+        async move {
+            let _room = room;
+            polling::answer(&server, bytes).await
+        }
+    });
+    let (status, out) = match answering.await {
+        Ok(Answer::Message(out)) => (StatusCode::OK, out),
+        Ok(Answer::Malformed(out)) => (StatusCode::BAD_REQUEST, out),
+        Ok(Answer::Unavailable) | Err(_) => return unavailable(),
     };
     server.traffic.messages_out.one();
     server.traffic.bytes_out.add(out.len());

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -13,6 +14,7 @@ use tokio::task::AbortHandle;
 use crate::agent::{AgentId, ConnectionId};
 use crate::config::RenderedConfig;
 use crate::opamp::Offer;
+use crate::time::Timestamp;
 
 /// What is said to the task of a connection about one of its agents.
 #[derive(Debug)]
@@ -85,9 +87,35 @@ struct Entry {
 struct Registry {
     connections: Mutex<BTreeMap<ConnectionId, Entry>>,
     /// The connection over which an agent spoke last.
-    owners: Mutex<HashMap<AgentId, ConnectionId>>,
+    owners: Mutex<HashMap<AgentId, Owner>>,
     next: AtomicU64,
 }
+
+/// Who has an agent, and how often it was taken from somebody lately.
+#[derive(Debug)]
+struct Owner {
+    connection: ConnectionId,
+    takeovers: u8,
+    since: Timestamp,
+}
+
+/// What became of a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nobody had the agent, or the claimant did.
+    Free,
+    /// This connection had it, and was told.
+    From(ConnectionId),
+    /// Two agents fight for one identity: the claimant shall get another.
+    Contested,
+}
+
+/// Takeovers within [`CONTEST_WINDOW`] that are still taken for reconnects. An agent that lost its network comes back after a second
+/// or more and leaves a dead connection behind; two that share an identity throw each other out many times a second.
+const MOST_TAKEOVERS: u8 = 10;
+
+/// See [`MOST_TAKEOVERS`].
+const CONTEST_WINDOW: Duration = Duration::from_secs(60);
 
 /// The daemon's hand on every connection. Cheap to clone; calls never wait for an agent.
 #[derive(Clone, Debug, Default)]
@@ -128,17 +156,32 @@ impl AgentLinks {
         }
     }
 
-    /// `connection` has this agent from now on. The connection that had it before learns so; its id is returned.
-    pub(super) fn claim(&self, id: AgentId, connection: ConnectionId) -> Option<ConnectionId> {
-        let before = lock(&self.0.owners).insert(id, connection).filter(|before| *before != connection)?;
+    /// `connection` has this agent from now on, and the connection that had it before learns so. Unless this happened too often
+    /// lately: cloned machines share an identity, and would take it from each other for ever.
+    pub(super) fn claim(&self, id: AgentId, connection: ConnectionId, now: Timestamp) -> Claim {
+        let before = {
+            let mut owners = lock(&self.0.owners);
+            let owner = owners.entry(id).or_insert(Owner { connection, takeovers: 0, since: now });
+            if owner.connection == connection {
+                return Claim::Free;
+            }
+            if now.since(owner.since) >= CONTEST_WINDOW {
+                (owner.takeovers, owner.since) = (0, now);
+            }
+            if owner.takeovers >= MOST_TAKEOVERS {
+                return Claim::Contested;
+            }
+            owner.takeovers += 1;
+            std::mem::replace(&mut owner.connection, connection)
+        };
         self.say(before, id, Word::Moved);
-        Some(before)
+        Claim::From(before)
     }
 
     /// The agent left `connection`.
     pub(super) fn release(&self, id: AgentId, connection: ConnectionId) {
         let mut owners = lock(&self.0.owners);
-        if owners.get(&id) == Some(&connection) {
+        if owners.get(&id).is_some_and(|owner| owner.connection == connection) {
             owners.remove(&id);
         }
     }
@@ -219,15 +262,36 @@ mod tests {
     fn the_newest_connection_has_the_agent() {
         let links = AgentLinks::default();
         let (old, new) = (links.open(), links.open());
-        assert_eq!(links.claim(agent(1), old.id), None);
-        assert_eq!(links.claim(agent(1), old.id), None);
-        assert_eq!(links.claim(agent(1), new.id), Some(old.id));
+        let now = Timestamp::default();
+        assert_eq!(links.claim(agent(1), old.id, now), Claim::Free);
+        assert_eq!(links.claim(agent(1), old.id, now), Claim::Free);
+        assert_eq!(links.claim(agent(1), new.id, now), Claim::From(old.id));
         links.offer(old.id, agent(1), config(1), false);
         assert!(matches!(&old.link.take()[..], [(_, Word::Moved)]), "and the old one gets no offers");
         links.release(agent(1), old.id);
-        assert_eq!(links.claim(agent(1), old.id), Some(new.id), "only the owner can give it up");
+        assert_eq!(links.claim(agent(1), old.id, now), Claim::From(new.id), "only the owner can give it up");
         drop(new);
         links.offer(old.id, agent(1), config(2), false);
         assert_eq!(old.link.take().len(), 1);
+    }
+
+    #[test]
+    fn an_identity_that_two_fight_for_stays_where_it_is() {
+        let links = AgentLinks::default();
+        let now = Timestamp::from_millis(1_000);
+        let places: Vec<_> = (0..40).map(|_| links.open()).collect();
+        let claims = |from: usize, to: usize, at| {
+            places[from..to].iter().map(|place| links.claim(agent(1), place.id, at)).collect::<Vec<_>>()
+        };
+        assert!(!claims(0, 11, now).contains(&Claim::Contested), "the first and ten takeovers");
+        assert_eq!(claims(11, 20, now), [const { Claim::Contested }; 9]);
+        let later = now + CONTEST_WINDOW;
+        assert_eq!(
+            links.claim(agent(1), places[20].id, later),
+            Claim::From(places[10].id),
+            "who had it kept it till then"
+        );
+        links.release(agent(1), places[20].id);
+        assert!(!claims(21, 32, later).contains(&Claim::Contested), "given up, so nobody fights");
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::http;
-use super::links::{AgentLinks, Link, lock};
+use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
 use super::traffic::Traffic;
 use crate::agent::{AgentEvent, AgentReport, ConnectionId};
@@ -165,9 +165,16 @@ impl Server {
         while let Some(event) = connection.poll_event() {
             let mut settled = None;
             match &event {
-                AgentEvent::Connected { id, connection, .. } => {
-                    if let Some(before) = self.links.claim(*id, *connection) {
-                        self.polls.forget(*id, before, &self.traffic);
+                AgentEvent::Connected { id, connection: place, .. } => {
+                    match self.links.claim(*id, *place, self.clock.now()) {
+                        Claim::Free => {}
+                        Claim::From(before) => self.polls.forget(*id, before, &self.traffic),
+                        Claim::Contested => {
+                            tracing::warn!(agent = %id, "two agents use one instance_uid; the newer one gets another");
+                            self.traffic.renamed.one();
+                            connection.handle_duplicate(*id, &self.context());
+                            continue;
+                        }
                     }
                 }
                 AgentEvent::Report { id, report, .. } => {
