@@ -10,6 +10,7 @@ mod git_transport;
 mod matching;
 mod notes;
 mod render;
+mod serve;
 mod simulate;
 
 use std::error::Error;
@@ -35,6 +36,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
+    Serve(serve::Arguments),
     Check(check::CheckArgs),
     Render(render::RenderArgs),
     Notes(notes::Arguments),
@@ -47,6 +49,7 @@ enum Command {
 impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Self::Serve(arguments) => arguments.run(),
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
             Self::Notes(arguments) => arguments.run(),

@@ -2,6 +2,7 @@
 //! somebody asks.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::serve::traffic::Traffic;
 use crate::time::Timestamp;
 use crate::view::{Counts, FleetStatus};
 
@@ -64,6 +66,7 @@ pub struct Metrics {
     hooks: Family<HookLabels, Counter>,
     queue: Gauge,
     turns: Turns,
+    traffic: Arc<Traffic>,
 }
 
 /// The loop's turns, in seconds.
@@ -84,6 +87,11 @@ impl Metrics {
     /// Nothing counted yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What the agents' listener counts.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// The remote answered.
@@ -129,12 +137,12 @@ impl Metrics {
         self.turns.0.observe(length.as_secs_f64());
     }
 
-    /// Everything, in OpenMetrics' form. `more` adds what others have counted.
-    pub fn open_metrics(&self, status: &FleetStatus, more: impl FnOnce(&mut Registry)) -> String {
+    /// Everything, in OpenMetrics' form.
+    pub fn open_metrics(&self, status: &FleetStatus) -> String {
         let mut registry = Registry::with_prefix("gitamp");
         self.register(&mut registry);
+        register_traffic(&mut registry, &self.traffic);
         register_status(&mut registry, status);
-        more(&mut registry);
         let mut text = String::new();
         // Writing to a string does not fail.
         if encode(&mut text, &registry).is_err() {
@@ -157,6 +165,41 @@ impl Metrics {
         registry.register("hooks", "Webhooks received", self.hooks.clone());
         registry.register("event_queue_length", "Events of agents that wait for the controller", self.queue.clone());
         registry.register("loop_turn_seconds", "How long the controller's turns take", self.turns.0.clone());
+    }
+}
+
+fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
+    let gauges = [
+        ("websockets", "Open WebSocket connections", &traffic.websockets),
+        ("polling_agents", "Agents that poll over HTTP", &traffic.polling_agents),
+    ];
+    for (name, help, value) in gauges {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value.get()).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+    let counters = [
+        ("connections_accepted", "TCP connections of agents that were accepted", &traffic.accepted),
+        (
+            "connections_turned_away",
+            "Connections turned away because there are as many as there may be",
+            &traffic.turned_away,
+        ),
+        ("connections_deaf", "Connections closed because the agent did not read", &traffic.deaf),
+        ("connections_silent", "Connections closed because the agent was silent", &traffic.silent),
+        ("connections_broken", "Connections closed because the agent broke the protocol", &traffic.broken),
+        ("accept_errors", "Failures to accept a connection", &traffic.accept_errors),
+        ("messages_received", "Messages of agents", &traffic.messages_in),
+        ("messages_received_bytes", "Bytes of messages of agents", &traffic.bytes_in),
+        ("messages_refused", "Messages of agents that were malformed or over a limit", &traffic.messages_refused),
+        ("messages_sent", "Messages to agents", &traffic.messages_out),
+        ("messages_sent_bytes", "Bytes of messages to agents", &traffic.bytes_out),
+        ("offers_sent", "Messages to agents that carried a configuration", &traffic.offers_out),
+    ];
+    for (name, help, value) in counters {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value.get());
+        registry.register(name, help, counter);
     }
 }
 
@@ -275,7 +318,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.sync_failed(0.5);
         metrics.hook("github", "refused");
-        let open = metrics.open_metrics(&status(), |_| ());
+        let open = metrics.open_metrics(&status());
         assert!(open.contains("# TYPE gitamp_sync counter\n"), "{open}");
         assert!(open.ends_with("# EOF\n"));
         let classic = classic(&open);
@@ -294,8 +337,8 @@ mod tests {
     #[test]
     fn a_group_that_is_gone_is_not_shown() {
         let metrics = Metrics::new();
-        assert!(metrics.open_metrics(&status(), |_| ()).contains("odd"));
+        assert!(metrics.open_metrics(&status()).contains("odd"));
         let empty = FleetStatus { groups: Vec::new(), ..status() };
-        assert!(!metrics.open_metrics(&empty, |_| ()).contains("odd"));
+        assert!(!metrics.open_metrics(&empty).contains("odd"));
     }
 }

@@ -1,11 +1,14 @@
 //! Sockets: agents, hooks and the admin interface. Carries messages in and out, decides nothing.
 
+pub mod admin;
 pub mod bell;
 mod frames;
+pub mod hooks;
 mod http;
 mod links;
 mod listener;
 pub mod metrics;
+mod plain;
 mod polling;
 pub mod traffic;
 mod websocket;

@@ -1,0 +1,76 @@
+//! `gitamp serve`: the daemon, from its settings to its exit code.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Failure;
+use crate::daemon;
+use crate::settings::{LogFormat, LogSettings, ServeArgs, Settings};
+
+/// Lines of log that may wait for a slow reader. A pipe that nobody empties costs lines, never the daemon's time.
+const WAITING_LINES: usize = 16_384;
+
+/// Open files that the daemon asks for: enough for every agent it could carry.
+const WANTED_FILES: u64 = 1_048_576;
+
+/// Follow a Git repository and be the OpAMP server of its fleet
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    gitamp serve --repo /srv/git/fleet.git                    a repository on this machine\n  \
+    gitamp serve --repo https://git.example.com/ops/fleet.git --git-token-file /run/secrets/git\n  \
+    gitamp serve --repo git@git.example.com:ops/fleet.git --ssh-key-file ~/.ssh/fleet --branch main --path collectors\n  \
+    gitamp serve --config /etc/gitamp/gitamp.yaml\n  \
+    gitamp serve --repo . --observe                           look, but offer nothing and write nothing\n\n\
+    Exit codes: 0 it was asked to end, 2 it could not run.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    settings: ServeArgs,
+}
+
+impl Arguments {
+    /// Runs the daemon until a signal ends it.
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let settings = Settings::load(&self.settings)?;
+        let _flushed_at_the_end = start_log(&settings.log)?;
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        raise_file_limit();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(daemon::run(settings))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Human on a terminal, JSON elsewhere, always to standard error and never waited for.
+fn start_log(log: &LogSettings) -> Result<WorkerGuard, Failure> {
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_json = match log.format {
+        LogFormat::Auto => !is_terminal,
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&log.filter)?).with_writer(writer);
+    if is_json {
+        subscriber.json().flatten_event(true).init();
+    } else {
+        subscriber.with_ansi(is_terminal).with_target(false).init();
+    }
+    Ok(guard)
+}
+
+/// One file an agent: the limit is raised as far as the system lets us, and told.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(WANTED_FILES) {
+        Ok(limit) if limit < 4_096 => {
+            tracing::warn!(limit, "few open files are allowed, each agent needs one: raise the limit (LimitNOFILE=)");
+        }
+        Ok(limit) => tracing::info!(limit, "open files"),
+        Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
+    }
+}

@@ -1,1 +1,0 @@
-//! The one loop: an event comes, the controller decides, its actions are performed.

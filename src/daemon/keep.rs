@@ -1,0 +1,121 @@
+//! Keeps the journal: stores at once and in order, pushes when there is time, and never lets the one wait for the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::controller::Store;
+use crate::daemon::clock::Clock;
+use crate::git::backoff::Backoff;
+use crate::git::journal::{Journal, JournalWrite, PushOutcome};
+use crate::serve::metrics::Metrics;
+use crate::view::JournalStatus;
+
+/// Pushes are at least so far apart: a rollout writes many records, a forge need not see each of them.
+const LEAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A remote that takes no notes is asked again after so long.
+const READ_ONLY_PAUSE: Duration = Duration::from_secs(600);
+
+/// Names a store, and says how it went.
+pub(super) type Stored = (u64, Result<(), String>);
+
+/// What the two tasks share.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    /// The journal.
+    pub journal: Arc<Journal>,
+    /// Where everybody sees how it goes.
+    pub status: watch::Sender<JournalStatus>,
+    /// Rings after each store.
+    pub stored: Arc<Notify>,
+    /// The time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    /// Stores what comes, in order, and answers each.
+    pub(super) async fn store(self, mut requests: mpsc::Receiver<Store>, answers: mpsc::Sender<Stored>) {
+        while let Some(request) = requests.recv().await {
+            let ticket = request.ticket;
+            let outcome = self.journal.store(write_of(request)).await.map_err(|error| error.to_string());
+            self.metrics.journal_stored(outcome.is_ok());
+            self.status.send_modify(|status| match &outcome {
+                Ok(()) => (status.last_stored, status.error) = (Some(self.clock.now()), None),
+                Err(error) => status.error = Some(format!("storing failed, nothing new is offered: {error}")),
+            });
+            if let Err(error) = &outcome {
+                tracing::error!("the journal cannot be stored, so nothing new is offered: {error}");
+            }
+            self.stored.notify_one();
+            if answers.send((ticket, outcome)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Pushes what was stored, for ever. Failing costs nothing but delay.
+    pub(super) async fn push(self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let pause = match self.push_once().await {
+                Ok(pause) => {
+                    backoff.succeeded();
+                    pause
+                }
+                Err((class, message)) => {
+                    let pause = backoff.failed(class, fastrand::f64());
+                    tracing::warn!(retry_in = ?pause, "the journal cannot be pushed: {message}");
+                    self.status.send_modify(|status| status.error = Some(format!("pushing failed: {message}")));
+                    pause
+                }
+            };
+            if pause > LEAST_PAUSE {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            self.stored.notified().await;
+            tokio::time::sleep(LEAST_PAUSE).await;
+        }
+    }
+
+    /// Pushes now. Says after how long it makes sense to try again without anything new.
+    pub(super) async fn push_once(&self) -> Result<Duration, (crate::git::FailureClass, String)> {
+        let outcome = self.journal.push().await;
+        self.metrics.journal_pushed(matches!(outcome, Ok(PushOutcome::Pushed | PushOutcome::UpToDate)));
+        match outcome {
+            Ok(PushOutcome::Pushed | PushOutcome::UpToDate) => {
+                self.status.send_modify(|status| {
+                    status.last_pushed = Some(self.clock.now());
+                    status.local_only = false;
+                    if status.error.as_ref().is_some_and(|error| error.starts_with("pushing")) {
+                        status.error = None;
+                    }
+                });
+                Ok(LEAST_PAUSE)
+            }
+            Ok(PushOutcome::ReadOnly(reason)) => {
+                let is_new = !self.status.borrow().local_only;
+                if is_new {
+                    tracing::warn!("the remote takes no notes, the journal stays here: {reason}");
+                }
+                self.status.send_modify(|status| {
+                    status.local_only = true;
+                    status.error = Some(format!("pushing is refused, the journal stays here: {reason}"));
+                });
+                Ok(READ_ONLY_PAUSE)
+            }
+            Err(error) => Err((error.class(), error.to_string())),
+        }
+    }
+}
+
+fn write_of(request: Store) -> JournalWrite {
+    let Store { ticket: _, message, notes, files } = request;
+    let state: BTreeMap<_, _> = files;
+    JournalWrite { message, notes, state }
+}

@@ -1,0 +1,223 @@
+//! The one loop: an event comes, the controller decides, its actions are performed.
+//!
+//! Everything around the loop only carries. Tasks of their own: the follower (repository in), the keeper (journal out), the agents'
+//! listener, the admin interface, and one for signals. Each talks to the loop through a bounded channel; nothing but the loop
+//! touches the controller.
+
+mod clock;
+mod follow;
+mod keep;
+mod start;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::controller::{Action, Controller, Store};
+use crate::serve::admin::AdminRequest;
+use crate::serve::bell::Bell;
+use crate::serve::metrics::Metrics;
+use crate::serve::{AgentLinks, AgentMessage};
+use crate::settings::Settings;
+use crate::view::{FleetStatus, JournalStatus, SyncStatus};
+
+use clock::Clock;
+use follow::{Found, Progress};
+use keep::Stored;
+
+pub use start::{run, run_until};
+
+/// Events taken together before records are stored and timers looked at.
+const BATCH: usize = 512;
+
+/// From the signal to the end, whatever happens.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A port is taken or not allowed.
+    #[error("cannot listen on {address} ({setting})")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Which setting says so.
+        setting: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {} (--state-dir)", .path.display())]
+    State {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another daemon uses the state directory.
+    #[error("another gitamp runs with the state directory {}: stop it, or give this one its own (--state-dir)", .0.display())]
+    Busy(PathBuf),
+    /// The repository's address or the mirror cannot be used.
+    #[error("cannot follow the repository")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The admin interface cannot be opened.
+    #[error("cannot open the admin interface")]
+    Admin(#[source] std::io::Error),
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// The loop with everything it holds.
+struct Daemon {
+    settings: Arc<Settings>,
+    clock: Clock,
+    controller: Controller,
+    links: AgentLinks,
+    metrics: Arc<Metrics>,
+    bell: Bell,
+    policy: Arc<ArcSwapOption<Bytes>>,
+    progress: watch::Receiver<Progress>,
+    journal: watch::Receiver<JournalStatus>,
+    stores: mpsc::Sender<Store>,
+}
+
+/// What comes into the loop.
+struct Inputs {
+    agents: mpsc::Receiver<AgentMessage>,
+    found: mpsc::Receiver<Found>,
+    stored: mpsc::Receiver<Stored>,
+    requests: mpsc::Receiver<AdminRequest>,
+}
+
+impl Daemon {
+    /// Runs until `stop` is done.
+    async fn run(&mut self, inputs: &mut Inputs, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut batch = Vec::with_capacity(BATCH);
+        self.perform();
+        loop {
+            let timeout = self.controller.poll_timeout().map(|at| self.clock.instant(at));
+            let sleep = async {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut done: Vec<oneshot::Sender<()>> = Vec::new();
+            tokio::select! {
+                () = &mut stop => return,
+                Some((ticket, outcome)) = inputs.stored.recv() => self.stored(ticket, &outcome),
+                Some(found) = inputs.found.recv() => done.extend(self.found(found)),
+                Some(request) = inputs.requests.recv() => self.answer(request),
+                count = inputs.agents.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.metrics.event_queue(inputs.agents.len());
+                    let now = self.clock.now();
+                    for message in batch.drain(..) {
+                        self.controller.handle_agent(message.event, now);
+                        done.extend(message.settled);
+                    }
+                }
+                () = sleep => {}
+            }
+            let now = self.clock.now();
+            self.controller.handle_timeout(now);
+            self.perform();
+            self.metrics.loop_took(self.clock.now().since(now));
+            for waiting in done {
+                // Whoever waited may have given up: an HTTP agent waits for a moment only.
+                let _gone = waiting.send(());
+            }
+        }
+    }
+
+    fn stored(&mut self, ticket: u64, outcome: &Result<(), String>) {
+        let now = self.clock.now();
+        match outcome {
+            Ok(()) => self.controller.handle_stored(ticket, now),
+            Err(_) => self.controller.handle_store_failed(ticket, now),
+        }
+    }
+
+    fn found(&mut self, found: Found) -> Option<oneshot::Sender<()>> {
+        match found {
+            Found::Revision(revision, done) => {
+                self.controller.handle_revision(*revision, self.clock.now());
+                self.policy.store(self.controller.policy().map(Arc::new));
+                Some(done)
+            }
+            Found::Unrelated(info) => {
+                tracing::info!(revision = %info.revision(), "nothing below the fleet root changed");
+                self.controller.handle_unrelated(info);
+                None
+            }
+        }
+    }
+
+    /// Does what the controller wants, in its order.
+    fn perform(&mut self) {
+        while let Some(action) = self.controller.poll_action() {
+            match action {
+                Action::Offer { connection, id, config, retry } => {
+                    self.metrics.offered();
+                    self.links.offer(connection, id, config, retry);
+                }
+                Action::Withdraw { connection, id } => self.links.withdraw(connection, id),
+                Action::Store(store) => {
+                    let ticket = store.ticket;
+                    // One is under way at most, and the channel has room for it.
+                    if self.stores.try_send(store).is_err() {
+                        self.controller.handle_store_failed(ticket, self.clock.now());
+                    }
+                }
+                Action::Notice(notice) => {
+                    let group = notice.group.as_ref().map(|group| group.as_str());
+                    if notice.is_warning {
+                        tracing::warn!(group, "{}", notice.message);
+                    } else {
+                        tracing::info!(group, "{}", notice.message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, request: AdminRequest) {
+        match request {
+            AdminRequest::Status(reply) => {
+                // Whoever asked may be gone already.
+                let _gone = reply.send(self.status());
+            }
+            AdminRequest::Agents(query, reply) => {
+                let _gone = reply.send(self.controller.agents(&query));
+            }
+            AdminRequest::Sync(reply) => self.sync(reply),
+        }
+    }
+
+    fn status(&self) -> FleetStatus {
+        let mut status = self.controller.status(&self.settings.instance, self.clock.now());
+        status.sync = self.progress.borrow().status.clone();
+        status.journal = self.journal.borrow().clone();
+        status
+    }
+
+    /// Rings, and answers once an attempt that began after the ring has ended.
+    fn sync(&self, reply: oneshot::Sender<SyncStatus>) {
+        let mut progress = self.progress.clone();
+        let target = progress.borrow().begun + 1;
+        self.bell.ring();
+        tokio::spawn(async move {
+            if let Ok(reached) = progress.wait_for(|progress| progress.ended >= target).await {
+                let _gone = reply.send(reached.status.clone());
+            }
+        });
+    }
+}

@@ -1,0 +1,385 @@
+//! From settings to a running daemon, and in good order back out of it.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::controller::{Controller, Options};
+use crate::daemon::clock::Clock;
+use crate::daemon::follow::{Follower, Progress};
+use crate::daemon::keep::Keeper;
+use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs};
+use crate::forge::Watched;
+use crate::git::backoff::Backoff;
+use crate::git::journal::{Journal, JournalContents, JournalOptions};
+use crate::git::mirror::Mirror;
+use crate::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked, transport};
+use crate::opamp::connection::Rules;
+use crate::opamp::wire::Limits;
+use crate::serve::admin::{self, AdminOptions, AdminRequest};
+use crate::serve::bell::Bell;
+use crate::serve::hooks::Hooks;
+use crate::serve::metrics::Metrics;
+use crate::serve::{self, AgentServerOptions};
+use crate::settings::{Reference, RepoKind, Settings};
+use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
+
+/// Agents' events between the listener and the loop. A fleet that reconnects at once fills it; connections then wait.
+const AGENT_QUEUE: usize = 4_096;
+
+/// Questions and commands that may wait for the loop.
+const ADMIN_QUEUE: usize = 64;
+
+/// Runs until SIGTERM or SIGINT. SIGHUP rings the bell.
+pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
+        }
+    };
+    run_until(settings, stop).await
+}
+
+/// Runs until `stop` is done, then ends within five seconds.
+pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    let lock = lock(&settings.state_dir)?;
+    let (stopping, stopped) = watch::channel(false);
+    let base = Base {
+        settings: Arc::new(settings),
+        clock: Clock::start(),
+        metrics: Arc::default(),
+        bell: Bell::default(),
+        journal: watch::Sender::new(JournalStatus::default()),
+        stopped,
+    };
+    let source = source_options(&base.settings)?;
+    let agents = listen(base.settings.listen, "--listen").await?;
+    let (requests_in, mut requests) = mpsc::channel(ADMIN_QUEUE);
+    let admin = base.start_admin(requests_in).await?;
+    tracing::info!(
+        repository = %base.settings.repo,
+        instance = %base.settings.instance,
+        observe = base.settings.observe,
+        agents = %base.settings.listen,
+        state = %base.settings.state_dir.display(),
+        "starting"
+    );
+    tokio::pin!(stop);
+    let opened = tokio::select! {
+        opened = base.open_journal(&source, &mut requests) => Some(opened),
+        () = &mut stop => None,
+    };
+    if let Some((journal, contents)) = opened {
+        let (mut daemon, mut inputs, tasks) = base.start(source, journal, contents, agents, requests).await?;
+        notify_systemd(&[sd_notify::NotifyState::Ready]);
+        daemon.run(&mut inputs, stop).await;
+        notify_systemd(&[sd_notify::NotifyState::Stopping]);
+        let _nobody_listens = stopping.send(true);
+        drop((daemon, inputs));
+        tasks.end(admin).await;
+    }
+    tracing::info!("ended");
+    drop(lock);
+    Ok(())
+}
+
+/// What all tasks share.
+struct Base {
+    settings: Arc<Settings>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    bell: Bell,
+    journal: watch::Sender<JournalStatus>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// The tasks around the loop.
+struct Tasks {
+    /// They end when they are told to; nothing is lost.
+    aborted: Vec<JoinHandle<()>>,
+    /// Ends when the loop is gone and everything is stored.
+    storing: JoinHandle<()>,
+    server: JoinHandle<()>,
+    keeper: Keeper,
+    pushes: bool,
+    _watcher: Option<crate::git::watch::Watcher>,
+}
+
+impl Tasks {
+    /// Ends everything in order: what was to be stored is stored, then the remote gets it, if it answers in time.
+    async fn end(self, admin: JoinHandle<()>) {
+        for task in &self.aborted {
+            task.abort();
+        }
+        let drained = async {
+            let _ended = self.storing.await;
+            if self.pushes
+                && let Err((_, message)) = self.keeper.push_once().await
+            {
+                tracing::warn!("the last records stay here for now: {message}");
+            }
+            let _ended = tokio::join!(self.server, admin);
+        };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("not everything ended within {DRAIN:?}; what is stored is safe");
+        }
+    }
+}
+
+impl Base {
+    async fn start_admin(&self, requests: mpsc::Sender<AdminRequest>) -> Result<JoinHandle<()>, DaemonError> {
+        let tcp = match self.settings.admin_listen {
+            Some(address) => Some(listen(address, "--admin-listen").await?),
+            None => None,
+        };
+        let options = AdminOptions {
+            tcp,
+            socket: self.settings.admin_socket(),
+            metrics: Arc::clone(&self.metrics),
+            hosts: self.settings.admin_hosts.clone(),
+        };
+        admin::spawn(options, requests, self.stopped.clone()).map_err(DaemonError::Admin)
+    }
+
+    /// Starts the tasks, with the loop ready to be run among them.
+    async fn start(
+        self,
+        source: SourceOptions,
+        journal: Journal,
+        contents: JournalContents,
+        agents_listener: TcpListener,
+        requests: mpsc::Receiver<AdminRequest>,
+    ) -> Result<(Daemon, Inputs, Tasks), DaemonError> {
+        let Self { settings, clock, metrics, bell, journal: journal_status, stopped } = self;
+        let options = Options { observe: settings.observe, forget_after: settings.forget_after };
+        let (controller, problems) = Controller::restore(options, &contents.state, clock.now());
+        for problem in problems {
+            tracing::error!("the journal holds something that cannot be used: state/{problem}");
+        }
+        let (events_in, agents) = mpsc::channel(AGENT_QUEUE);
+        let hooks = serve_hooks(&settings, &bell, &metrics, &stopped).await?;
+        let (traffic, now) = (metrics.traffic(), clock.now());
+        let (links, server) =
+            serve::serve_agents(agents_listener, server_options(&settings), now, events_in, hooks, traffic, stopped);
+        let policy = Arc::new(ArcSwapOption::from(controller.policy().map(Arc::new)));
+        let sync = SyncStatus { repository: settings.repo.to_string(), ..SyncStatus::default() };
+        let progress = watch::Sender::new(Progress { status: sync, ..Progress::default() });
+        let (found_in, found) = mpsc::channel(1);
+        let follower = Follower {
+            mirror: Mirror::open(source).await.map_err(|error| DaemonError::Source(Box::new(error)))?,
+            interval: settings.interval,
+            bell: bell.clone(),
+            policy: Arc::clone(&policy),
+            accepted: controller.accepted().map(|info| info.id),
+            found: found_in,
+            progress: progress.clone(),
+            clock,
+            metrics: Arc::clone(&metrics),
+        };
+        let keeper = Keeper {
+            journal: Arc::new(journal),
+            status: journal_status.clone(),
+            stored: Arc::default(),
+            clock,
+            metrics: Arc::clone(&metrics),
+        };
+        let (stores, store_requests) = mpsc::channel(1);
+        let (answers, stored) = mpsc::channel(1);
+        let mut aborted = vec![
+            tokio::spawn(follower.run()),
+            tokio::spawn(ring_on_hangup(bell.clone())),
+            tokio::spawn(feed_watchdog()),
+        ];
+        aborted.extend(settings.push.then(|| tokio::spawn(keeper.clone().push())));
+        let tasks = Tasks {
+            aborted,
+            storing: tokio::spawn(keeper.clone().store(store_requests, answers)),
+            server,
+            keeper,
+            pushes: settings.push,
+            _watcher: watch_repository(&settings, &bell),
+        };
+        let (progress, journal) = (progress.subscribe(), journal_status.subscribe());
+        let daemon = Daemon { settings, clock, controller, links, metrics, bell, policy, progress, journal, stores };
+        Ok((daemon, Inputs { agents, found, stored, requests }, tasks))
+    }
+
+    /// Opens the journal. A process with an empty disk must hear from the remote what its predecessor did before it may do
+    /// anything, so this waits for as long as it takes; questions are answered meanwhile.
+    async fn open_journal(
+        &self,
+        source: &SourceOptions,
+        requests: &mut mpsc::Receiver<AdminRequest>,
+    ) -> (Journal, JournalContents) {
+        let mut backoff = Backoff::default();
+        loop {
+            let opened = Journal::open(JournalOptions {
+                instance: self.settings.instance.clone(),
+                state_dir: self.settings.state_dir.clone(),
+                remote: self.settings.push.then(|| source.transport()),
+            });
+            let error = match self.answering(opened, requests).await {
+                Ok(opened) => return opened,
+                Err(error) => error,
+            };
+            let pause = backoff.failed(error.class(), fastrand::f64());
+            tracing::warn!(retry_in = ?pause, "the journal cannot be read, nothing is offered before it is: {error}");
+            self.journal.send_modify(|status| status.error = Some(format!("cannot be read: {error}")));
+            self.answering(tokio::time::sleep(pause), requests).await;
+        }
+    }
+
+    /// Waits for `work`, and answers questions meanwhile.
+    async fn answering<T>(&self, work: impl Future<Output = T>, requests: &mut mpsc::Receiver<AdminRequest>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(request) = requests.recv() => self.answer_early(request),
+            }
+        }
+    }
+
+    fn answer_early(&self, request: AdminRequest) {
+        let options = Options { observe: self.settings.observe, forget_after: self.settings.forget_after };
+        let sync = SyncStatus { repository: self.settings.repo.to_string(), stale: true, ..SyncStatus::default() };
+        // Whoever asked may be gone already.
+        match request {
+            AdminRequest::Status(reply) => {
+                let empty = Controller::new(options).status(&self.settings.instance, self.clock.now());
+                let _gone = reply.send(FleetStatus { sync, journal: self.journal.borrow().clone(), ..empty });
+            }
+            AdminRequest::Agents(_, reply) => {
+                let _gone = reply.send(AgentList::default());
+            }
+            AdminRequest::Sync(reply) => {
+                let error = self.journal.borrow().error.clone().map(|error| format!("the journal {error}"));
+                let _gone = reply.send(SyncStatus { error, ..sync });
+            }
+        }
+    }
+}
+
+/// One daemon a state directory: two would write over each other.
+fn lock(state_dir: &Path) -> Result<File, DaemonError> {
+    let state = |source| DaemonError::State { path: state_dir.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state)?;
+    let file = File::create(state_dir.join("lock")).map_err(state)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DaemonError::Busy(state_dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(state(error)),
+    }
+}
+
+async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, setting, source })
+}
+
+fn source_options(settings: &Settings) -> Result<SourceOptions, DaemonError> {
+    let source = |error: Box<dyn std::error::Error + Send + Sync>| DaemonError::Source(error);
+    Ok(SourceOptions {
+        url: settings.repo.as_str().parse::<RemoteUrl>().map_err(|error| source(Box::new(error)))?,
+        tracked: match &settings.reference {
+            Reference::Branch(name) => Tracked::Branch(name.clone()),
+            Reference::TagPattern(pattern) => Tracked::Tags(pattern.clone()),
+        },
+        fleet_root: settings.fleet_root.clone(),
+        state_dir: settings.state_dir.clone(),
+        access: Access {
+            token_file: settings.git.token.as_ref().map(|file| file.path().to_owned()),
+            ssh_key_file: settings.git.ssh_key.clone(),
+            known_hosts_file: settings.git.known_hosts.clone(),
+        },
+        deadlines: Deadlines {
+            connect: settings.git.connect_timeout,
+            silence: settings.git.silence_timeout,
+            total: settings.git.total_timeout,
+        },
+        transport_program: transport::own_program().map_err(|error| source(Box::new(error)))?,
+    })
+}
+
+fn server_options(settings: &Settings) -> AgentServerOptions {
+    let defaults = AgentServerOptions::default();
+    let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+    let possible = AgentServerOptions::connections_for(files);
+    AgentServerOptions {
+        path: settings.opamp_path.clone(),
+        rules: Rules {
+            limits: Limits { message_bytes: settings.max_message_bytes, ..defaults.rules.limits },
+            ..defaults.rules
+        },
+        max_connections: settings.max_connections.map_or(possible, |most| most.min(possible)),
+        ..defaults
+    }
+}
+
+/// The hooks' routes: on the agents' port, unless they have a listener of their own.
+async fn serve_hooks(
+    settings: &Settings,
+    bell: &Bell,
+    metrics: &Arc<Metrics>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Option<axum::Router>, DaemonError> {
+    let Some(hooks) = &settings.hooks else { return Ok(None) };
+    let router = serve::hooks::router(Hooks {
+        secrets: hooks.secrets.clone(),
+        watched: Watched::of(settings),
+        bell: bell.clone(),
+        metrics: Arc::clone(metrics),
+    });
+    let Some(address) = hooks.listen else { return Ok(Some(router)) };
+    let listener = listen(address, "--hooks-listen").await?;
+    tokio::spawn(serve::hooks::serve(listener, router, stopped.clone()));
+    Ok(None)
+}
+
+/// A remote that is a directory here rings by itself.
+fn watch_repository(settings: &Settings, bell: &Bell) -> Option<crate::git::watch::Watcher> {
+    let RepoKind::Local(path) = settings.repo.kind() else { return None };
+    let bell = bell.clone();
+    match crate::git::watch::watch(path, move || bell.ring()) {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!("the repository is not watched, only polled: {error}");
+            None
+        }
+    }
+}
+
+async fn ring_on_hangup(bell: Bell) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: looking at the repository");
+        bell.ring();
+    }
+}
+
+fn notify_systemd(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("systemd does not listen: {error}");
+    }
+}
+
+/// Feeds systemd's watchdog, when there is one, twice as often as it asks.
+async fn feed_watchdog() {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = tokio::time::interval((interval / 2).max(Duration::from_millis(100)));
+    loop {
+        tick.tick().await;
+        notify_systemd(&[sd_notify::NotifyState::Watchdog]);
+    }
+}

@@ -1,0 +1,97 @@
+//! Plain HTTP/1.1 for hooks and the admin interface: few connections, slow ones cut off, over TCP and over a Unix socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Connections at a time, a listener. Operators, scrapers and forges: no crowd.
+const MOST_CONNECTIONS: usize = 64;
+
+/// For the head of a request; also how long an idle connection is kept.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// After a failure to accept (no file descriptors, say).
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves over TCP until `stop` says true.
+pub(super) async fn serve_tcp(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    while let Some(place) = next_place(&places, &stop).await {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => spawn(stream, router.clone(), place, stop.clone()),
+                Err(error) => pause(&error).await,
+            },
+            () = stopped(&stop) => return,
+        }
+    }
+}
+
+/// Serves over a Unix socket until `stop` says true. `who` is called with the user id of each peer.
+pub(super) async fn serve_unix(
+    listener: UnixListener,
+    router: impl Fn(Option<u32>) -> Router,
+    stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    while let Some(place) = next_place(&places, &stop).await {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let peer = stream.peer_cred().ok().map(|peer| peer.uid());
+                    spawn(stream, router(peer), place, stop.clone());
+                }
+                Err(error) => pause(&error).await,
+            },
+            () = stopped(&stop) => return,
+        }
+    }
+}
+
+async fn next_place(places: &Arc<Semaphore>, stop: &watch::Receiver<bool>) -> Option<OwnedSemaphorePermit> {
+    tokio::select! {
+        place = Arc::clone(places).acquire_owned() => place.ok(),
+        () = stopped(stop) => None,
+    }
+}
+
+/// Done once `stop` says true, or nobody is left to say it.
+async fn stopped(stop: &watch::Receiver<bool>) {
+    let mut stop = stop.clone();
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+async fn pause(error: &std::io::Error) {
+    tracing::warn!("cannot accept a connection: {error}");
+    tokio::time::sleep(PAUSE).await;
+}
+
+fn spawn<S>(stream: S, router: Router, place: OwnedSemaphorePermit, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(16 << 10)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        tokio::pin!(served);
+        tokio::select! {
+            // How a stranger's connection ends is nobody's concern.
+            _ = served.as_mut() => {}
+            () = stopped(&stop) => {
+                served.as_mut().graceful_shutdown();
+                let _ended = tokio::time::timeout(Duration::from_secs(1), served).await;
+            }
+        }
+        drop(place);
+    });
+}
