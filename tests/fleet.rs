@@ -452,3 +452,36 @@ fn render_prints_what_agents_get() {
     assert_eq!(code, 0);
     assert!(groups.as_array().is_some_and(|groups| groups.iter().all(|group| group["config"].as_str().is_some())));
 }
+
+#[test]
+fn the_schema_for_editors_knows_the_fields_that_the_reader_knows() {
+    let schema: serde_json::Value = serde_json::from_str(gitamp::cli::schema::SCHEMA).expect("JSON");
+    let group = "apiVersion: gitamp/v1\nkind: Group\nzzzzzzzz: 1\nselector: {zzzzzzzz: 1, matchExpressions: [{zzzzzzzz: 1}]}\n\
+                 rollout: {zzzzzzzz: 1, stages: [{zzzzzzzz: 1}], windows: [{zzzzzzzz: 1}]}\nexpect: {zzzzzzzz: 1}\n\
+                 variants: [{zzzzzzzz: 1}]\n";
+    let defaults = "apiVersion: gitamp/v1\nkind: Defaults\nzzzzzzzz: 1\n";
+    let fleet = "apiVersion: gitamp/v1\nkind: Fleet\nzzzzzzzz: 1\nboundaries: [{zzzzzzzz: 1}]\nguards: {zzzzzzzz: 1}\n";
+    let files = [("a/group.yaml", file(group)), ("a/defaults.yaml", file(defaults)), ("fleet.yaml", file(fleet))];
+    let mut seen = 0;
+    for finding in fleet::load(&snapshot(&files), None).diagnostics.iter().filter(|one| one.code == "unknown-field") {
+        let (what, _) = finding.message.split_once(" has no field").expect("what has no such field");
+        let definition = match what {
+            "a selector" => "selector",
+            "a match expression" => "matchExpression",
+            "a stage" => "stage",
+            "a window" => "window",
+            "a variant" => "variant",
+            "a boundary" => "boundary",
+            other => other.trim_start_matches("a document of kind ").trim_matches('`'),
+        };
+        let help = finding.help.as_deref().and_then(|help| help.strip_prefix("its fields are ")).expect("the fields");
+        let mut known: Vec<&str> = help.split(", ").collect();
+        known.sort_unstable();
+        let properties = schema["definitions"][definition]["properties"].as_object().expect("a definition");
+        let mut promised: Vec<&str> = properties.keys().map(String::as_str).collect();
+        promised.sort_unstable();
+        assert_eq!(promised, known, "{definition}");
+        seen += 1;
+    }
+    assert_eq!(seen, 12, "every kind of mapping was compared");
+}

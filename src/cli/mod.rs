@@ -10,6 +10,7 @@ mod git_transport;
 mod matching;
 mod notes;
 mod render;
+pub mod schema;
 mod serve;
 mod simulate;
 
@@ -39,6 +40,7 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::CheckArgs),
     Render(render::RenderArgs),
+    Schema(schema::SchemaArgs),
     Notes(notes::Arguments),
     Match(matching::MatchArgs),
     Simulate(simulate::Arguments),
@@ -52,6 +54,7 @@ impl Command {
             Self::Serve(arguments) => arguments.run(),
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
+            Self::Schema(_) => schema::run(),
             Self::Notes(arguments) => arguments.run(),
             Self::Match(arguments) => matching::run(&arguments),
             Self::Simulate(arguments) => arguments.run(),
