@@ -1,6 +1,7 @@
 //! The commits whose rollouts have not all ended, and the notes that tell about them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::config::ConfigHash;
 use crate::fleet::GroupName;
@@ -10,6 +11,10 @@ use crate::view::{CommitReport, Counts, Ending, FailureCluster, GroupReport, Wai
 
 /// Commits that may be open at once. With more, the oldest are closed as they stand: nobody reads on in them.
 const MOST_OPEN: usize = 64;
+
+/// After a rollout failed, the outcomes of the offers that were out by then are told for so long: a deadline of ten minutes has
+/// brought every one of them by then.
+const AFTERMATH: Duration = Duration::from_secs(600);
 
 /// What is known of a group's part in a commit at this moment.
 #[derive(Clone, Debug)]
@@ -86,7 +91,13 @@ impl Commits {
 
     /// A group's part as it is now. Counts alone make no note worth writing at once; the caller decides by the answer: true
     /// when something else than counts changed.
-    pub(super) fn refresh(&mut self, group: &GroupName, candidate: Option<ConfigHash>, part: &Part) -> bool {
+    pub(super) fn refresh(
+        &mut self,
+        group: &GroupName,
+        candidate: Option<ConfigHash>,
+        part: &Part,
+        now: Timestamp,
+    ) -> bool {
         let mut is_news = false;
         let candidate = candidate.map(|hash| hash.to_string());
         for open in self.open.iter_mut().filter(|open| open.waiting.contains(group)) {
@@ -95,6 +106,22 @@ impl Commits {
                 continue;
             }
             let before = report.clone();
+            if report.ending == Some(Ending::Failed) {
+                // The counts stay those of the ending, but for the outcomes that came later.
+                let late = part.counts.failed.saturating_sub(report.counts.failed);
+                report.counts.failed += late;
+                report.counts.offered = report.counts.offered.saturating_sub(late);
+                report.counts.unavailable = report.counts.unavailable.saturating_sub(late);
+                report.failures.clone_from(&part.failures);
+                let is_over = report.ended_at.is_none_or(|ended_at| now.since(ended_at) >= AFTERMATH);
+                if is_over {
+                    open.waiting.remove(group);
+                }
+                if before != *report {
+                    self.changed.insert(open.id);
+                }
+                continue;
+            }
             part.write(report);
             report.ending = part.unproven.then_some(Ending::Unproven);
             is_news |= before.ending != report.ending || before.stage != report.stage;
@@ -104,10 +131,11 @@ impl Commits {
                 self.changed.insert(open.id);
             }
         }
+        self.close(now);
         is_news
     }
 
-    /// A group's rollout of `candidate` ended.
+    /// A group's rollout of `candidate` ended. Of one that failed the outcomes of offers that were out are still told, for a while.
     pub(super) fn finish(
         &mut self,
         group: &GroupName,
@@ -119,12 +147,17 @@ impl Commits {
         let candidate = candidate.to_string();
         for open in &mut self.open {
             let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
-            if report.candidate.as_deref() != Some(&candidate) || !open.waiting.remove(group) {
+            if report.candidate.as_deref() != Some(&candidate) || !open.waiting.contains(group) {
                 continue;
             }
             part.write(report);
             (report.ending, report.ended_at, report.stage) = (Some(ending), Some(now), None);
             report.waiting_on.clear();
+            if ending != Ending::Failed {
+                open.waiting.remove(group);
+            }
+            open.report.ending = open.report.overall();
+            open.report.ended_at = open.report.ending.map(|_| now);
             self.changed.insert(open.id);
         }
         self.close(now);
@@ -137,8 +170,10 @@ impl Commits {
             let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
             let is_coming = report.candidate.as_ref().is_some_and(|candidate| candidates.contains(candidate));
             if !is_coming && open.waiting.remove(group) {
-                let ending = report.ending.filter(|ending| *ending == Ending::Unproven).unwrap_or(Ending::Superseded);
-                (report.ending, report.ended_at, report.stage) = (Some(ending), Some(now), None);
+                let kept = report.ending.filter(|ending| matches!(ending, Ending::Unproven | Ending::Failed));
+                let ended_at = report.ended_at.unwrap_or(now);
+                report.ending = kept.or(Some(Ending::Superseded));
+                (report.ended_at, report.stage) = (Some(ended_at), None);
                 report.waiting_on.clear();
                 self.changed.insert(open.id);
             }
@@ -153,7 +188,7 @@ impl Commits {
         for mut commit in ended {
             commit.report.ending = commit.report.ending.filter(|ending| *ending == Ending::Rejected);
             commit.report.ending = commit.report.ending.or_else(|| commit.report.overall());
-            commit.report.ended_at = Some(now);
+            commit.report.ended_at.get_or_insert(now);
             self.changed.remove(&commit.id);
             if self.newest.as_ref().is_none_or(|(_, newest)| newest.synced_at <= commit.report.synced_at) {
                 self.newest = Some((commit.id, commit.report.clone()));

@@ -497,7 +497,7 @@ impl Controller {
             let rollout = self.groups.get(&name).and_then(|state| state.machine.rollout());
             let candidate = rollout.map(|rollout| rollout.candidate);
             let part = self.part(&name, now);
-            if self.commits.refresh(&name, candidate, &part) {
+            if self.commits.refresh(&name, candidate, &part, now) {
                 self.storage.news = true;
             }
         }
