@@ -41,7 +41,8 @@
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
 //! | [`forge`] | yes | what forges send: signatures and push events |
 //! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
-//! | [`daemon`] | no | the one loop, the clock, start and end |
+//! | [`clock`] | no | the one clock, for the daemon and its listeners |
+//! | [`daemon`] | no | the one loop, start and end |
 //! | [`settings`] | no | flags, environment and file; the only reader of the environment |
 //! | [`cli`] | no | one file a subcommand |
 //! | [`simulate`] | no | a fleet of agents, good and bad, over real sockets |
@@ -59,6 +60,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod daemon;

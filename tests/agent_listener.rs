@@ -20,11 +20,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use gitamp::agent::{AgentEvent, AgentId, ConfigState, ConnectionId};
+use gitamp::clock::Clock;
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
 use gitamp::opamp::proto::*;
 use gitamp::serve::traffic::Traffic;
 use gitamp::serve::{AgentLinks, AgentMessage, AgentServerOptions, serve_agents};
-use gitamp::time::Timestamp;
 
 /// Nothing in these tests takes long; what is not there by then will never come.
 const BOUND: Duration = Duration::from_secs(20);
@@ -54,8 +54,8 @@ async fn open(options: AgentServerOptions) -> House {
     let (stop, stopped) = watch::channel(false);
     let traffic = Arc::new(Traffic::default());
     let hooks = Router::new().route("/hooks/github", post(async |body: String| format!("rung by {body}")));
-    let now = Timestamp::from_millis(1_800_000_000_000);
-    let (links, task) = serve_agents(listener, options, now, sender, Some(hooks), Arc::clone(&traffic), stopped);
+    let (links, task) =
+        serve_agents(listener, options, Clock::start(), sender, Some(hooks), Arc::clone(&traffic), stopped);
     House { door, links, events, traffic, stop, task }
 }
 

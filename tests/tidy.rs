@@ -200,6 +200,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The canonical form of a document is what a configuration's hash is made of, and its components have names: words of `config`.
     ("yaml", &["config"]),
     ("settings", &["time"]),
+    ("clock", &["time"]),
     ("fleet", &["time", "labels", "config", "yaml"]),
     ("agent", &["time", "labels", "config"]),
     // A group's name is a word, not the fleet: strategies depend on groups by name.
@@ -211,7 +212,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("git", &["fleet::snapshot", "view", "time", "settings"]),
     ("forge", &["fleet::snapshot", "view", "time", "settings"]),
     // `config`: what is offered goes through the hands of the listener, as a value that it does not look into.
-    ("serve", &["opamp", "agent", "config", "view", "forge", "time", "settings"]),
+    ("serve", &["opamp", "agent", "config", "view", "forge", "time", "clock", "settings"]),
 ];
 
 /// Rooms that may import everything: where the house is joined.

@@ -261,8 +261,13 @@ impl Controller {
     }
 
     fn remove_groups(&mut self, fleet: &RenderedFleet, now: Timestamp) {
-        let gone: Vec<GroupName> =
-            self.groups.keys().filter(|name| !fleet.groups.contains_key(*name)).cloned().collect();
+        // The variants of a group whose file cannot be read have no names in the revision; they are not gone for that.
+        let is_hidden = |state: &GroupState| {
+            let base = state.definition.variant_of.as_ref().and_then(|(base, _)| fleet.groups.get(base));
+            base.is_some_and(|base| base.definition.is_none())
+        };
+        let gone = self.groups.iter().filter(|(name, state)| !fleet.groups.contains_key(*name) && !is_hidden(state));
+        let gone: Vec<GroupName> = gone.map(|(name, _)| name.clone()).collect();
         for name in gone {
             if let Some(state) = self.groups.get_mut(&name) {
                 state.machine.abandon();
@@ -576,3 +581,6 @@ fn changes(report: &CommitReport) -> String {
         (count, rejected) => format!("concerns {count} groups, {rejected} of them rejected"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,8 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::Clock;
 use crate::controller::Revision;
-use crate::daemon::clock::Clock;
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::snapshot::{CommitId, CommitInfo, Snapshot, SnapshotLimits};
 use crate::fleet::{self, RenderedFleet};

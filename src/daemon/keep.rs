@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::clock::Clock;
 use crate::controller::Store;
-use crate::daemon::clock::Clock;
 use crate::git::backoff::Backoff;
 use crate::git::journal::{Journal, JournalWrite, PushOutcome};
 use crate::serve::metrics::Metrics;

@@ -4,7 +4,6 @@
 //! listener, the admin interface, and one for signals. Each talks to the loop through a bounded channel; nothing but the loop
 //! touches the controller.
 
-mod clock;
 mod follow;
 mod keep;
 mod start;
@@ -17,6 +16,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::Clock;
 use crate::controller::{Action, Controller, Store};
 use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
@@ -25,7 +25,6 @@ use crate::serve::{AgentLinks, AgentMessage};
 use crate::settings::Settings;
 use crate::view::{FleetStatus, JournalStatus, SyncStatus};
 
-use clock::Clock;
 use follow::{Found, Progress};
 use keep::Stored;
 

@@ -13,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock::Clock;
 use crate::controller::{Controller, Options};
-use crate::daemon::clock::Clock;
 use crate::daemon::follow::{Follower, Progress};
 use crate::daemon::keep::Keeper;
 use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs};
@@ -170,9 +170,9 @@ impl Base {
         }
         let (events_in, agents) = mpsc::channel(AGENT_QUEUE);
         let hooks = serve_hooks(&settings, &bell, &metrics, &stopped).await?;
-        let (traffic, now) = (metrics.traffic(), clock.now());
+        let traffic = metrics.traffic();
         let (links, server) =
-            serve::serve_agents(agents_listener, server_options(&settings), now, events_in, hooks, traffic, stopped);
+            serve::serve_agents(agents_listener, server_options(&settings), clock, events_in, hooks, traffic, stopped);
         let policy = Arc::new(ArcSwapOption::from(controller.policy().map(Arc::new)));
         let sync = SyncStatus { repository: settings.repo.to_string(), ..SyncStatus::default() };
         let progress = watch::Sender::new(Progress { status: sync, ..Progress::default() });

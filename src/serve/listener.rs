@@ -16,10 +16,10 @@ use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
 use super::traffic::Traffic;
 use crate::agent::{AgentEvent, AgentReport, ConnectionId};
+use crate::clock::Clock;
 use crate::config::ComponentNames;
 use crate::opamp::connection::{Connection, Context, Rules};
 use crate::opamp::{Digest, NameCache, SharedNames};
-use crate::time::Timestamp;
 
 /// An event on its way to the daemon.
 #[derive(Debug)]
@@ -86,24 +86,6 @@ impl AgentServerOptions {
     /// How many connections fit into a limit of file descriptors, with 256 left for Git, logs and the admin's listeners.
     pub fn connections_for(file_descriptors: u64) -> usize {
         usize::try_from(file_descriptors.saturating_sub(256)).unwrap_or(usize::MAX).clamp(16, Semaphore::MAX_PERMITS)
-    }
-}
-
-/// Monotonic time as timestamps: the daemon's time at the start, and what passed since.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    start: Instant,
-    at: Timestamp,
-}
-
-impl Clock {
-    pub(super) fn now(&self) -> Timestamp {
-        self.at + self.start.elapsed()
-    }
-
-    /// The instant of a timestamp, for a timer: never before it.
-    pub(super) fn instant(&self, at: Timestamp) -> Instant {
-        self.start + at.since(self.at) + Duration::from_millis(1)
     }
 }
 
@@ -203,21 +185,20 @@ impl Server {
 }
 
 /// Serves agents on `listener` until `stop` says true (or its sender is gone), and then ends all connections within
-/// [`AgentServerOptions::drain`]. `now` is the daemon's time. Requests to `/hooks/` go to `hooks`.
+/// [`AgentServerOptions::drain`]. `clock` is the daemon's. Requests to `/hooks/` go to `hooks`.
 ///
 /// Every change about an agent goes into `events`, which is bounded: a daemon that is behind slows the connections down,
 /// never the other way round. Must be called within a tokio runtime.
 pub fn serve_agents(
     listener: TcpListener,
     options: AgentServerOptions,
-    now: Timestamp,
+    clock: Clock,
     events: mpsc::Sender<AgentMessage>,
     hooks: Option<Router>,
     traffic: Arc<Traffic>,
     stop: watch::Receiver<bool>,
 ) -> (AgentLinks, JoinHandle<()>) {
     let links = AgentLinks::default();
-    let clock = Clock { start: Instant::now(), at: now };
     let room = Arc::new(Semaphore::new(options.bytes_in_flight));
     let server = Arc::new(Server {
         links: links.clone(),
@@ -334,7 +315,7 @@ mod tests {
             polls: Polls::default(),
             hooks: None,
             traffic: Arc::new(Traffic::default()),
-            clock: Clock { start: Instant::now(), at: Timestamp::default() },
+            clock: Clock::start(),
             room: Arc::new(Semaphore::new(1)),
             events: mpsc::channel(1).0,
             names: Mutex::new(NameCache::new(1)),

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::time::Timestamp;
 
-/// Tells the time for the whole process. A wall clock that jumps, backwards or by hours, moves no deadline; a machine that was
+/// Tells the time for the whole process; clones tell the same. A wall clock that jumps, backwards or by hours, moves no deadline; a machine that was
 /// suspended does not make every deadline expire at once, because its monotonic clock stood still meanwhile.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
+pub struct Clock {
     wall: Duration,
     started: Instant,
 }
@@ -15,20 +15,21 @@ pub(super) struct Clock {
 impl Clock {
     /// Anchors the clock now.
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else gets its time from")]
-    pub(super) fn start() -> Self {
+    pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { wall, started: Instant::now() }
     }
 
     /// The time.
-    pub(super) fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         let millis = (self.wall + self.started.elapsed()).as_millis();
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
-    /// When `at` is, for the runtime's timers.
-    pub(super) fn instant(&self, at: Timestamp) -> tokio::time::Instant {
+    /// When `at` is, for the runtime's timers: never before it, although timestamps are whole milliseconds.
+    pub fn instant(&self, at: Timestamp) -> tokio::time::Instant {
         let since_start = Duration::from_millis(at.as_millis()).saturating_sub(self.wall);
-        tokio::time::Instant::from_std(self.started + since_start.min(Duration::from_secs(365 * 24 * 3600)))
+        let since_start = since_start.min(crate::time::LONGEST_DURATION) + Duration::from_millis(1);
+        tokio::time::Instant::from_std(self.started + since_start)
     }
 }
