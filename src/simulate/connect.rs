@@ -18,9 +18,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::simulate::Endpoint;
 
-/// Connections from one loopback address to one port; a system lends about 28,000 ports for that. Further ones leave from
-/// the next address (127.0.0.2, ...).
-const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+/// Connections from one loopback address to one port. A system lends about 28,000 ports for that, and looks longer and longer
+/// for a free one; further ones leave from the next address (127.0.0.2, ...).
+const CONNECTIONS_PER_SOURCE: u32 = 10_000;
 
 /// What a deaf agent's socket takes in before the server notices: as little as the system allows.
 const DEAF_BUFFER_BYTES: u32 = 4_096;
@@ -104,7 +104,8 @@ async fn dial(endpoint: &Endpoint, number: u32, deaf: bool) -> io::Result<TcpStr
         let source = number / CONNECTIONS_PER_SOURCE;
         if source > 0 && address.is_ipv4() && address.ip().is_loopback() {
             let last = u8::try_from(1 + source % 250).unwrap_or(1);
-            socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0))?;
+            // Systems that have no more than one loopback address connect from that one.
+            socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0)).ok();
         }
         match socket.connect(*address).await {
             Ok(stream) => {

@@ -311,13 +311,18 @@ fn begin_frame(frame: &mut Vec<u8>, opcode: OpCode, length: usize, shared: &Shar
     Ok(frame.len())
 }
 
-/// Masks the payload with the key that stands before it.
+/// Masks the payload with the key that stands before it: eight bytes at a time, because agents report whole configurations.
 fn mask(frame: &mut [u8], start: usize) {
     let (header, payload) = frame.split_at_mut(start);
-    if let Some(key) = header.last_chunk::<4>().copied() {
-        for (byte, key) in payload.iter_mut().zip(key.iter().cycle()) {
-            *byte ^= key;
-        }
+    let Some([a, b, c, d]) = header.last_chunk::<4>().copied() else { return };
+    let key = [a, b, c, d, a, b, c, d];
+    let wide = u64::from_ne_bytes(key);
+    let (blocks, rest) = payload.as_chunks_mut::<8>();
+    for block in blocks {
+        *block = (u64::from_ne_bytes(*block) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(key) {
+        *byte ^= key;
     }
 }
 
