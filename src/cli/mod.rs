@@ -4,6 +4,7 @@
 //! rollout), 2 it could not be done (wrong arguments, unreadable files, nobody listening).
 
 mod check;
+mod demo;
 pub mod directory;
 mod findings;
 mod git_transport;
@@ -43,6 +44,7 @@ enum Command {
     Schema(schema::SchemaArgs),
     Notes(notes::Arguments),
     Match(matching::MatchArgs),
+    Demo(demo::Arguments),
     Simulate(simulate::Arguments),
     #[command(name = "git-transport", hide = true)]
     GitTransport(git_transport::Arguments),
@@ -57,6 +59,7 @@ impl Command {
             Self::Schema(_) => schema::run(),
             Self::Notes(arguments) => arguments.run(),
             Self::Match(arguments) => matching::run(&arguments),
+            Self::Demo(arguments) => arguments.run(),
             Self::Simulate(arguments) => arguments.run(),
             Self::GitTransport(arguments) => Ok(arguments.run()),
         }

@@ -24,75 +24,75 @@ const EXAMPLES: &str = "Examples:
 
 Shares like 1% round up; who misbehaves depends on --seed alone, and so do the instance uids.";
 
-/// Let a fleet of invented agents connect to a server: good ones, slow ones, and ones that fail.
+/// Let a fleet of invented agents connect to a server: good ones, slow ones, and ones that fail
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Where to connect: ws://HOST:PORT/PATH, or http://HOST:PORT/PATH for agents that poll.
+    /// Where to connect: ws://HOST:PORT/PATH, or http://HOST:PORT/PATH for agents that poll
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:4320/v1/opamp")]
     server: String,
-    /// Allow a server that is not on this machine.
+    /// Allow a server that is not on this machine
     #[arg(long)]
     allow_remote: bool,
-    /// How many agents.
+    /// How many agents
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     agents: u32,
     /// What they say of themselves; may be repeated. A value is one text, or several with commas that agents take turns in;
-    /// {n} stands for the agent's number, and {n%3}, {n/100} for what that says.
+    /// {n} stands for the agent's number, and {n%3}, {n/100} for what that says
     #[arg(long = "attr", value_name = "KEY=VALUE")]
     attributes: Vec<String>,
-    /// The capability bits that they declare.
+    /// The capability bits that they declare
     #[arg(long, value_name = "BITS", default_value = "0x3c47", value_parser = parse_capabilities)]
     capabilities: Capabilities,
-    /// From an offer to the verdict on it, one length or a range. Real supervisors take 5s.
+    /// From an offer to the verdict on it, one length or a range. Real supervisors take 5s
     #[arg(long, value_name = "DELAY", default_value = "500ms..2s")]
     apply_delay: DelayRange,
-    /// Time between the heartbeats of an agent with nothing to say.
+    /// Time between the heartbeats of an agent with nothing to say
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     heartbeat: Duration,
-    /// Time between the polls of an agent that speaks plain HTTP.
+    /// Time between the polls of an agent that speaks plain HTTP
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     poll_interval: Duration,
-    /// Agents whose collector cannot run any config it is offered: a number, or a share like 1%.
+    /// Agents whose collector cannot run any config it is offered: a number, or a share like 1%
     #[arg(long, value_name = "AMOUNT", default_value = "0", value_parser = parse_amount)]
     fail: Amount,
-    /// A config that holds this text breaks every collector.
+    /// A config that holds this text breaks every collector
     #[arg(long, value_name = "TEXT")]
     fail_matching: Option<String>,
-    /// What agents say then.
+    /// What agents say then
     #[arg(long, value_name = "TEXT")]
     fail_message: Option<String>,
-    /// Agents whose collector starts to crash some time after it took a config.
+    /// Agents whose collector starts to crash some time after it took a config
     #[arg(long, value_name = "AMOUNT", default_value = "0", value_parser = parse_amount)]
     crash: Amount,
-    /// How long after.
+    /// How long after
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
     crash_after: Duration,
-    /// Agents that read nothing after the first answer, and go on sending.
+    /// Agents that read nothing after the first answer, and go on sending
     #[arg(long, value_name = "AMOUNT", default_value = "0", value_parser = parse_amount)]
     deaf: Amount,
-    /// Agents that never say what became of an offer; all, if no amount is given.
+    /// Agents that never say what became of an offer; all, if no amount is given
     #[arg(long, value_name = "AMOUNT", default_value = "0", num_args = 0..=1, default_missing_value = "100%", value_parser = parse_amount)]
     silent: Amount,
-    /// Agents that fail any second config and go back to the first by themselves.
+    /// Agents that fail any second config and go back to the first by themselves
     #[arg(long, value_name = "AMOUNT", default_value = "0", value_parser = parse_amount)]
     rollback: Amount,
-    /// Agents that are never well, whatever they run.
+    /// Agents that are never well, whatever they run
     #[arg(long, value_name = "AMOUNT", default_value = "0", value_parser = parse_amount)]
     unhealthy: Amount,
-    /// Every connection drops without a word about so often, and comes back.
+    /// Every connection drops without a word about so often, and comes back
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     reconnect: Option<Duration>,
-    /// How many agents share a connection.
+    /// How many agents share a connection
     #[arg(long, value_name = "K", default_value_t = 1)]
     per_connection: u32,
-    /// The seed of everything random: the same seed plays the same agents again.
+    /// The seed of everything random: the same seed plays the same agents again
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// End after so long; otherwise Ctrl-C does.
+    /// End after so long; otherwise Ctrl-C does
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
-    /// How to print.
+    /// How to print
     #[arg(long, value_name = "FORM", default_value = "human")]
     output: Output,
 }
