@@ -19,6 +19,9 @@ const LEAST_PAUSE: Duration = Duration::from_secs(2);
 /// A remote that takes no notes is asked again after so long.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(600);
 
+/// How a status begins that is about pushes.
+const PUSHING: &str = "pushing";
+
 /// Names a store, and says how it went.
 pub(super) type Stored = (u64, Result<(), String>);
 
@@ -45,7 +48,11 @@ impl Keeper {
             let outcome = self.journal.store(write_of(request)).await.map_err(|error| error.to_string());
             self.metrics.journal_stored(outcome.is_ok());
             self.status.send_modify(|status| match &outcome {
-                Ok(()) => (status.last_stored, status.error) = (Some(self.clock.now()), None),
+                Ok(()) => {
+                    status.last_stored = Some(self.clock.now());
+                    // What the pushes say stands until a push says otherwise.
+                    status.error.take_if(|error| !error.starts_with(PUSHING));
+                }
                 Err(error) => status.error = Some(format!("storing failed, nothing new is offered: {error}")),
             });
             if let Err(error) = &outcome {
@@ -70,7 +77,7 @@ impl Keeper {
                 Err((class, message)) => {
                     let pause = backoff.failed(class, fastrand::f64());
                     tracing::warn!(retry_in = ?pause, "the journal cannot be pushed: {message}");
-                    self.status.send_modify(|status| status.error = Some(format!("pushing failed: {message}")));
+                    self.status.send_modify(|status| status.error = Some(format!("{PUSHING} failed: {message}")));
                     pause
                 }
             };
@@ -92,9 +99,7 @@ impl Keeper {
                 self.status.send_modify(|status| {
                     status.last_pushed = Some(self.clock.now());
                     status.local_only = false;
-                    if status.error.as_ref().is_some_and(|error| error.starts_with("pushing")) {
-                        status.error = None;
-                    }
+                    status.error.take_if(|error| error.starts_with(PUSHING));
                 });
                 Ok(LEAST_PAUSE)
             }
@@ -105,7 +110,7 @@ impl Keeper {
                 }
                 self.status.send_modify(|status| {
                     status.local_only = true;
-                    status.error = Some(format!("pushing is refused, the journal stays here: {reason}"));
+                    status.error = Some(format!("{PUSHING} is refused, the journal stays here: {reason}"));
                 });
                 Ok(READ_ONLY_PAUSE)
             }
