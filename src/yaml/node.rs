@@ -88,22 +88,28 @@ impl Style {
 /// True when `text` stands for itself as a plain scalar on one line, in every YAML reader: nothing in it can be taken for
 /// structure, a comment or an indicator. Empty text is no such scalar.
 pub fn is_plain(text: &str) -> bool {
-    let Some(first) = text.chars().next() else { return false };
-    let second = text.chars().nth(1);
+    let bytes = text.as_bytes();
+    let Some(first) = bytes.first() else { return false };
     let starts_well = match first {
-        ' ' | ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' => false,
-        '-' | '?' | ':' => second.is_some_and(|next| next != ' '),
+        b' ' | b',' | b'[' | b']' | b'{' | b'}' | b'#' | b'&' | b'*' | b'!' | b'|' | b'>' | b'\'' | b'"' | b'%'
+        | b'@' | b'`' => false,
+        b'-' | b'?' | b':' => bytes.get(1).is_some_and(|next| *next != b' '),
         _ => true,
     };
     let marks_document = ["---", "..."]
         .iter()
         .any(|mark| text.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')));
-    starts_well
-        && !marks_document
-        && !text.ends_with([' ', ':'])
-        && !text.contains(": ")
-        && !text.contains(" #")
-        && text.chars().all(|one| one != '\t' && is_shown(one))
+    if !starts_well || marks_document {
+        return false;
+    }
+    let structure = |pair: &[u8]| matches!(pair, b": " | b" #");
+    let ends_well = !text.ends_with([' ', ':']) && !bytes.windows(2).any(structure);
+    ends_well
+        && if text.is_ascii() {
+            bytes.iter().all(|one| matches!(one, b' '..=b'~'))
+        } else {
+            text.chars().all(|one| one != '\t' && is_shown(one))
+        }
 }
 
 /// True for text that a block scalar carries unchanged without an indentation indicator.
