@@ -3,6 +3,8 @@
 //! Exit codes: 0 it went well, 1 it did what was asked and the answer is bad (errors in a fleet repository, a failed
 //! rollout), 2 it could not be done (wrong arguments, unreadable files, nobody listening).
 
+mod admin_client;
+mod agents;
 mod check;
 mod demo;
 pub mod directory;
@@ -12,8 +14,12 @@ mod matching;
 mod notes;
 mod render;
 pub mod schema;
+mod screen;
 mod serve;
 mod simulate;
+mod status;
+mod sync;
+mod watch;
 
 use std::error::Error;
 use std::io::Write;
@@ -39,6 +45,9 @@ struct Arguments {
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Command {
     Serve(serve::Arguments),
+    Status(status::Arguments),
+    Agents(agents::Arguments),
+    Sync(sync::Arguments),
     Check(check::CheckArgs),
     Render(render::RenderArgs),
     Schema(schema::SchemaArgs),
@@ -54,6 +63,9 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Serve(arguments) => arguments.run(),
+            Self::Status(arguments) => arguments.run(),
+            Self::Agents(arguments) => arguments.run(),
+            Self::Sync(arguments) => arguments.run(),
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
             Self::Schema(_) => schema::run(),

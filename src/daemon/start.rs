@@ -293,6 +293,7 @@ fn source_options(settings: &Settings) -> Result<SourceOptions, DaemonError> {
     Ok(SourceOptions {
         url: settings.repo.as_str().parse::<RemoteUrl>().map_err(|error| source(Box::new(error)))?,
         tracked: match &settings.reference {
+            Reference::Default => Tracked::Default,
             Reference::Branch(name) => Tracked::Branch(name.clone()),
             Reference::TagPattern(pattern) => Tracked::Tags(pattern.clone()),
         },

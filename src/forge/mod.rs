@@ -59,7 +59,7 @@ impl Watched {
     /// The full name of a ref that was said in its short form, read as the kind that is followed.
     fn full_name(&self, short: &str) -> String {
         match &self.reference {
-            Reference::Branch(_) => format!("refs/heads/{short}"),
+            Reference::Default | Reference::Branch(_) => format!("refs/heads/{short}"),
             Reference::TagPattern(_) => format!("refs/tags/{short}"),
         }
     }

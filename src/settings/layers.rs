@@ -68,7 +68,7 @@ pub struct ServeArgs {
     /// The fleet repository: a directory, file://, https://, ssh:// or user@host:path
     #[arg(long, value_name = "REPOSITORY", help_heading = "Repository")]
     pub repo: Option<Text>,
-    /// The branch to follow [default: main]
+    /// The branch to follow [default: the remote's own]
     #[arg(long, value_name = "BRANCH", help_heading = "Repository")]
     pub branch: Option<Text>,
     /// Instead of a branch: follow the newest tag that this pattern matches, like 'v*'

@@ -34,6 +34,8 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 /// What of a repository is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
+    /// The branch that the remote's `HEAD` names.
+    Default,
     /// The head of this branch, by its short name.
     Branch(String),
     /// The newest of the tags whose short names this glob matches.
@@ -44,6 +46,8 @@ impl Reference {
     /// True when a push to `full_name` (`refs/heads/main`) may change what is followed.
     pub fn concerns(&self, full_name: &str) -> bool {
         match self {
+            // Which branch it is, only the remote knows: a push to any of them is worth a look.
+            Self::Default => full_name.strip_prefix("refs/heads/").is_some_and(|branch| !branch.is_empty()),
             Self::Branch(branch) => full_name.strip_prefix("refs/heads/") == Some(branch),
             Self::TagPattern(pattern) => full_name.strip_prefix("refs/tags/").is_some_and(|tag| {
                 globset::GlobBuilder::new(pattern)
@@ -58,6 +62,7 @@ impl Reference {
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Default => f.write_str("the default branch"),
             Self::Branch(branch) => write!(f, "branch {branch}"),
             Self::TagPattern(pattern) => write!(f, "tags {pattern}"),
         }
@@ -162,7 +167,7 @@ impl Settings {
     pub fn new(repo: RepoUrl, state_dir: PathBuf) -> Self {
         Self {
             repo,
-            reference: Reference::Branch("main".to_owned()),
+            reference: Reference::Default,
             fleet_root: String::new(),
             interval: Duration::from_secs(60),
             instance: "default".to_owned(),
@@ -219,7 +224,9 @@ pub fn state_dir_of_daemon(args: &ServeArgs) -> Result<PathBuf, SettingsError> {
     let own = check::state_dir(&given, &environment)?;
     let elsewhere = Path::new(SYSTEM_STATE);
     let is_default = !given.contains_key("state-dir");
-    let use_system = is_default && !own.join(ADMIN_SOCKET).exists() && elsewhere.join(ADMIN_SOCKET).exists();
+    // Where this user may not even look there is something: the error then says whose it is.
+    let is_elsewhere = || elsewhere.join(ADMIN_SOCKET).try_exists().unwrap_or(true);
+    let use_system = is_default && !own.join(ADMIN_SOCKET).exists() && is_elsewhere();
     Ok(if use_system { elsewhere.to_owned() } else { own })
 }
 

@@ -84,7 +84,8 @@ fn a_stronger_source_replaces_the_choice_of_branch_or_tag() {
     let branch = |name: &str| Reference::Branch(name.to_owned());
     let tags = |pattern: &str| Reference::TagPattern(pattern.to_owned());
     for (file, flags, wanted) in [
-        ("", &[][..], branch("main")),
+        ("", &[][..], Reference::Default),
+        ("branch: main\n", &[], branch("main")),
         ("branch: prod\n", &[], branch("prod")),
         ("branch: prod\n", &["--tag", "v*"], tags("v*")),
         ("tag: v*\n", &["--branch", "refs/heads/feature/x"], branch("feature/x")),
@@ -338,17 +339,52 @@ fn observing_never_pushes() {
 fn references_know_which_pushes_concern_them() {
     let branch = Reference::Branch("main".to_owned());
     let tags = Reference::TagPattern("v*".to_owned());
-    for (name, for_branch, for_tags) in [
-        ("refs/heads/main", true, false),
-        ("refs/heads/mainline", false, false),
-        ("refs/tags/main", false, false),
-        ("refs/tags/v1.2", false, true),
-        ("refs/tags/v1/rc", false, true),
-        ("refs/heads/v1.2", false, false),
-        ("refs/notes/gitamp/default", false, false),
-        ("main", false, false),
-        ("", false, false),
+    for (name, for_default, for_branch, for_tags) in [
+        ("refs/heads/main", true, true, false),
+        ("refs/heads/mainline", true, false, false),
+        ("refs/tags/main", false, false, false),
+        ("refs/tags/v1.2", false, false, true),
+        ("refs/tags/v1/rc", false, false, true),
+        ("refs/heads/v1.2", true, false, false),
+        ("refs/heads/", false, false, false),
+        ("refs/notes/gitamp/default", false, false, false),
+        ("main", false, false, false),
+        ("", false, false, false),
     ] {
-        assert_eq!((branch.concerns(name), tags.concerns(name)), (for_branch, for_tags), "{name}");
+        let concerned = (Reference::Default.concerns(name), branch.concerns(name), tags.concerns(name));
+        assert_eq!(concerned, (for_default, for_branch, for_tags), "{name}");
+    }
+}
+
+#[test]
+fn the_example_of_a_settings_file_can_be_used() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gitamp.yaml");
+    let text = std::fs::read_to_string(&example).expect("the example");
+    let mut case = Case::new().file(&text);
+    case.args.repo = None;
+    let settings = case.good();
+    assert_eq!(settings.repo.as_str(), "https://git.example.com/platform/fleet.git");
+    assert_eq!(settings.warnings, Vec::<String>::new());
+
+    // What is commented out must be right as well: each key once, with a value that is taken.
+    let secret = case.directory.path().join("secret");
+    std::fs::write(&secret, "s3cret\n").expect("writing");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a private file");
+    let whole: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).or(Some(line)))
+        .filter(|line| !line.starts_with("tag:"))
+        .map(|line| line.replace("/etc/gitamp/", &format!("{}/", case.directory.path().display())) + "\n")
+        .collect();
+    for file in ["git-token", "ssh-key", "known_hosts", "hook-secret"] {
+        std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
+    }
+    let mut case = case.file(&whole);
+    case.args.repo = None;
+    let settings = case.good();
+    assert_eq!(settings.reference, Reference::Branch("main".to_owned()), "{whole}");
+    for key in layers::keys() {
+        let is_there = text.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key}:")));
+        assert!(is_there, "`{key}` is missing in the example");
     }
 }
