@@ -36,6 +36,12 @@ use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
 /// Agents' events between the listener and the loop. A fleet that reconnects at once fills it; connections then wait.
 const AGENT_QUEUE: usize = 4_096;
 
+/// How long a predecessor that is ending is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks at the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Questions and commands that may wait for the loop.
 const ADMIN_QUEUE: usize = 64;
 
@@ -54,7 +60,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
 /// Runs until `stop` is done, then ends within five seconds.
 pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
-    let lock = lock(&settings.state_dir)?;
+    let lock = lock(&settings.state_dir).await?;
     let (stopping, stopped) = watch::channel(false);
     let base = Base {
         settings: Arc::new(settings),
@@ -272,15 +278,24 @@ impl Base {
     }
 }
 
-/// One daemon a state directory: two would write over each other.
-fn lock(state_dir: &Path) -> Result<File, DaemonError> {
+/// One daemon a state directory: two would write over each other. One that was just killed may need a moment to be gone, with
+/// its thousands of connections.
+async fn lock(state_dir: &Path) -> Result<File, DaemonError> {
     let state = |source| DaemonError::State { path: state_dir.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state)?;
     let file = File::create(state_dir.join("lock")).map_err(state)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DaemonError::Busy(state_dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(state(error)),
+    let waiting = async {
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+                Err(TryLockError::Error(error)) => return Err(state(error)),
+            }
+        }
+    };
+    match tokio::time::timeout(LOCK_PATIENCE, waiting).await {
+        Ok(locked) => locked.map(|()| file),
+        Err(_) => Err(DaemonError::Busy(state_dir.to_owned())),
     }
 }
 
