@@ -93,6 +93,16 @@ struct Inputs {
     requests: mpsc::Receiver<AdminRequest>,
 }
 
+/// What one turn of the loop is about.
+enum Turn {
+    Stored(Stored),
+    Found(Found),
+    Request(AdminRequest),
+    /// So many events are in the batch.
+    Agents(usize),
+    Time,
+}
+
 impl Daemon {
     /// Runs until `stop` is done.
     async fn run(&mut self, inputs: &mut Inputs, stop: impl Future<Output = ()>) {
@@ -107,16 +117,23 @@ impl Daemon {
                     None => std::future::pending().await,
                 }
             };
-            let mut done: Vec<oneshot::Sender<()>> = Vec::new();
-            tokio::select! {
+            let turn = tokio::select! {
                 () = &mut stop => return,
-                Some((ticket, outcome)) = inputs.stored.recv() => self.stored(ticket, &outcome),
-                Some(found) = inputs.found.recv() => done.extend(self.found(found)),
-                Some(request) = inputs.requests.recv() => self.answer(request),
-                count = inputs.agents.recv_many(&mut batch, BATCH) => {
-                    if count == 0 {
-                        return;
-                    }
+                Some(stored) = inputs.stored.recv() => Turn::Stored(stored),
+                Some(found) = inputs.found.recv() => Turn::Found(found),
+                Some(request) = inputs.requests.recv() => Turn::Request(request),
+                count = inputs.agents.recv_many(&mut batch, BATCH) => Turn::Agents(count),
+                () = sleep => Turn::Time,
+            };
+            let begun = tokio::time::Instant::now();
+            let mut done: Vec<oneshot::Sender<()>> = Vec::new();
+            match turn {
+                Turn::Stored((ticket, outcome)) => self.stored(ticket, &outcome),
+                Turn::Found(found) => done.extend(self.found(found)),
+                Turn::Request(request) => self.answer(request),
+                // Nobody listens for agents any more.
+                Turn::Agents(0) => return,
+                Turn::Agents(_) => {
                     self.metrics.event_queue(inputs.agents.len());
                     let now = self.clock.now();
                     for message in batch.drain(..) {
@@ -124,12 +141,11 @@ impl Daemon {
                         done.extend(message.settled);
                     }
                 }
-                () = sleep => {}
+                Turn::Time => {}
             }
-            let now = self.clock.now();
-            self.controller.handle_timeout(now);
+            self.controller.handle_timeout(self.clock.now());
             self.perform();
-            self.metrics.loop_took(self.clock.now().since(now));
+            self.metrics.loop_took(begun.elapsed());
             for waiting in done {
                 // Whoever waited may have given up: an HTTP agent waits for a moment only.
                 let _gone = waiting.send(());
