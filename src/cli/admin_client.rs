@@ -50,7 +50,7 @@ pub(super) enum AdminError {
     )]
     Nobody(PathBuf),
     /// The socket is somebody else's.
-    #[error("permission denied at {}: run this as {owner}, or as root", path.display())]
+    #[error("permission denied at {}: it belongs to {owner}: run this as that user or as root", path.display())]
     Denied {
         /// The socket.
         path: PathBuf,
@@ -269,7 +269,7 @@ pub(super) mod tests {
         assert!(error(nowhere).await.contains("no gitamp daemon answers"));
 
         let denied = client.unreachable(io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
-        assert!(denied.starts_with("permission denied at ") && denied.contains("run this as "), "{denied}");
+        assert!(denied.starts_with("permission denied at ") && denied.contains("it belongs to "), "{denied}");
     }
 
     #[test]
