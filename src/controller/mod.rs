@@ -349,6 +349,7 @@ impl Controller {
         if effect == Effect::Waits {
             self.configs.insert(wanted, next.config.clone());
             state.next = Some(next);
+            self.storage.lazy.insert(name.clone());
         } else {
             state.next = None;
             state.revision = revision;
@@ -463,6 +464,12 @@ impl Controller {
     /// What a machine's change leads to.
     fn after_machine(&mut self, name: &GroupName, now: Timestamp) {
         self.collect_finished(name, now);
+        let is_vain = |state: &&mut GroupState| state.next.is_some() && !state.machine.can_finish(now);
+        if let Some(next) = self.groups.get_mut(name).filter(is_vain).and_then(|state| state.next.take()) {
+            // The plan comes back here.
+            let _effect = self.plan(name, next, now);
+            return;
+        }
         let Some(state) = self.groups.get_mut(name) else { return };
         if state.machine.take_unstored() {
             self.storage.urgent.insert(name.clone());
@@ -488,6 +495,7 @@ impl Controller {
         } else if closes {
             // Only what is forbidden takes effect at once. What is new and allowed waits for the record.
             desired.room = desired.room.min(current.map_or(0, |current| current.room));
+            desired.reach = desired.reach.min(current.map_or(0, |current| current.reach));
             self.publish(name, desired, now);
         }
         self.storage.touched.insert(name.clone());

@@ -105,6 +105,22 @@ pub struct GroupFile {
     /// Agents that were ill before they were offered a candidate since stable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ill_before: Vec<String>,
+    /// What waits for the end of the running rollout (`onNewCommit: finish`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextFile>,
+}
+
+/// A configuration that waits for the end of the running rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextFile {
+    /// Which.
+    pub wanted: ConfigHash,
+    /// The revision that says so.
+    pub revision: String,
+    /// True when it moved agents of other groups here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moved_in: bool,
 }
 
 /// One failure.
@@ -297,6 +313,7 @@ impl GroupFile {
             rollouts,
             failures: BTreeMap::new(),
             ill_before: Vec::new(),
+            next: None,
         }
     }
 

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::controller::record::{FleetFile, GroupFile, RecordError, ids, read_report};
 use crate::controller::storage::{FLEET_FILE, group_of_file};
-use crate::controller::{Controller, GroupState, Options, rules};
+use crate::controller::{Controller, GroupState, Next, Options, rules};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::{CommitId, CommitInfo};
-use crate::rollout::Machine;
+use crate::rollout::{Machine, Plan};
 use crate::roster::group::{Assumed, Failure};
 use crate::time::Timestamp;
 use crate::yaml;
@@ -84,13 +84,18 @@ impl Controller {
         let ill: BTreeSet<_> = ids(&file.ill_before)?.into_iter().collect();
         let assumed = Assumed {
             room: file.rollouts.room,
-            population: file.rollouts.population,
+            reach: file.rollouts.reach,
             until: now + definition.strategy.progress_deadline,
         };
         self.roster.restore(name, failures, ill, assumed);
+        let next = file.next.and_then(|next| {
+            let config = self.configs.get(&next.wanted)?.clone();
+            let plan = Plan { wanted: next.wanted, rules: rules(&definition), moved_in: next.moved_in };
+            Some(Next { plan, config, revision: next.revision })
+        });
         let machine =
             Machine::restore(file.rollouts, rules(&definition), self.options.observe, self.options.forget_after, now);
-        let state = GroupState { machine, definition, revision: file.revision, next: None, timer: None };
+        let state = GroupState { machine, definition, revision: file.revision, next, timer: None };
         self.groups.insert(name.clone(), state);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::ConfigHash;
-use crate::controller::record::{CommitFile, FailureFile, FleetFile, GroupFile, VERSION, encode};
+use crate::controller::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile, VERSION, encode};
 use crate::controller::{Action, Controller, Store};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
@@ -72,6 +72,8 @@ pub(super) struct Storage {
     pub news: bool,
     /// Bodies that the journal holds.
     pub configs: BTreeSet<ConfigHash>,
+    /// Bodies that it may hold as well: a store that failed may have been done all the same.
+    litter: BTreeSet<ConfigHash>,
     in_flight: Option<InFlight>,
     tickets: u64,
     last: Option<Timestamp>,
@@ -162,6 +164,11 @@ impl Controller {
     fn group_record(&self, name: &GroupName) -> Option<GroupFile> {
         let state = self.groups.get(name)?;
         let mut file = GroupFile::new(&state.revision, &state.definition, state.machine.record().clone());
+        file.next = state.next.as_ref().map(|next| NextFile {
+            wanted: next.plan.wanted,
+            revision: next.revision.clone(),
+            moved_in: next.plan.moved_in,
+        });
         if let Some(group) = self.roster.group(name) {
             file.failures = group
                 .failures
@@ -188,7 +195,8 @@ impl Controller {
                 .difference(stored)
                 .filter_map(|hash| Some((config_file(*hash), Some(configs.get(hash)?.body().clone())))),
         );
-        files.extend(stored.difference(&needed).map(|hash| (config_file(*hash), None)));
+        let superfluous = stored.union(&self.storage.litter).filter(|hash| !needed.contains(hash));
+        files.extend(superfluous.map(|hash| (config_file(*hash), None)));
         needed.into_iter().filter(|hash| self.configs.contains_key(hash)).collect()
     }
 
@@ -196,6 +204,7 @@ impl Controller {
     pub fn handle_stored(&mut self, ticket: u64, now: Timestamp) {
         let Some(done) = self.storage.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
         self.storage.configs = done.configs;
+        self.storage.litter.clear();
         for name in done.groups {
             // Where the record allows more by now, that is on its way. Otherwise what is desired now follows from what was stored,
             // and from the agents as they are now: what they forbade meanwhile stays forbidden.
@@ -222,6 +231,10 @@ impl Controller {
         }
         self.storage.urgent.extend(failed.groups);
         self.commits.give_back(failed.news);
+        // Nobody knows whether it was done: what only one of the two states holds is neither relied on nor left behind.
+        let (before, after) = (std::mem::take(&mut self.storage.configs), failed.configs);
+        self.storage.litter.extend(before.symmetric_difference(&after));
+        self.storage.configs = before.intersection(&after).copied().collect();
         self.storage.fleet_changed = true;
         self.storage.retry_at = Some(now + RETRY_INTERVAL);
         self.settle(now);

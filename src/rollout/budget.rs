@@ -21,6 +21,12 @@ pub fn room_to_store(max_unavailable: Amount, eligible: usize) -> usize {
     limit(max_unavailable, eligible).next_power_of_two()
 }
 
+/// The members to store for a group that outgrew what is stored: an eighth more than before where that is more, so that a fleet that
+/// is just connecting writes dozens of records, not thousands.
+pub fn reach_to_store(stored: usize, members: usize) -> usize {
+    members.max(stored + stored / 8)
+}
+
 /// Failures that a rollout over so many agents may have.
 pub fn allowed_failures(max_failures: Amount, population: usize) -> usize {
     max_failures.round_down(population)
@@ -45,6 +51,19 @@ mod tests {
         ] {
             assert_eq!(room(amount, eligible, stored, unavailable), expected, "{why}");
         }
+    }
+
+    #[test]
+    fn stored_reach_covers_the_members_and_grows_rarely() {
+        let mut stored = 0;
+        let mut records = 0;
+        for members in 0..20_000 {
+            if members > stored {
+                (stored, records) = (reach_to_store(stored, members), records + 1);
+            }
+            assert!(stored >= members, "{members}");
+        }
+        assert!(records < 100, "a fleet of 20,000 that connects one by one writes {records} records");
     }
 
     #[test]

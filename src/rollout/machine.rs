@@ -166,6 +166,14 @@ impl Machine {
             && self.record.population == 0
     }
 
+    /// True when the rollout runs and can come to an end with the agents that there are. Otherwise no newer commit waits for it:
+    /// it would wait for ever.
+    pub fn can_finish(&self, now: Timestamp) -> bool {
+        let somebody = self.tally.eligible > 0 || self.tally.vanished > 0 || self.absent(now) > 0;
+        let is_hopeless = self.tally.eligible > 0 && self.is_complete() && !self.is_proven();
+        self.is_running() && somebody && !is_hopeless
+    }
+
     /// Every configuration that may be needed: to offer, to go back to, to recognise.
     pub fn needed(&self) -> impl Iterator<Item = ConfigHash> {
         let rollout = self.record.rollout.as_ref().map(|rollout| rollout.candidate);
@@ -198,7 +206,7 @@ impl Machine {
         }
         let is_other = |rollout: &RolloutRecord| rollout.candidate != wanted;
         let is_finished_first = self.rules.strategy.on_new_commit == OnNewCommit::Finish && !is_revert;
-        if is_finished_first && self.is_running() && self.rollout().is_some_and(is_other) {
+        if is_finished_first && self.can_finish(now) && self.rollout().is_some_and(is_other) {
             return Effect::Waits;
         }
         let effect = match self.record.rollout.take() {
@@ -256,6 +264,7 @@ impl Machine {
                 self.unstored = true;
             }
         }
+        self.extend_reach(now);
         let all_back = self.restarted.is_none_or(|population| self.tally.heard >= population);
         let population = self.tally.selected + self.tally.vanished;
         if all_back && population.abs_diff(self.record.population) * 10 > self.record.population {
@@ -263,6 +272,20 @@ impl Machine {
             self.outdated = true;
         }
         self.advance(now);
+    }
+
+    /// Offers are made among no more members than the record says: a successor counts those of them who are not back as in the
+    /// middle of something. It shrinks only once everybody who could be in the middle of something has shown up or is overdue.
+    fn extend_reach(&mut self, now: Timestamp) {
+        let (members, reach) = (self.tally.members, self.record.reach);
+        let is_known = self.restarted.is_none() || now >= self.since + self.rules.strategy.progress_deadline;
+        if members > reach && self.tally.pending > 0 {
+            self.record.reach = budget::reach_to_store(reach, members);
+            self.unstored = true;
+        } else if is_known && reach > members + members / 10 {
+            self.record.reach = members;
+            self.outdated = true;
+        }
     }
 
     /// Moves on when nothing but time has passed.
@@ -510,6 +533,7 @@ impl Machine {
             watched: self.is_running(),
             max_unavailable: strategy.max_unavailable,
             room: self.record.room,
+            reach: self.record.reach,
             progress_deadline: strategy.progress_deadline,
         }
     }

@@ -34,6 +34,8 @@ pub struct Tally {
     /// The candidate that these counts are about; `None`: they are about what is stable. Between the decision for a candidate and
     /// the record of it they are about something else, and prove nothing.
     pub candidate: Option<ConfigHash>,
+    /// Everybody who is known to belong to the group, connected or not.
+    pub members: usize,
     /// Connected agents that the group selects.
     pub selected: usize,
     /// Connected, selected, and able to take a configuration and to tell what became of it.
@@ -64,6 +66,8 @@ pub struct Tally {
     pub unavailable: usize,
     /// Agents heard since this process started.
     pub heard: usize,
+    /// Of these: what they reported shows that they were here before it started, or nothing is stable that could show it.
+    pub back: usize,
     /// When the group was last in motion: more newcomers than [`SETTLE`] allows.
     pub restless_at: Option<Timestamp>,
     /// When the agents that count against "too many vanished" are forgotten.
@@ -91,6 +95,8 @@ pub struct Desired {
     pub max_unavailable: Amount,
     /// The most agents that may be offered at once, as stored in the journal.
     pub room: usize,
+    /// The most members among whom offers may be made, as stored in the journal.
+    pub reach: usize,
     /// From an offer to its confirmation.
     pub progress_deadline: Duration,
 }

@@ -81,6 +81,9 @@ pub struct GroupRecord {
     pub superseded: Vec<ConfigHash>,
     /// The most agents that could be in the middle of an offer.
     pub room: usize,
+    /// The most members, connected or not, among whom offers could be made: whoever is not back after a restart may be in the middle
+    /// of one.
+    pub reach: usize,
     /// How many agents the group had when this was written.
     pub population: usize,
 }

@@ -25,8 +25,8 @@ pub struct Failure {
 pub struct Assumed {
     /// The room that the record allowed.
     pub room: usize,
-    /// The agents that the group had.
-    pub population: usize,
+    /// The members among whom it could make offers.
+    pub reach: usize,
     /// When it is over in any case.
     pub until: Timestamp,
 }
@@ -72,6 +72,20 @@ impl Group {
     pub fn holds_kept(&self, member: &Member) -> bool {
         self.desired.candidate.is_none()
             && member.state().and_then(ConfigState::known).is_some_and(|hash| self.desired.kept.contains(&hash))
+    }
+
+    /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where
+    /// nothing is stable, that shows nothing.
+    pub fn was_here_before(&self, member: &Member) -> bool {
+        let desired = &self.desired;
+        let is_ours = |hash| {
+            desired.stable == Some(hash)
+                || desired.candidate == Some(hash)
+                || desired.wanted == Some(hash)
+                || desired.kept.contains(&hash)
+        };
+        member.heard_once
+            && (desired.stable.is_none() || member.state().and_then(ConfigState::known).is_some_and(is_ours))
     }
 
     /// The configuration with this hash, when it is one that the group gives.
@@ -179,6 +193,7 @@ impl Group {
         add(&mut tally.eligible, verdict.eligible);
         add(&mut tally.unavailable, verdict.unavailable);
         add(&mut tally.vanished, verdict.vanished);
+        add(&mut tally.back, verdict.back);
         add(&mut tally.ill_before, verdict.ill_before && verdict.eligible);
         match verdict.standing {
             Standing::Unplaced | Standing::Failed => {}
@@ -221,10 +236,10 @@ impl Group {
         }
     }
 
-    /// How many unheard agents are assumed to be in the middle of something.
+    /// How many agents that are not back are assumed to be in the middle of something.
     fn assumed(&self, now: Timestamp) -> usize {
         let still = |assumed: &Assumed| {
-            if now < assumed.until { assumed.room.min(assumed.population.saturating_sub(self.tally.heard)) } else { 0 }
+            if now < assumed.until { assumed.room.min(assumed.reach.saturating_sub(self.tally.back)) } else { 0 }
         };
         self.assumed.as_ref().map_or(0, still)
     }
@@ -233,6 +248,7 @@ impl Group {
     pub fn tally(&self, now: Timestamp, forget_after: Duration) -> Tally {
         Tally {
             candidate: self.desired.candidate,
+            members: self.members.len(),
             failed: self.failed_of_hash,
             unavailable: self.tally.unavailable + self.assumed(now),
             forgotten_at: self.vanished.first().map(|(at, _)| *at + forget_after),
@@ -247,7 +263,7 @@ impl Group {
 
     /// The next one to be offered something, when there is room: first those that are unavailable already.
     pub fn next_pending(&self, now: Timestamp) -> Option<AgentId> {
-        if self.desired.closed.is_some() {
+        if self.desired.closed.is_some() || self.members.len() > self.desired.reach {
             return None;
         }
         let (takes_room, _, id) = self.pending.first()?;

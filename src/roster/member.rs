@@ -75,12 +75,14 @@ pub struct Offer {
     pub settled: bool,
     /// True once the slot was told to drop it.
     pub withdrawn: bool,
+    /// True when the agent left in order without having answered: only until it is heard again may it still be in the middle of it.
+    pub void: bool,
 }
 
 impl Offer {
     /// A fresh offer.
     pub fn new(hash: ConfigHash, at: Timestamp, connection: Option<ConnectionId>) -> Self {
-        Self { hash, at, connection, answered: false, confirmed: false, settled: false, withdrawn: false }
+        Self { hash, at, connection, answered: false, confirmed: false, settled: false, withdrawn: false, void: false }
     }
 }
 
@@ -166,6 +168,14 @@ impl Member {
         self.config.as_ref().map(|(state, _)| state)
     }
 
+    /// It leaves its group: what it confirmed there is no evidence anywhere else.
+    pub fn leave(&mut self) {
+        self.tried = false;
+        if let Some(offer) = &mut self.offer {
+            offer.settled |= offer.confirmed;
+        }
+    }
+
     /// Takes a report; true when the labels changed.
     pub fn take(&mut self, report: AgentReport, now: Timestamp) -> bool {
         if let Some(capabilities) = report.capabilities {
@@ -204,7 +214,7 @@ impl Member {
                 }
             }
             // Another offer is on its way; this is about an older one.
-            (ReportedHash::Known(_), Some(offer)) if !offer.answered && !offer.settled => {}
+            (ReportedHash::Known(_), Some(offer)) if !offer.answered && !offer.settled && !offer.void => {}
             // What was not offered by this process counts as offered now: deadline and budget apply.
             (ReportedHash::Known(hash), Some(_) | None) => {
                 self.offer = Some(Offer { answered: true, ..Offer::new(hash, now, None) });
@@ -212,6 +222,9 @@ impl Member {
             // An agent that polls and knows of nothing any more was started anew, with an empty disk. Over a WebSocket that is a
             // new connection.
             (ReportedHash::None, Some(offer)) if offer.answered => self.forget_polled_offer(),
+            (ReportedHash::None | ReportedHash::Foreign, Some(offer)) if offer.void && !offer.answered => {
+                self.offer = None;
+            }
             (ReportedHash::None | ReportedHash::Foreign, Some(_) | None) => {}
         }
         if self.state() != Some(&state) {

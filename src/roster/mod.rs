@@ -196,6 +196,7 @@ impl Roster {
         for id in group.members {
             if let Some(member) = self.agents.get_mut(&id) {
                 member.placement = Placement::Orphaned(name.clone());
+                member.leave();
                 member.verdict = Verdict::NOBODY;
             }
             self.judge(id, now);
@@ -215,9 +216,11 @@ impl Roster {
             return;
         }
         // A rollout that failed is no end: who fell sick with its candidate was not ill before the next one.
-        let is_over = desired.stable != group.desired.stable
-            || (group.desired.candidate == desired.stable && desired.candidate != desired.stable);
-        let only_room = Desired { room: desired.room, ..group.desired.clone() } == desired;
+        let was_candidate = group.desired.candidate.is_some() && group.desired.candidate == desired.stable;
+        let is_over = desired.stable != group.desired.stable || (was_candidate && desired.candidate != desired.stable);
+        // What was confirmed in one rollout is no evidence in the next, also where that brings the same once more.
+        let is_other = desired.candidate != group.desired.candidate;
+        let only_room = Desired { room: desired.room, reach: desired.reach, ..group.desired.clone() } == desired;
         // Who waits is ordered by the seed: counts come out as they went in, before anything changes.
         let members: Vec<AgentId> = if only_room { Vec::new() } else { group.members.iter().copied().collect() };
         for id in &members {
@@ -228,10 +231,10 @@ impl Roster {
         group.stable = desired.stable.and_then(&config);
         group.set_desired(desired);
         for id in members {
-            if let Some(member) = self.agents.get_mut(&id).filter(|_| is_over) {
-                member.tried = false;
+            if let Some(member) = self.agents.get_mut(&id) {
+                member.tried &= !is_over;
                 if let Some(offer) = &mut member.offer {
-                    offer.settled |= offer.answered;
+                    offer.settled |= is_over && offer.answered || is_other && offer.confirmed;
                 }
             }
             self.judge(id, now);
@@ -291,10 +294,10 @@ impl Roster {
         let was_gone = member.gone.take();
         member.link = Some(Link { connection, transport, heard: false, offered: None });
         if was_gone.is_some_and(|gone| gone.goodbye) {
-            // It left in order: what it had not answered is void, and the time that it was away does not count.
-            member.offer = member.offer.filter(|offer| offer.answered);
+            // It left in order: the time that it was away does not count, and what it had not answered is void unless it says
+            // now that it got it.
             if let Some(offer) = member.offer.as_mut().filter(|offer| !offer.confirmed) {
-                offer.at = now;
+                (offer.at, offer.void) = (now, !offer.answered);
             }
         }
         let group = member.placement.group().and_then(|name| self.groups.get_mut(name));
@@ -351,6 +354,7 @@ impl Roster {
         let joined = placement.group().cloned();
         if let Some(member) = self.agents.get_mut(&id) {
             member.placement = placement;
+            member.leave();
         }
         if let Some(name) = &joined {
             let group = self.groups.entry(name.clone()).or_default();

@@ -74,6 +74,8 @@ pub struct Verdict {
     pub ill_before: bool,
     /// True when it left without a goodbye.
     pub vanished: bool,
+    /// True when what it reported shows that it was here before this process.
+    pub back: bool,
     /// True when it waits for an offer, but may not have one yet: it fell ill only just now.
     pub unready: bool,
     /// When the judgement may change by itself.
@@ -91,6 +93,7 @@ impl Verdict {
         unavailable: false,
         ill_before: false,
         vanished: false,
+        back: false,
         unready: false,
         until: None,
         failure: None,
@@ -118,7 +121,8 @@ impl Verdict {
 /// Judges `member` of `group`.
 pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
     let ill_before = group.ill.contains(&id);
-    let base = Verdict { ill_before: ill_before && member.is_eligible(), ..Verdict::NOBODY };
+    let ill_before = ill_before && member.is_eligible();
+    let base = Verdict { ill_before, back: group.was_here_before(member), ..Verdict::NOBODY };
     let desired = group.desired_for(member);
     if !member.is_connected() {
         return judge_absent(id, member, group, desired, base, now);
@@ -217,7 +221,7 @@ fn judge_holder(
     let offered_at = member.offer.map_or(since, |offer| offer.at);
     match state.status {
         ConfigStatus::Applied => {
-            let base = Verdict { until: None, unavailable: member.is_ill(), ..base };
+            // Something else may still be on its way to it; then it takes room, although it has what it should have.
             if !member.is_ill() || base.ill_before || !group.desired.watched {
                 return base.stands(Standing::Confirmed);
             }
