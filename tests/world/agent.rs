@@ -77,6 +77,8 @@ pub struct Given {
     pub hash: ConfigHash,
     /// When the controller gave it.
     pub at: Timestamp,
+    /// True once it reached the agent.
+    pub received: bool,
 }
 
 /// One agent.
@@ -112,6 +114,8 @@ pub struct ModelAgent {
     pub received: Vec<ConfigHash>,
     /// What it was given and is still in the middle of.
     pub given: Option<Given>,
+    /// What this process counts it as in the middle of, and since when, whether the offer reached it or not.
+    pub counted: Option<(ConfigHash, Timestamp)>,
     told: Told,
     slot: Option<(RenderedConfig, bool)>,
     sent: Option<ConfigHash>,
@@ -139,6 +143,7 @@ impl ModelAgent {
             life: 0,
             received: Vec::new(),
             given: None,
+            counted: None,
             told: Told::default(),
             slot: None,
             sent: None,
@@ -154,12 +159,12 @@ impl ModelAgent {
             })
     }
 
-    /// The labels that the controller was told on this connection, or before.
+    /// The labels that this process was told.
     pub fn told_labels(&self) -> Option<&Labels> {
         self.told.labels.as_ref()
     }
 
-    /// The status that the controller was told on this connection.
+    /// The status that this process was told.
     pub fn told_status(&self) -> Option<&ConfigState> {
         self.told.config.as_ref()
     }
@@ -174,7 +179,6 @@ impl ModelAgent {
         self.connection = Some(connection);
         self.is_greeted = false;
         self.said_goodbye = false;
-        self.told = Told::default();
         (self.slot, self.sent, self.again) = (None, None, None);
     }
 
@@ -185,7 +189,10 @@ impl ModelAgent {
             // It never left.
             self.given = None;
         }
+        // What was on its way is lost.
+        self.given = self.given.filter(|given| given.received);
         (self.said_goodbye, self.is_greeted) = (goodbye, false);
+        self.counted = self.counted.filter(|_| !goodbye);
         Some(connection)
     }
 
@@ -193,7 +200,10 @@ impl ModelAgent {
     pub fn put(&mut self, config: RenderedConfig, retry: bool, now: Timestamp) {
         // The same once more is the same.
         if self.given.is_none_or(|given| given.hash != config.hash()) {
-            self.given = Some(Given { hash: config.hash(), at: now });
+            self.given = Some(Given { hash: config.hash(), at: now, received: false });
+        }
+        if self.counted.is_none_or(|(hash, _)| hash != config.hash()) {
+            self.counted = Some((config.hash(), now));
         }
         self.slot = Some((config, retry));
     }
@@ -229,9 +239,17 @@ impl ModelAgent {
         Some(config.clone())
     }
 
+    /// The process that was told is gone.
+    pub fn forget_told(&mut self) {
+        self.counted = None;
+        self.told = Told::default();
+    }
+
     /// What differs from what it told on this connection.
     pub fn tell(&mut self) -> AgentReport {
-        self.is_greeted = true;
+        if !std::mem::replace(&mut self.is_greeted, true) {
+            self.told = Told::default();
+        }
         let health = Health { healthy: self.is_well, message: self.complaint.as_deref().map(Into::into) };
         let now = Told {
             capabilities: Some(self.capabilities),
@@ -239,6 +257,12 @@ impl ModelAgent {
             config: Some(self.status.clone()),
             health: Some(health),
         };
+        // It may have come to an end with this before it was given it once more.
+        let is_over = matches!(self.status.status, ConfigStatus::Applied | ConfigStatus::Failed);
+        if is_over {
+            self.given = self.given.filter(|given| !self.status.is_about(given.hash));
+            self.counted = self.counted.filter(|(hash, _)| !self.status.is_about(*hash));
+        }
         let before = std::mem::replace(&mut self.told, now);
         let told = &self.told;
         let report = AgentReport {
@@ -259,6 +283,9 @@ impl ModelAgent {
     pub fn receive(&mut self, config: &RenderedConfig, rng: &mut fastrand::Rng) -> Vec<(Duration, Step)> {
         let hash = config.hash();
         self.received.push(hash);
+        if let Some(given) = self.given.as_mut().filter(|given| given.hash == hash) {
+            given.received = true;
+        }
         let is_same = self.runs.replace(hash) == Some(hash);
         let outcome = match &self.nature {
             Nature::Scripted => {
@@ -299,7 +326,11 @@ impl ModelAgent {
                 (after, says(ConfigStatus::Failed, Some(message))),
             ],
             Outcome::Hangs => vec![(Duration::ZERO, says(ConfigStatus::Applying, None))],
-            Outcome::Silent => Vec::new(),
+            Outcome::Silent => {
+                // It ignores what it got, so it is in the middle of nothing.
+                self.given = None;
+                Vec::new()
+            }
         }
     }
 

@@ -184,6 +184,7 @@ impl<O: Observer> World<O> {
         agent.open(connection);
         let (id, transport) = (agent.id, agent.transport);
         self.state.controller.handle_agent(AgentEvent::Connected { id, connection, transport }, now);
+        self.perform();
         match silence {
             Some(Duration::ZERO) => self.report(name),
             Some(silence) => {
@@ -226,6 +227,7 @@ impl<O: Observer> World<O> {
         }
         for agent in self.state.agents.values_mut() {
             agent.close(false);
+            agent.forget_told();
         }
         self.state.connections.clear();
         self.state.queue.retain(|_, event| match event {
