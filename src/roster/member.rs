@@ -47,6 +47,9 @@ pub struct Link {
     pub heard: bool,
     /// What was last put into the agent's slot on it: never the same twice in a row (DESIGN rules for offers, 2).
     pub offered: Option<ConfigHash>,
+    /// When it said APPLYING as the first word on this connection, or as the first word after it was started anew, and nothing
+    /// else since: whoever was to conclude that may be gone.
+    pub found_applying: Option<Timestamp>,
 }
 
 /// How an agent left.
@@ -190,6 +193,9 @@ impl Member {
         }
         if let Some(state) = report.config {
             if let Some(link) = &mut self.link {
+                // A session tells the same state twice only when the agent itself began anew.
+                let is_first = !link.heard || self.config.as_ref().is_some_and(|(before, _)| *before == state);
+                link.found_applying = (is_first && state.status == ConfigStatus::Applying).then_some(now);
                 link.heard = true;
             }
             self.heard_once = true;

@@ -292,7 +292,7 @@ impl Roster {
             self.connected += 1;
         }
         let was_gone = member.gone.take();
-        member.link = Some(Link { connection, transport, heard: false, offered: None });
+        member.link = Some(Link { connection, transport, heard: false, offered: None, found_applying: None });
         if was_gone.is_some_and(|gone| gone.goodbye) {
             // It left in order: the time that it was away does not count, and what it had not answered is void unless it says
             // now that it got it.

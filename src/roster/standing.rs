@@ -9,7 +9,9 @@ use crate::roster::group::Group;
 use crate::roster::member::Member;
 use crate::time::{Timestamp, show_duration};
 
-/// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited.
+/// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited. And a
+/// supervisor that dies while it applies says APPLYING from its disk for ever when it is back, although its collector runs what it
+/// was given: after so long without an outcome its health and its effective configuration are taken for one.
 pub const LATE_CONFIRMATION: Duration = Duration::from_secs(30);
 
 /// An agent that falls ill after it was confirmed is given so long before that counts as a failure. And one that is ill when it is
@@ -251,6 +253,15 @@ fn judge_holder(
         }
         ConfigStatus::Applying | ConfigStatus::Unset => {
             let end = offered_at + deadline;
+            let found = member.link.and_then(|link| link.found_applying).map(|found| found + LATE_CONFIRMATION);
+            if let Some(concluded) = found.filter(|_| !member.is_ill() && group.runs_what_was_offered(member)) {
+                if concluded <= now {
+                    return Verdict { until: None, unavailable: false, ..base }.stands(Standing::Confirmed);
+                }
+                if concluded < end {
+                    return base.open(Standing::Offered, concluded);
+                }
+            }
             if now < end {
                 return base.open(Standing::Offered, end);
             }
@@ -309,4 +320,88 @@ fn busy_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
         is_busy.then(|| *since + deadline)
     });
     offered.max(applying)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{AgentReport, ConnectionId, Health, Transport};
+    use crate::config::{ComponentNames, RenderedConfig};
+    use crate::rollout::Desired;
+    use crate::roster::member::Link;
+
+    const FOUND: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn names(names: &[&str]) -> ComponentNames {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn watched_group(hash: ConfigHash) -> Group {
+        let mut group = Group::default();
+        group.candidate = Some(RenderedConfig::new(hash, String::new().into(), names(&["receivers/nop"])));
+        let progress_deadline = Duration::from_secs(600);
+        group.set_desired(Desired { candidate: Some(hash), watched: true, progress_deadline, ..Desired::default() });
+        group
+    }
+
+    fn reconnected() -> Member {
+        let connection = ConnectionId(1);
+        let link =
+            Link { connection, transport: Transport::WebSocket, heard: false, offered: None, found_applying: None };
+        Member { link: Some(link), ..Member::default() }
+    }
+
+    fn says(hash: ConfigHash, status: ConfigStatus) -> AgentReport {
+        let config = Some(ConfigState { hash: ReportedHash::Known(hash), status, message: None });
+        let capabilities =
+            Some(Capabilities(Capabilities::ACCEPTS_REMOTE_CONFIG.0 | Capabilities::REPORTS_REMOTE_CONFIG.0));
+        AgentReport { capabilities, config, ..AgentReport::default() }
+    }
+
+    fn runs(healthy: bool, effective: &[&str]) -> AgentReport {
+        let health = Some(Health { healthy, message: None });
+        AgentReport { health, effective: Some(Arc::new(names(effective))), ..AgentReport::default() }
+    }
+
+    #[test]
+    fn applying_without_an_end_is_concluded_from_what_runs() {
+        let hash = ConfigHash::new([7; 32]);
+        let group = watched_group(hash);
+        let id = AgentId::new(&[1; 16]).expect("a uid");
+        let concluded = FOUND + LATE_CONFIRMATION;
+        let deadline = FOUND + group.desired.progress_deadline;
+        for (why, healthy, effective, until, after) in [
+            (
+                "it is well and runs it",
+                true,
+                &["receivers/nop", "extensions/opamp"][..],
+                concluded,
+                Standing::Confirmed,
+            ),
+            ("it is ill", false, &["receivers/nop"], deadline, Standing::Offered),
+            ("it runs something else", true, &["receivers/otlp"], deadline, Standing::Offered),
+        ] {
+            let mut member = reconnected();
+            member.take(says(hash, ConfigStatus::Applying), FOUND);
+            member.take(runs(healthy, effective), FOUND);
+            let before = judge(id, &member, &group, FOUND);
+            assert_eq!((before.standing, before.until), (Standing::Offered, Some(until)), "{why}");
+            assert_eq!(judge(id, &member, &group, concluded).standing, after, "{why}");
+        }
+    }
+
+    #[test]
+    fn applying_that_began_on_this_connection_is_waited_for() {
+        let hash = ConfigHash::new([7; 32]);
+        let group = watched_group(hash);
+        let id = AgentId::new(&[1; 16]).expect("a uid");
+        let mut member = reconnected();
+        member.take(says(ConfigHash::new([8; 32]), ConfigStatus::Applied), FOUND);
+        member.take(says(hash, ConfigStatus::Applying), FOUND);
+        member.take(runs(true, &["receivers/nop"]), FOUND);
+        assert_eq!(judge(id, &member, &group, FOUND + LATE_CONFIRMATION).standing, Standing::Offered);
+        // An agent that polls keeps its connection when it is started anew: it says the same once more.
+        member.take(says(hash, ConfigStatus::Applying), FOUND);
+        assert_eq!(judge(id, &member, &group, FOUND + LATE_CONFIRMATION).standing, Standing::Confirmed);
+    }
 }
