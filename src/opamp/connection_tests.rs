@@ -127,7 +127,10 @@ fn show_state(state: &ConfigState) -> String {
     let about = match &state.hash {
         ReportedHash::None => "none".to_owned(),
         ReportedHash::Foreign => "foreign".to_owned(),
-        ReportedHash::Known(hash) => char::from(hash.as_bytes()[0]).to_string(),
+        ReportedHash::Known(hash) => match hash.as_bytes() {
+            [first, rest @ ..] if rest.iter().all(|byte| byte == first) => char::from(*first).to_string(),
+            recorded => hex::encode(&recorded[..6]),
+        },
     };
     let words = state.message.as_deref().map(|words| format!(" ({words})")).unwrap_or_default();
     format!("{about}/{:?}{words}", state.status).to_lowercase()
@@ -265,6 +268,57 @@ transcripts!(
     hostile_messages,
     several_agents_on_one_connection
 );
+
+/// The offer in a recorded message of ours, when it has one.
+fn recorded_offer(line: &str) -> Option<Offer> {
+    let bytes = hex::decode(line.strip_prefix("< ")?).expect("hexadecimal");
+    let read = ServerToAgent::decode(wire::unframe(bytes.into()).expect("framed")).expect("a ServerToAgent");
+    let offer = read.remote_config?;
+    let hash = ConfigHash::new(offer.config_hash.as_ref().try_into().expect("32 bytes"));
+    let body = offer.config?.config_map[""].body.clone();
+    Some(Offer { config: RenderedConfig::new(hash, body, ComponentNames::default()), retry: false })
+}
+
+/// What a real supervisor said (`>`) and was told (`<`), as `tests/supervisor.rs` recorded it with `GITAMP_INTEROP_RECORD=FILE`; and the
+/// events that this makes.
+#[test]
+fn a_recorded_supervisor_is_told_the_same_again() {
+    let recording = include_str!("transcripts/recorded/supervisor_v0_149_0.hex");
+    let (names, rules) = (Alone(NameCache::new(16).into()), Rules::default());
+    let mut connection = Connection::new(ConnectionId(1), Transport::WebSocket);
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let context = Context { now, rules: &rules, names: &names, fresh: [0x42; 10] };
+    let (mut told, mut sent) = (String::new(), VecDeque::new());
+    let mut agent = None;
+    let mut lines = recording.lines().enumerate().peekable();
+    while let Some((number, line)) = lines.next() {
+        let at = format!("line {}", number + 1);
+        if let Some(bytes) = line.strip_prefix("> ") {
+            let bytes = hex::decode(bytes).expect("hexadecimal");
+            let heard = connection.handle_message(bytes.into(), &context);
+            let Heard::From(id) = heard else { panic!("{at}: {heard:?}") };
+            agent = Some(id);
+            while let Some(event) = connection.poll_event() {
+                writeln!(told, "{}", show_event(&event)).expect("a String takes everything");
+            }
+            // An offer that went along with the answer was there by then.
+            if let Some(offer) = lines.peek().and_then(|(_, next)| recorded_offer(next)) {
+                connection.handle_offer(id, offer);
+            }
+        } else if let Some(offer) = recorded_offer(line).filter(|_| sent.is_empty()) {
+            connection.handle_offer(agent.expect("heard"), offer);
+        }
+        while let Some(out) = connection.poll_transmit(now) {
+            sent.push_back(format!("< {}", hex::encode(out.to_vec())));
+        }
+        if line.starts_with('<') {
+            assert_eq!(sent.pop_front().as_deref(), Some(line), "{at}");
+        }
+    }
+    assert!(sent.is_empty(), "and not a word more: {sent:?}");
+    let expected = include_str!("transcripts/recorded/supervisor_v0_149_0.events");
+    assert!(told == expected, "the events differ; now:\n{told}");
+}
 
 #[test]
 fn a_duplicate_is_answered_with_another_identity_and_never_known() {
