@@ -145,6 +145,11 @@ impl Judge {
         let Some((at, known)) = &self.restarted else { return 0 };
         let name = GroupName::new(group);
         let now = world.controller.roster().group(&name).filter(|_| world.now < *at + strategy.progress_deadline);
+        let is_first = self.files.get(group).is_some_and(|(_, file)| file.rollouts.stables.is_empty());
+        if is_first && world.now < *at + strategy.progress_deadline {
+            // Before anything is stable nothing that agents hold tells newcomers from those who are back.
+            return world.agents.len();
+        }
         if self.is_shaken {
             // Who belonged to which group then is known to nobody after a commit that changed it before everybody was back.
             return usize::from(world.now < *at + LONGEST_DEADLINE) * world.agents.len();

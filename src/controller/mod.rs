@@ -246,6 +246,13 @@ impl Controller {
             self.notice(None, false, format!("{}: {} ({})", report.revision, report.subject, changes(&report)));
             self.merge_report(info.id, report, now);
         }
+        for name in &ready {
+            // Other rules may end what runs, a shorter soak for example: only now is the commit there to be told.
+            if let Some(state) = self.groups.get_mut(name) {
+                state.machine.handle_timeout(now);
+            }
+            self.after_machine(name, now);
+        }
         self.settle(now);
         self.flush(now);
         if !self.storage.is_busy() {

@@ -410,9 +410,9 @@ impl Roster {
         if let Some((hash, message)) = verdict.failure.take() {
             group.remember(id, Failure { hash, message });
         }
-        if verdict.standing == Standing::Confirmed
-            && let Some(offer) = &mut member.offer
-        {
+        let is_confirmed = verdict.standing == Standing::Confirmed;
+        let held = member.config.as_ref().and_then(|(state, _)| state.known()).filter(|_| is_confirmed);
+        if let Some(offer) = member.offer.as_mut().filter(|offer| Some(offer.hash) == held) {
             offer.confirmed = true;
         }
         group.count_in(id, &verdict, member.gone.map(|gone| gone.at));
