@@ -12,8 +12,19 @@ use super::{Failure, print};
 use crate::view::{AgentList, AgentQuery, AgentStatus};
 
 /// Where an agent may stand.
-const STATES: [&str; 10] =
-    ["confirmed", "offered", "pending", "failed", "held", "away", "lost", "unmanaged", "conflict", "unknown"];
+const STATES: [&str; 11] = [
+    "confirmed",
+    "offered",
+    "pending",
+    "failed",
+    "held",
+    "away",
+    "lost",
+    "unmanaged",
+    "orphaned",
+    "conflict",
+    "unknown",
+];
 
 /// Labels that tell people which agent it is, the best one first.
 const NAMES: [&str; 3] = ["host.name", "k8s.pod.name", "service.name"];

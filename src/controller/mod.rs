@@ -133,6 +133,8 @@ pub struct Controller {
     /// The bodies of every configuration that some group needs.
     configs: BTreeMap<ConfigHash, RenderedConfig>,
     accepted: Option<CommitInfo>,
+    /// The commit that was refused last.
+    refused: Option<CommitId>,
     policy: Option<Bytes>,
     /// The newest revision's findings.
     diagnostics: Vec<Diagnostic>,
@@ -153,6 +155,7 @@ impl Controller {
             groups: BTreeMap::new(),
             configs: BTreeMap::new(),
             accepted: None,
+            refused: None,
             policy: None,
             diagnostics: Vec::new(),
             stillborn: BTreeSet::new(),
@@ -190,11 +193,17 @@ impl Controller {
         [timers, self.roster.poll_timeout(), self.storage.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Takes a revision. Taking the same one again changes nothing.
-    pub fn handle_revision(&mut self, revision: Revision, now: Timestamp) {
-        let Revision { info, rewritten, fleet } = revision;
-        let is_refused =
-            fleet.diagnostics.iter().any(|finding| finding.severity == Severity::Error && finding.group.is_none());
+    /// Takes a revision; false when it is refused as a whole. Taking the same one again changes nothing.
+    pub fn handle_revision(&mut self, revision: Revision, now: Timestamp) -> bool {
+        let Revision { info, rewritten, mut fleet } = revision;
+        let holds_back = |finding: &Diagnostic| finding.severity == Severity::Error && finding.group.is_none();
+        if fleet.groups.is_empty() && !self.groups.is_empty() && !fleet.diagnostics.iter().any(holds_back) {
+            let empty = Diagnostic::error("empty-fleet", None, "no group is left: everything stays as it is");
+            fleet
+                .diagnostics
+                .push(empty.help("a repository without any group looks like an accident; commit at least one"));
+        }
+        let is_refused = fleet.diagnostics.iter().any(holds_back);
         let is_new = self.accepted.as_ref().is_none_or(|accepted| accepted.id != info.id);
         let mut report = CommitReport {
             revision: info.revision(),
@@ -210,17 +219,14 @@ impl Controller {
         };
         self.diagnostics = fleet.diagnostics.clone();
         if is_refused {
-            report.ending = Some(Ending::Rejected);
-            self.notice(None, true, format!("{} is rejected: {}", report.revision, report.diagnostics.join("; ")));
-            self.commits.add(info.id, report, now);
-            self.flush(now);
-            return;
+            self.refuse(&info, report, now);
+            return false;
         }
         self.accepted = Some(info.clone());
         self.policy = fleet.policy.clone();
         self.storage.fleet_changed = true;
         self.roster.pause();
-        self.remove_groups(&fleet, now);
+        self.remove_groups(&fleet, &mut report, now);
         let ready = self.take_definitions(&fleet, &mut report);
         let receivers = self.assign(now);
         let mut begun = BTreeSet::new();
@@ -259,6 +265,19 @@ impl Controller {
             self.roster.resume();
             self.settle(now);
         }
+        true
+    }
+
+    fn refuse(&mut self, info: &CommitInfo, mut report: CommitReport, now: Timestamp) {
+        self.notice(None, true, format!("{} is rejected: {}", report.revision, report.diagnostics.join("; ")));
+        if self.refused == Some(info.id) {
+            return;
+        }
+        self.refused = Some(info.id);
+        self.storage.fleet_changed = true;
+        report.ending = Some(Ending::Rejected);
+        self.commits.add(info.id, report, now);
+        self.flush(now);
     }
 
     /// A revision whose commit changed nothing below the fleet root.
@@ -267,7 +286,7 @@ impl Controller {
         self.storage.fleet_changed = true;
     }
 
-    fn remove_groups(&mut self, fleet: &RenderedFleet, now: Timestamp) {
+    fn remove_groups(&mut self, fleet: &RenderedFleet, report: &mut CommitReport, now: Timestamp) {
         // The variants of a group whose file cannot be read have no names in the revision; they are not gone for that.
         let is_hidden = |state: &GroupState| {
             let base = state.definition.variant_of.as_ref().and_then(|(base, _)| fleet.groups.get(base));
@@ -286,7 +305,9 @@ impl Controller {
             self.roster.remove_group(&name, now);
             self.commits.supersede(&name, &[], now);
             self.storage.urgent.insert(name.clone());
-            self.notice(Some(&name), true, "is no longer in the repository; its agents keep what they have".to_owned());
+            let message = "is no longer in the repository; its agents keep what they have";
+            report.groups.insert(name.to_string(), GroupReport::ended(Ending::NoOp, message, now));
+            self.notice(Some(&name), true, message.to_owned());
         }
     }
 

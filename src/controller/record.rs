@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::AgentId;
 use crate::config::ConfigHash;
 use crate::fleet::snapshot::{CommitId, CommitInfo};
 use crate::fleet::strategy::{Amount, Expect, OnFailure, OnNewCommit, Stage, Strategy};
@@ -41,7 +40,11 @@ pub struct FleetFile {
     /// [`VERSION`].
     pub version: u32,
     /// The accepted commit.
-    pub commit: CommitFile,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitFile>,
+    /// The commit that was refused last, so that it is told once and not after each restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Its `fleet.yaml`: the policy that the next revision is judged by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -335,12 +338,6 @@ impl FleetFile {
         let file: Self = serde_yaml::from_slice(bytes)?;
         if file.version == VERSION { Ok(file) } else { Err(RecordError::Version(file.version)) }
     }
-}
-
-/// Ids as the journal writes them.
-pub(super) fn ids(texts: &[String]) -> Result<Vec<AgentId>, RecordError> {
-    let id = |text: &String| text.parse().map_err(|error| RecordError::Value(format!("`{text}`: {error}")));
-    texts.iter().map(id).collect()
 }
 
 /// Writes a record. What cannot be written is told in `problems`; nothing that is derived here fails.

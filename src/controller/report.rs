@@ -136,7 +136,7 @@ impl Controller {
         let mut counts = AgentCounts { connected: self.roster.connected(), ..AgentCounts::default() };
         for (_, member) in self.roster.agents() {
             let number = match &member.placement {
-                Placement::Group(_) if !member.is_connected() => &mut counts.away,
+                _ if !member.is_connected() => &mut counts.away,
                 Placement::Group(_) => &mut counts.managed,
                 Placement::Unmanaged | Placement::Orphaned(_) => &mut counts.unmanaged,
                 Placement::Conflict(_) => &mut counts.conflict,

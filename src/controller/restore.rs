@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{ConfigHash, RenderedConfig};
-use crate::controller::record::{FleetFile, GroupFile, RecordError, ids, read_report};
+use crate::controller::record::{FleetFile, GroupFile, RecordError, read_report};
 use crate::controller::storage::{FLEET_FILE, group_of_file};
 use crate::controller::{Controller, GroupState, Next, Options, rules};
 use crate::fleet::GroupName;
@@ -19,23 +19,27 @@ use crate::yaml;
 impl Controller {
     /// Takes the files below `state/`. What cannot be read is told in the second value and left out; the repository and the
     /// agents' reports then say what to do.
-    pub fn restore(options: Options, files: &BTreeMap<String, Bytes>, now: Timestamp) -> (Self, Vec<String>) {
+    ///
+    /// # Errors
+    /// When a newer gitamp wrote them: what this one does not understand it must not replace.
+    pub fn restore(
+        options: Options,
+        files: &BTreeMap<String, Bytes>,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<String>), RecordError> {
         let mut controller = Self::new(options);
         let mut problems = Vec::new();
         controller.restore_configs(files, &mut problems);
-        if let Some(bytes) = files.get(FLEET_FILE) {
-            match FleetFile::read(bytes).and_then(|file| Ok((CommitInfo::try_from(file.commit)?, file.policy))) {
-                Ok((info, policy)) => {
-                    controller.accepted = Some(info);
-                    controller.policy = policy.map(Bytes::from);
-                }
-                Err(error) => problems.push(format!("{FLEET_FILE}: {error}")),
-            }
-        }
         for (path, bytes) in files {
-            let Some(name) = group_of_file(path) else { continue };
-            if let Err(error) = controller.restore_group(&name, bytes, now) {
-                problems.push(format!("{path}: {error}"));
+            let restored = match group_of_file(path) {
+                Some(name) => controller.restore_group(&name, bytes, now),
+                None if path == FLEET_FILE => controller.restore_fleet(bytes),
+                None => Ok(()),
+            };
+            match restored {
+                Err(newer @ RecordError::Version(_)) => return Err(newer),
+                Err(error) => problems.push(format!("{path}: {error}")),
+                Ok(()) => {}
             }
         }
         controller.restore_commits(files, now, &mut problems);
@@ -47,7 +51,15 @@ impl Controller {
             }
         }
         controller.settle(now);
-        (controller, problems)
+        Ok((controller, problems))
+    }
+
+    fn restore_fleet(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
+        let file = FleetFile::read(bytes)?;
+        self.accepted = file.commit.map(CommitInfo::try_from).transpose()?;
+        self.policy = file.policy.map(Bytes::from);
+        self.refused = file.refused.and_then(|id| id.parse().ok());
+        Ok(())
     }
 
     fn restore_configs(&mut self, files: &BTreeMap<String, Bytes>, problems: &mut Vec<String>) {
@@ -57,14 +69,18 @@ impl Controller {
             };
             let place: Arc<str> = path.as_str().into();
             let parsed = yaml::parse(&place, body, &yaml::Limits::default());
-            match (text.parse::<ConfigHash>(), parsed) {
-                (Ok(hash), Ok(Some(node))) => {
-                    let config = RenderedConfig::new(hash, body.clone(), yaml::component_names(&node));
-                    self.configs.insert(hash, config);
-                    self.storage.configs.insert(hash);
-                }
-                (Ok(_) | Err(_), Ok(_) | Err(_)) => problems.push(format!("{path}: it is no rendered configuration")),
+            let (Ok(hash), Ok(Some(node))) = (text.parse::<ConfigHash>(), parsed) else {
+                problems.push(format!("{path}: it is no rendered configuration"));
+                continue;
+            };
+            // Whoever may write the ref could put another body under a hash that agents are known to be well with.
+            if yaml::config_hash(&node) != hash {
+                problems.push(format!("{path}: the body is not the one with this hash"));
+                continue;
             }
+            let config = RenderedConfig::new(hash, body.clone(), yaml::component_names(&node));
+            self.configs.insert(hash, config);
+            self.storage.configs.insert(hash);
         }
     }
 
@@ -77,11 +93,13 @@ impl Controller {
             return Err(RecordError::Value(format!("the body of {} is missing", hash.short())));
         }
         let mut failures = BTreeMap::new();
+        // An id that is none belongs to nobody; the rest of the record is as good as before.
         for (id, failure) in file.failures {
-            let id = id.parse().map_err(|error| RecordError::Value(format!("`{id}`: {error}")))?;
-            failures.insert(id, Failure { hash: failure.hash, message: failure.message.into() });
+            if let Ok(id) = id.parse() {
+                failures.insert(id, Failure { hash: failure.hash, message: failure.message.into() });
+            }
         }
-        let ill: BTreeSet<_> = ids(&file.ill_before)?.into_iter().collect();
+        let ill: BTreeSet<_> = file.ill_before.iter().filter_map(|id| id.parse().ok()).collect();
         let assumed = Assumed {
             room: file.rollouts.room,
             reach: file.rollouts.reach,

@@ -136,11 +136,13 @@ impl Controller {
             files.insert(group_file(name), file);
         }
         let configs = self.collect_configs(&mut files);
-        if std::mem::take(&mut self.storage.fleet_changed)
-            && let Some(info) = &self.accepted
-        {
-            let policy = self.policy.as_ref().map(|policy| String::from_utf8_lossy(policy).into_owned());
-            let file = FleetFile { version: VERSION, commit: CommitFile::from(info), policy };
+        if std::mem::take(&mut self.storage.fleet_changed) {
+            let file = FleetFile {
+                version: VERSION,
+                commit: self.accepted.as_ref().map(CommitFile::from),
+                refused: self.refused.map(|id| id.to_string()),
+                policy: self.policy.as_ref().map(|policy| String::from_utf8_lossy(policy).into_owned()),
+            };
             files.insert(FLEET_FILE.to_owned(), Some(encode(&file, &mut problems)));
         }
         self.storage.news = false;

@@ -29,8 +29,8 @@ const STALE_AFTER_INTERVALS: u32 = 3;
 /// What the follower has found.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// A revision to take; the answer comes once it was taken.
-    Revision(Box<Revision>, oneshot::Sender<()>),
+    /// A revision to take; the answer says whether it was accepted.
+    Revision(Box<Revision>, oneshot::Sender<bool>),
     /// A commit that changed nothing below the fleet root.
     Unrelated(CommitInfo),
 }
@@ -73,6 +73,7 @@ pub(super) struct Follower {
 /// What was taken last.
 struct Taken {
     commit: CommitId,
+    /// What was accepted; `None` after a refusal, so that the next commit is looked at whatever it changed.
     tree: Option<TreeId>,
 }
 
@@ -140,11 +141,11 @@ impl Follower {
         let tree = self.mirror.tree_id(head.commit).await.map_err(Trouble::read)?;
         let reading = match self.mirror.read(head.commit, &head.reference, &SnapshotLimits::default()).await {
             Ok(reading) => reading,
-            Err(ReadError::Refused { reason, .. }) => return self.refuse(&head, tree, taken, &reason).await,
+            Err(ReadError::Refused { reason, .. }) => return self.refuse(&head, taken, &reason).await,
             Err(error @ (ReadError::Unknown(_) | ReadError::Damaged(_))) => return Err(Trouble::read(error)),
         };
         let info = reading.info;
-        let is_unrelated = taken.as_ref().is_some_and(|taken| taken.tree == tree);
+        let is_unrelated = taken.as_ref().is_some_and(|taken| taken.tree.is_some() && taken.tree == tree);
         let found = if is_unrelated {
             Found::Unrelated(info.clone())
         } else {
@@ -159,8 +160,8 @@ impl Follower {
             let (done, taken_up) = oneshot::channel();
             let revision = Revision { info: info.clone(), rewritten, fleet };
             self.send(Found::Revision(Box::new(revision), done)).await?;
-            taken_up.await.map_err(|_| Trouble::Closed)?;
-            self.took(&info, tree, taken);
+            let is_accepted = taken_up.await.map_err(|_| Trouble::Closed)?;
+            self.took(&info, tree.filter(|_| is_accepted), taken);
             return Ok(());
         };
         self.send(found).await?;
@@ -201,13 +202,7 @@ impl Follower {
     }
 
     /// A commit that was refused before it was rendered: told once, not tried again.
-    async fn refuse(
-        &self,
-        head: &Head,
-        tree: Option<TreeId>,
-        taken: &mut Option<Taken>,
-        reason: &str,
-    ) -> Result<(), Trouble> {
+    async fn refuse(&self, head: &Head, taken: &mut Option<Taken>, reason: &str) -> Result<(), Trouble> {
         let info = CommitInfo {
             id: head.commit,
             reference: head.reference.clone(),
@@ -219,8 +214,8 @@ impl Follower {
         let (done, taken_up) = oneshot::channel();
         let revision = Revision { info: info.clone(), rewritten: head.rewritten, fleet: refusal(reason) };
         self.send(Found::Revision(Box::new(revision), done)).await?;
-        taken_up.await.map_err(|_| Trouble::Closed)?;
-        self.took(&info, tree, taken);
+        let _never_accepted = taken_up.await.map_err(|_| Trouble::Closed)?;
+        self.took(&info, None, taken);
         Ok(())
     }
 }

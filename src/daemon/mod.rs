@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::controller::record::RecordError;
 use crate::controller::{Action, Controller, Store};
 use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
@@ -63,6 +64,9 @@ pub enum DaemonError {
     /// The repository's address or the mirror cannot be used.
     #[error("cannot follow the repository")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The journal holds records of a newer gitamp.
+    #[error("the journal cannot be resumed from")]
+    Records(#[source] RecordError),
     /// The admin interface cannot be opened.
     #[error("cannot open the admin interface")]
     Admin(#[source] std::io::Error),
@@ -129,7 +133,7 @@ impl Daemon {
             let mut done: Vec<oneshot::Sender<()>> = Vec::new();
             match turn {
                 Turn::Stored((ticket, outcome)) => self.stored(ticket, &outcome),
-                Turn::Found(found) => done.extend(self.found(found)),
+                Turn::Found(found) => self.found(found),
                 Turn::Request(request) => self.answer(request),
                 // Nobody listens for agents any more.
                 Turn::Agents(0) => return,
@@ -161,17 +165,17 @@ impl Daemon {
         }
     }
 
-    fn found(&mut self, found: Found) -> Option<oneshot::Sender<()>> {
+    fn found(&mut self, found: Found) {
         match found {
             Found::Revision(revision, done) => {
-                self.controller.handle_revision(*revision, self.clock.now());
+                let is_accepted = self.controller.handle_revision(*revision, self.clock.now());
                 self.policy.store(self.controller.policy().map(Arc::new));
-                Some(done)
+                // The follower is there for as long as the loop is.
+                let _gone = done.send(is_accepted);
             }
             Found::Unrelated(info) => {
                 tracing::info!(revision = %info.revision(), "nothing below the fleet root changed");
                 self.controller.handle_unrelated(info);
-                None
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
@@ -87,8 +87,11 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
         opened = base.open_journal(&source, &mut requests) => Some(opened),
         () = &mut stop => None,
     };
-    if let Some((journal, contents)) = opened {
+    if let Some((journal, contents, syncs)) = opened {
         let (mut daemon, mut inputs, tasks) = base.start(source, journal, contents, agents, requests).await?;
+        for reply in syncs {
+            daemon.sync(reply);
+        }
         notify_systemd(&[sd_notify::NotifyState::Ready]);
         daemon.run(&mut inputs, stop).await;
         notify_systemd(&[sd_notify::NotifyState::Stopping]);
@@ -100,6 +103,9 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     drop(lock);
     Ok(())
 }
+
+/// Whoever asked for a sync before there was anything to sync with.
+type Syncs = Vec<oneshot::Sender<SyncStatus>>;
 
 /// What all tasks share.
 struct Base {
@@ -170,7 +176,8 @@ impl Base {
     ) -> Result<(Daemon, Inputs, Tasks), DaemonError> {
         let Self { settings, clock, metrics, bell, journal: journal_status, stopped } = self;
         let options = Options { observe: settings.observe, forget_after: settings.forget_after };
-        let (controller, problems) = Controller::restore(options, &contents.state, clock.now());
+        let (controller, problems) =
+            Controller::restore(options, &contents.state, clock.now()).map_err(DaemonError::Records)?;
         for problem in problems {
             tracing::error!("the journal holds something that cannot be used: state/{problem}");
         }
@@ -228,51 +235,75 @@ impl Base {
         &self,
         source: &SourceOptions,
         requests: &mut mpsc::Receiver<AdminRequest>,
-    ) -> (Journal, JournalContents) {
+    ) -> (Journal, JournalContents, Syncs) {
         let mut backoff = Backoff::default();
+        let mut syncs = Syncs::new();
         loop {
             let opened = Journal::open(JournalOptions {
                 instance: self.settings.instance.clone(),
                 state_dir: self.settings.state_dir.clone(),
                 remote: self.settings.push.then(|| source.transport()),
             });
-            let error = match self.answering(opened, requests).await {
-                Ok(opened) => return opened,
+            let error = match self.answering(opened, requests, &mut syncs).await {
+                Ok((journal, contents)) => return (journal, contents, syncs),
                 Err(error) => error,
             };
             let pause = backoff.failed(error.class(), fastrand::f64());
             tracing::warn!(retry_in = ?pause, "the journal cannot be read, nothing is offered before it is: {error}");
             self.journal.send_modify(|status| status.error = Some(format!("cannot be read: {error}")));
-            self.answering(tokio::time::sleep(pause), requests).await;
+            for reply in syncs.drain(..) {
+                let _gone = reply.send(self.early_sync());
+            }
+            let pause = async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.bell.wait() => {}
+                }
+            };
+            self.answering(pause, requests, &mut syncs).await;
         }
     }
 
     /// Waits for `work`, and answers questions meanwhile.
-    async fn answering<T>(&self, work: impl Future<Output = T>, requests: &mut mpsc::Receiver<AdminRequest>) -> T {
+    async fn answering<T>(
+        &self,
+        work: impl Future<Output = T>,
+        requests: &mut mpsc::Receiver<AdminRequest>,
+        syncs: &mut Syncs,
+    ) -> T {
         tokio::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                Some(request) = requests.recv() => self.answer_early(request),
+                Some(request) = requests.recv() => self.answer_early(request, syncs),
             }
         }
     }
 
-    fn answer_early(&self, request: AdminRequest) {
+    /// How following goes while it cannot begin.
+    fn early_sync(&self) -> SyncStatus {
+        let error = self.journal.borrow().error.clone().map(|error| format!("the journal {error}"));
+        SyncStatus { repository: self.settings.repo.to_string(), error, stale: true, ..SyncStatus::default() }
+    }
+
+    fn answer_early(&self, request: AdminRequest, syncs: &mut Syncs) {
         let options = Options { observe: self.settings.observe, forget_after: self.settings.forget_after };
-        let sync = SyncStatus { repository: self.settings.repo.to_string(), stale: true, ..SyncStatus::default() };
         // Whoever asked may be gone already.
         match request {
             AdminRequest::Status(reply) => {
                 let empty = Controller::new(options).status(&self.settings.instance, self.clock.now());
-                let _gone = reply.send(FleetStatus { sync, journal: self.journal.borrow().clone(), ..empty });
+                let _gone = reply.send(FleetStatus {
+                    sync: self.early_sync(),
+                    journal: self.journal.borrow().clone(),
+                    ..empty
+                });
             }
             AdminRequest::Agents(_, reply) => {
                 let _gone = reply.send(AgentList::default());
             }
             AdminRequest::Sync(reply) => {
-                let error = self.journal.borrow().error.clone().map(|error| format!("the journal {error}"));
-                let _gone = reply.send(SyncStatus { error, ..sync });
+                syncs.push(reply);
+                self.bell.ring();
             }
         }
     }

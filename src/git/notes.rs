@@ -103,7 +103,10 @@ impl NotesPlace {
     /// The notes on the commit that `revision` names, of this instance or of all. Blocks.
     pub fn on(&self, revision: &str, instance: Option<&str>) -> Result<NotedCommit, NotesError> {
         let commits = open(&self.commits)?;
-        let named = commits.revparse_single(revision).and_then(|object| object.peel_to_commit());
+        // The mirror has no branch that it is on; what it is at is what was synced last.
+        let named = revision.strip_prefix("HEAD").map(|rest| format!("{}{rest}", self.start));
+        let named = commits.revparse_single(named.as_deref().unwrap_or(revision));
+        let named = named.and_then(|object| object.peel_to_commit());
         let commit = named.map_err(|error| NotesError::NoSuchRevision {
             revision: sanitise(revision),
             reason: sanitise(error.message()),

@@ -540,7 +540,9 @@ impl Machine {
 
     /// Everything that the rollout waits for, in the order of their weight.
     pub fn waiting(&self, now: Timestamp) -> Vec<Waiting> {
-        let Some(rollout) = self.rollout() else { return Vec::new() };
+        let Some(rollout) = self.rollout() else {
+            return self.blocked().map(Waiting::Closed).into_iter().chain(self.waiting_for_room()).collect();
+        };
         let tally = &self.tally;
         if let Progress::Failed { failed, allowed } = rollout.progress {
             return vec![Waiting::Failed(FailedBecause::TooManyFailures { failed, allowed })];
@@ -555,11 +557,7 @@ impl Machine {
         if tally.eligible == 0 && tally.selected > 0 {
             waiting.push(Waiting::NobodyEligible { selected: tally.selected });
         }
-        let limit = budget::limit(self.rules.strategy.max_unavailable, tally.eligible).min(self.record.room);
-        let ready = tally.pending.saturating_sub(tally.unready);
-        if ready > 0 && tally.unavailable >= limit {
-            waiting.push(Waiting::Budget { pending: ready, unavailable: tally.unavailable, limit });
-        }
+        waiting.extend(self.waiting_for_room());
         if tally.unready > 0 {
             waiting.push(Waiting::Illness { agents: tally.unready });
         }
@@ -595,6 +593,13 @@ impl Machine {
     }
 
     /// What the watch waits for; `None` when it was long enough, and agents are waited for.
+    fn waiting_for_room(&self) -> Option<Waiting> {
+        let Tally { eligible, pending, unready, unavailable, assumed, .. } = self.tally;
+        let limit = budget::limit(self.rules.strategy.max_unavailable, eligible).min(self.record.room);
+        let pending = pending.saturating_sub(unready);
+        (pending > 0 && unavailable >= limit).then_some(Waiting::Budget { pending, unavailable, assumed, limit })
+    }
+
     fn watching(&self, whole: Duration, watched: Duration, now: Timestamp, is_soak: bool) -> Option<Waiting> {
         let (connected, of) = self.watched_agents(now);
         let Some(since) = self.watching_since else { return Some(Waiting::NotWatching { connected, of }) };

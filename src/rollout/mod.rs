@@ -64,6 +64,8 @@ pub struct Tally {
     pub vanished: usize,
     /// Count against the budget: offered and unresolved, ill, lost, or assumed so after a restart.
     pub unavailable: usize,
+    /// Of these: not heard since this process started, and perhaps in the middle of an offer of the one before.
+    pub assumed: usize,
     /// Agents heard since this process started.
     pub heard: usize,
     /// Of these: what they reported shows that they were here before it started, or nothing is stable that could show it.
@@ -144,6 +146,8 @@ pub enum Waiting {
         pending: usize,
         /// Agents unavailable now.
         unavailable: usize,
+        /// Of these: not heard since this process started, and perhaps in the middle of an offer of the one before.
+        assumed: usize,
         /// Agents that may be.
         limit: usize,
     },

@@ -246,11 +246,13 @@ impl Group {
 
     /// The counts.
     pub fn tally(&self, now: Timestamp, forget_after: Duration) -> Tally {
+        let assumed = self.assumed(now);
         Tally {
             candidate: self.desired.candidate,
+            assumed,
             members: self.members.len(),
             failed: self.failed_of_hash,
-            unavailable: self.tally.unavailable + self.assumed(now),
+            unavailable: self.tally.unavailable + assumed,
             forgotten_at: self.vanished.first().map(|(at, _)| *at + forget_after),
             ..self.tally.clone()
         }

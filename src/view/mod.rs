@@ -134,6 +134,24 @@ pub struct GroupReport {
     pub ended_at: Option<Timestamp>,
 }
 
+impl GroupReport {
+    /// A part that was over at once, with the reason.
+    pub fn ended(ending: Ending, reason: &str, now: Timestamp) -> Self {
+        Self {
+            ending: Some(ending),
+            stage: None,
+            stable: None,
+            candidate: None,
+            counts: Counts::default(),
+            waiting_on: Vec::new(),
+            failures: Vec::new(),
+            diagnostics: vec![reason.to_owned()],
+            started_at: None,
+            ended_at: Some(now),
+        }
+    }
+}
+
 /// The note on one commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -322,13 +340,13 @@ pub struct JournalStatus {
 pub struct AgentCounts {
     /// Connected now.
     pub connected: usize,
-    /// In exactly one group.
+    /// Of these: in exactly one group.
     pub managed: usize,
-    /// In no group.
+    /// Connected, in no group; those whose group was removed are among them.
     pub unmanaged: usize,
-    /// In several at equal priority.
+    /// Connected, in several groups at equal priority.
     pub conflict: usize,
-    /// Not heard completely yet.
+    /// Connected, not heard completely yet.
     pub unknown: usize,
     /// Not connected, not forgotten yet.
     pub away: usize,
@@ -369,7 +387,8 @@ pub struct AgentStatus {
     /// Its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Where it stands: `confirmed`, `offered`, `pending`, `failed`, `held`, `away`, `lost`, `unmanaged`, `conflict`, `unknown`.
+    /// Where it stands: `confirmed`, `offered`, `pending`, `failed`, `held`, `away`, `lost`, `unmanaged`, `orphaned`,
+    /// `conflict`, `unknown`.
     pub state: String,
     /// Why, when it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]

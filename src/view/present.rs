@@ -44,12 +44,9 @@ impl From<&Waiting> for WaitingOn {
                 agents: Some(*selected),
                 ..says("nobody-eligible", format!("{selected} agents match, but none can be offered a configuration"))
             },
-            Waiting::Budget { pending, unavailable, limit } => Self {
+            Waiting::Budget { pending, unavailable, assumed, limit } => Self {
                 agents: Some(*pending),
-                ..says(
-                    "budget",
-                    format!("{pending} wait for room: {unavailable} unavailable, {limit} may be (maxUnavailable)"),
-                )
+                ..says("budget", budget_sentence(*pending, *unavailable, *assumed, *limit))
             },
             Waiting::Illness { agents } => Self {
                 agents: Some(*agents),
@@ -60,7 +57,7 @@ impl From<&Waiting> for WaitingOn {
             },
             Waiting::Confirmation { agents } => Self {
                 agents: Some(*agents),
-                ..says("confirmation", format!("{agents} were offered it and have not confirmed it yet"))
+                ..says("confirmation", format!("{} offered it, unconfirmed yet", count(*agents, "was", "were")))
             },
             Waiting::LostAgents { agents } => Self {
                 agents: Some(*agents),
@@ -91,7 +88,8 @@ impl From<&Waiting> for WaitingOn {
                 ..says(
                     "failed",
                     format!(
-                        "{failed} agents failed, {allowed} may (maxFailures); revert the commit, or commit a correction"
+                        "{} failed, {allowed} may (maxFailures); revert the commit, or commit a correction",
+                        count(*failed, "agent", "agents")
                     ),
                 )
             },
@@ -100,6 +98,20 @@ impl From<&Waiting> for WaitingOn {
             }
         }
     }
+}
+
+fn budget_sentence(pending: usize, unavailable: usize, assumed: usize, limit: usize) -> String {
+    let unheard = match assumed {
+        0 => String::new(),
+        assumed => format!(", {assumed} of them because they have not been heard since the daemon started"),
+    };
+    let waiting = count(pending, "waits", "wait");
+    format!("{waiting} for room: {unavailable} unavailable{unheard}, {limit} may be (maxUnavailable)")
+}
+
+/// `1 agent`, `2 agents`.
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn closed_name(closed: &Closed) -> &'static str {

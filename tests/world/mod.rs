@@ -234,7 +234,8 @@ impl<O: Observer> World<O> {
             Event::Agent { .. } => true,
             Event::Deliver { .. } | Event::Poll { .. } | Event::Report { .. } | Event::Stored { .. } => false,
         });
-        let (controller, problems) = Controller::restore(self.state.options.clone(), &self.state.files, self.state.now);
+        let (controller, problems) = Controller::restore(self.state.options.clone(), &self.state.files, self.state.now)
+            .expect("records of this version");
         self.state.controller = controller;
         self.perform();
         problems
