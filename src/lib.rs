@@ -57,6 +57,15 @@
 //! - No heartbeat in the controller: sessions report changes.
 //! - No database: mirror, journal and the agents' reports are all the state there is.
 //! - No clock, randomness, lock or I/O in a pure room; `tests/tidy.rs` and clippy hold that.
+//!
+//! # Rules that go beyond the obvious
+//!
+//! - An agent that comes back with APPLYING and nobody left to conclude it (a supervisor that was killed in the middle) counts as
+//!   confirmed after half a minute of health with an effective configuration that names everything offered
+//!   ([`roster::standing::LATE_CONFIRMATION`]): a second offer would be answered unverified.
+//! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
+//! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
+//! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.
 
 pub mod agent;
 pub mod cli;

@@ -56,7 +56,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gitamp"));
         command.arg("serve").arg("--repo").arg(&places.repository).arg("--state-dir").arg(&places.state);
         command.args(["--listen", &places.agents.to_string(), "--admin-listen", &places.admin.to_string()]);
-        command.args(["--interval", "1s", "--log", "info"]);
+        command.args(["--log", "info"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut server = Self { process: Process::start(&mut command)?, places };
         let end = Instant::now() + Duration::from_secs(30);

@@ -51,6 +51,10 @@ pub enum RosterAction {
     },
 }
 
+/// Agents that are away and remembered, beside twice as many as were ever connected at once: two generations of the whole fleet.
+/// Somebody who makes up new identities is forgotten at once beyond that.
+const MOST_ABSENT: usize = 10_000;
+
 /// All agents.
 #[derive(Debug)]
 pub struct Roster {
@@ -62,6 +66,8 @@ pub struct Roster {
     actions: VecDeque<RosterAction>,
     forget_after: Duration,
     connected: usize,
+    /// The most that ever were.
+    most_connected: usize,
     /// When what an earlier process may have left behind is no longer assumed.
     assumptions: BTreeSet<(Timestamp, GroupName)>,
     /// Groups in which an offer may have become possible.
@@ -82,6 +88,7 @@ impl Roster {
             actions: VecDeque::new(),
             forget_after,
             connected: 0,
+            most_connected: 0,
             assumptions: BTreeSet::new(),
             to_dispatch: BTreeSet::new(),
             paused: false,
@@ -281,6 +288,9 @@ impl Roster {
                 }
                 self.judge(id, now);
                 self.dispatch_later(id);
+                if self.agents.len() - self.connected > MOST_ABSENT + 2 * self.most_connected {
+                    self.forget(id, now);
+                }
             }
         }
     }
@@ -290,6 +300,7 @@ impl Roster {
         let member = self.agents.entry(id).or_default();
         if member.link.is_none() {
             self.connected += 1;
+            self.most_connected = self.most_connected.max(self.connected);
         }
         let was_gone = member.gone.take();
         member.link = Some(Link { connection, transport, heard: false, offered: None, found_applying: None });
@@ -528,5 +539,31 @@ impl Roster {
         self.judge(id, now);
         // Whatever the judgement, an agent that was just offered something does not wait for an offer.
         self.agents.get(&id).is_some_and(|member| member.verdict.standing != Standing::Pending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_identities_are_not_remembered_without_end() {
+        let mut roster = Roster::new(Duration::from_secs(3600));
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        for number in 1..=(MOST_ABSENT as u64 + 500) {
+            let mut bytes = [7; 16];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            let id = AgentId::new(&bytes).expect("sixteen bytes");
+            let connection = ConnectionId(number);
+            roster.handle_event(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
+            roster.handle_event(AgentEvent::Gone { id, connection, goodbye: false }, now);
+        }
+        assert_eq!(
+            roster.agents().count(),
+            MOST_ABSENT + 2,
+            "twice the one that was connected at a time, and the base"
+        );
+        roster.handle_timeout(now + Duration::from_secs(3600));
+        assert_eq!(roster.agents().count(), 0, "and those for an hour");
     }
 }
