@@ -10,7 +10,7 @@
 //! again                                              the newest commit is taken once more
 //! unrelated c2                                       a commit that changes nothing below the fleet root
 //! agents a1..a5 k=v[,k=v] [http] [nocaps] [noreport] [holds=A] [ill]
-//! obey|mute|hang a1..a5, fail a1 "words", sicken a1 10s, script a1     what they make of an offer from now on
+//! obey|mute|hang|die a1..a5, fail a1 "words", late|sicken a1 10s, script a1     what they make of an offer from now on
 //! connect a1..a5 [unheard], bye a1, drop a1, reconnect a1
 //! report a1 applied A | applying A | failed A "words" | healthy | unhealthy "words" | nothing | labels k=v
 //! advance 5m, restart, store fails, store works, wipe a1
@@ -225,6 +225,10 @@ impl Script {
             ("hang", []) => Some(Nature::Always(Outcome::Hangs)),
             ("script", []) => Some(Nature::Scripted),
             ("fail", [words]) => Some(Nature::Always(Outcome::Fails(works, (*words).to_owned()))),
+            ("late", [after]) => {
+                Some(Nature::Always(Outcome::IsLate(works, parse_duration(after).expect("a duration"))))
+            }
+            ("die", []) => Some(Nature::Always(Outcome::DiesApplying(works))),
             ("sicken", [after]) => {
                 Some(Nature::Always(Outcome::FallsIll(works, parse_duration(after).expect("a duration"))))
             }

@@ -3,12 +3,13 @@
 //! The agent follows the real supervisor: it reports APPLYING, is unwell while its collector is replaced, and says APPLIED or
 //! FAILED some seconds later; it remembers its last status on disk; a configuration that it runs already is APPLIED at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gitamp::agent::{
     AgentId, AgentReport, Capabilities, ConfigState, ConfigStatus, ConnectionId, Health, ReportedHash, Transport,
 };
-use gitamp::config::{ConfigHash, RenderedConfig};
+use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
 use gitamp::labels::Labels;
 use gitamp::time::Timestamp;
 
@@ -29,6 +30,10 @@ pub enum Outcome {
     FallsIll(Duration, Duration),
     /// Applied after the first, dead after the second; it comes back when somebody connects it.
     Crashes(Duration, Duration),
+    /// Its collector was slow to stop: FAILED by the supervisor's own timer after the first, well after the second.
+    IsLate(Duration, Duration),
+    /// The supervisor dies in the middle; its collector comes up all the same.
+    DiesApplying(Duration),
     /// APPLYING for ever.
     Hangs,
     /// Not a word.
@@ -53,7 +58,7 @@ pub enum Nature {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The new collector runs.
-    Well,
+    Well(Arc<ComponentNames>),
     /// It reports a status for a configuration.
     Says(ConfigHash, ConfigStatus, Option<String>),
     /// It falls ill.
@@ -68,6 +73,7 @@ struct Told {
     labels: Option<Labels>,
     config: Option<ConfigState>,
     health: Option<Health>,
+    effective: Option<Arc<ComponentNames>>,
 }
 
 /// An offer that was given to the agent and has not come to an end, in truth.
@@ -108,6 +114,8 @@ pub struct ModelAgent {
     pub is_well: bool,
     /// Why not.
     pub complaint: Option<String>,
+    /// What its collector really runs.
+    pub effective: Option<Arc<ComponentNames>>,
     /// Counts what makes earlier plans void: a new offer, a death.
     pub life: u64,
     /// Everything it ever received.
@@ -140,6 +148,7 @@ impl ModelAgent {
             runs: None,
             is_well: true,
             complaint: None,
+            effective: None,
             life: 0,
             received: Vec::new(),
             given: None,
@@ -256,6 +265,7 @@ impl ModelAgent {
             labels: Some(self.labels.clone()),
             config: Some(self.status.clone()),
             health: Some(health),
+            effective: self.effective.clone(),
         };
         // It may have come to an end with this before it was given it once more.
         let is_over = matches!(self.status.status, ConfigStatus::Applied | ConfigStatus::Failed);
@@ -270,7 +280,7 @@ impl ModelAgent {
             labels: told.labels.clone().filter(|_| told.labels != before.labels),
             config: told.config.clone().filter(|_| told.config != before.config),
             health: told.health.clone().filter(|_| told.health != before.health),
-            effective: None,
+            effective: told.effective.clone().filter(|_| told.effective != before.effective),
         };
         if report.labels.is_some() && self.slot.take().is_some() {
             // A session drops what has not left when the agent describes itself anew.
@@ -300,12 +310,13 @@ impl ModelAgent {
             return vec![(Duration::ZERO, Step::Says(hash, ConfigStatus::Applied, None))];
         }
         self.life += 1;
+        let runs = Arc::new(config.components().clone());
         let says = |status, message| Step::Says(hash, status, message);
         let applies = |after: Duration| {
             vec![
                 (Duration::ZERO, says(ConfigStatus::Applying, None)),
                 (after / 10, Step::FallsIll("starting".to_owned())),
-                (after / 2, Step::Well),
+                (after / 2, Step::Well(runs.clone())),
                 (after, says(ConfigStatus::Applied, None)),
             ]
         };
@@ -325,6 +336,16 @@ impl ModelAgent {
                 (Duration::ZERO, says(ConfigStatus::Applying, None)),
                 (after, says(ConfigStatus::Failed, Some(message))),
             ],
+            Outcome::IsLate(after, later) => vec![
+                (Duration::ZERO, says(ConfigStatus::Applying, None)),
+                (after, says(ConfigStatus::Failed, Some("Config apply timeout exceeded".to_owned()))),
+                (after + later, Step::Well(runs)),
+            ],
+            Outcome::DiesApplying(after) => {
+                // The collector outlives its supervisor; what it runs is told when that is back.
+                self.effective = Some(runs);
+                vec![(Duration::ZERO, says(ConfigStatus::Applying, None)), (after, Step::Dies)]
+            }
             Outcome::Hangs => vec![(Duration::ZERO, says(ConfigStatus::Applying, None))],
             Outcome::Silent => {
                 // It ignores what it got, so it is in the middle of nothing.
@@ -337,7 +358,12 @@ impl ModelAgent {
     /// A step of the plan that [`ModelAgent::receive`] made. A death is for the world to perform.
     pub fn step(&mut self, step: Step) {
         match step {
-            Step::Well => (self.is_well, self.complaint) = (true, None),
+            Step::Well(runs) => {
+                (self.is_well, self.complaint, self.effective) = (true, None, Some(runs));
+                if self.status.status == ConfigStatus::Failed {
+                    self.given = None;
+                }
+            }
             Step::Says(hash, status, message) => self.say(hash, status, message.as_deref()),
             Step::FallsIll(complaint) => (self.is_well, self.complaint) = (false, Some(complaint)),
             Step::Dies => {}
@@ -390,6 +416,8 @@ fn drawn(salt: u64, id: AgentId, hash: ConfigHash, rng: &mut fastrand::Rng) -> O
     match luck % 10 {
         0..=4 => Outcome::Fails(after, format!("exited with code 1, pid {luck}")),
         5 | 6 => Outcome::FallsIll(after, Duration::from_millis(rng.u64(100..60_000))),
+        7 if luck % 3 == 0 => Outcome::IsLate(after, Duration::from_millis(rng.u64(100..60_000))),
+        7 if luck % 3 == 1 => Outcome::DiesApplying(after),
         7 => Outcome::Crashes(after, Duration::from_millis(rng.u64(100..60_000))),
         8 => Outcome::Hangs,
         _ => Outcome::Silent,

@@ -18,8 +18,8 @@ use gitamp::yaml;
 /// The configuration of this name, rendered as the fleet would.
 pub fn config(name: &str) -> RenderedConfig {
     let text = format!(
-        "receivers:\n  otlp:\nexporters:\n  debug:\n    name: {name}\nservice:\n  pipelines:\n    traces:\n      \
-         receivers: [otlp]\n      exporters: [debug]\n"
+        "receivers:\n  otlp:\nexporters:\n  debug/{name}:\nservice:\n  pipelines:\n    traces:\n      \
+         receivers: [otlp]\n      exporters: [debug/{name}]\n"
     );
     let file: Arc<str> = "model.yaml".into();
     let node = yaml::parse(&file, text.as_bytes(), &yaml::Limits::default());
