@@ -423,7 +423,9 @@ impl Story {
                 format!("{name}{mark}[{} ^{}]={config}", definition.selector, definition.priority)
             })
             .collect();
-        let refused = head.refused.is_some();
+        // A repository without any group looks like an accident.
+        let is_empty = head.groups.is_empty() && !self.world.observer.accepted.is_empty();
+        let refused = head.refused.is_some() || is_empty;
         self.world
             .observer
             .tell(&self.world.state, format!("commit {} refused={refused} {}", head.number, summary.join(" ")));

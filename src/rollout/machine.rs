@@ -592,7 +592,7 @@ impl Machine {
         self.watching_since.map(|since| since + whole.saturating_sub(watched)).or(forgotten)
     }
 
-    /// What the watch waits for; `None` when it was long enough, and agents are waited for.
+    /// Agents that would be offered something if enough of the others were available.
     fn waiting_for_room(&self) -> Option<Waiting> {
         let Tally { eligible, pending, unready, unavailable, assumed, .. } = self.tally;
         let limit = budget::limit(self.rules.strategy.max_unavailable, eligible).min(self.record.room);
@@ -600,6 +600,7 @@ impl Machine {
         (pending > 0 && unavailable >= limit).then_some(Waiting::Budget { pending, unavailable, assumed, limit })
     }
 
+    /// What the watch waits for; `None` when it was long enough, and agents are waited for.
     fn watching(&self, whole: Duration, watched: Duration, now: Timestamp, is_soak: bool) -> Option<Waiting> {
         let (connected, of) = self.watched_agents(now);
         let Some(since) = self.watching_since else { return Some(Waiting::NotWatching { connected, of }) };
