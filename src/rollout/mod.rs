@@ -7,6 +7,8 @@
 pub mod budget;
 pub mod machine;
 pub mod record;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -13,6 +13,8 @@ pub mod failures;
 pub mod group;
 pub mod member;
 pub mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -539,31 +541,5 @@ impl Roster {
         self.judge(id, now);
         // Whatever the judgement, an agent that was just offered something does not wait for an offer.
         self.agents.get(&id).is_some_and(|member| member.verdict.standing != Standing::Pending)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn made_up_identities_are_not_remembered_without_end() {
-        let mut roster = Roster::new(Duration::from_secs(3600));
-        let now = Timestamp::from_millis(1_800_000_000_000);
-        for number in 1..=(MOST_ABSENT as u64 + 500) {
-            let mut bytes = [7; 16];
-            bytes[..8].copy_from_slice(&number.to_be_bytes());
-            let id = AgentId::new(&bytes).expect("sixteen bytes");
-            let connection = ConnectionId(number);
-            roster.handle_event(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
-            roster.handle_event(AgentEvent::Gone { id, connection, goodbye: false }, now);
-        }
-        assert_eq!(
-            roster.agents().count(),
-            MOST_ABSENT + 2,
-            "twice the one that was connected at a time, and the base"
-        );
-        roster.handle_timeout(now + Duration::from_secs(3600));
-        assert_eq!(roster.agents().count(), 0, "and those for an hour");
     }
 }

@@ -416,7 +416,7 @@ fn drawn(salt: u64, id: AgentId, hash: ConfigHash, rng: &mut fastrand::Rng) -> O
     match luck % 10 {
         0..=4 => Outcome::Fails(after, format!("exited with code 1, pid {luck}")),
         5 | 6 => Outcome::FallsIll(after, Duration::from_millis(rng.u64(100..60_000))),
-        7 if luck % 3 == 0 => Outcome::IsLate(after, Duration::from_millis(rng.u64(100..60_000))),
+        7 if luck.is_multiple_of(3) => Outcome::IsLate(after, Duration::from_millis(rng.u64(100..60_000))),
         7 if luck % 3 == 1 => Outcome::DiesApplying(after),
         7 => Outcome::Crashes(after, Duration::from_millis(rng.u64(100..60_000))),
         8 => Outcome::Hangs,
