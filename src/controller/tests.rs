@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::record::{FailureFile, GroupFile, NextFile};
 use super::*;
 use crate::fleet;
+use crate::fleet::Expect;
 use crate::fleet::snapshot::{Entry, Snapshot};
+use crate::fleet::strategy::{Amount, OnFailure, OnNewCommit, Stage, Strategy};
+use crate::labels::{Operator, Requirement, Selector};
+use crate::rollout::record::GroupRecord;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -91,4 +96,135 @@ fn a_body_that_is_not_what_its_name_says_is_not_restored() {
     }
     let newer = Controller::restore(options, &files, NOW).expect_err("a newer record is not replaced");
     assert!(matches!(newer, record::RecordError::Version(2)), "{newer}");
+}
+
+/// A group with everything that a definition can say.
+fn definition_of_everything() -> GroupDefinition {
+    let requirement = |operator: Operator, values: &[&str]| {
+        Requirement::new("k/e y", operator, values.iter().map(|value| (*value).to_owned()).collect()).expect("valid")
+    };
+    let requirements = Operator::ALL.map(|operator| {
+        requirement(operator, if operator.is_about_the_key() { &[] } else { &["no", "012", "", "ü*\n"] })
+    });
+    let stage = |name: &str, agents| Stage {
+        name: name.to_owned(),
+        agents,
+        selector: agents.is_none().then(|| Selector::new(requirements.to_vec())),
+        soak: Duration::from_millis(1_500),
+        needs_approval: agents.is_none(),
+        max_failures: agents,
+    };
+    GroupDefinition {
+        selector: Selector::new(requirements.to_vec()),
+        priority: -7,
+        variant_of: Some((GroupName::new("prod/a"), 3)),
+        suspend: true,
+        expect: Some(Expect { min: None, max: Some(60) }),
+        strategy: Strategy {
+            stages: vec![stage("canary", Some(Amount::Count(1))), stage("ring", None), stage("all", Some(Amount::ALL))],
+            bake: Duration::from_secs(86_400),
+            max_unavailable: Amount::Share(250),
+            progress_deadline: Duration::from_secs(61),
+            max_failures: Some(Amount::Count(0)),
+            on_failure: OnFailure::Pause,
+            on_new_commit: OnNewCommit::Finish,
+            spread_by: vec!["os.type".to_owned()],
+            depends_on: vec![GroupName::new("staging")],
+            windows: Vec::new(),
+        },
+        held: Some("stages are to come".to_owned()),
+    }
+}
+
+#[test]
+fn records_read_back_as_they_were_written() {
+    for definition in [
+        definition_of_everything(),
+        GroupDefinition {
+            selector: Selector::everybody(),
+            priority: 0,
+            variant_of: None,
+            suspend: false,
+            expect: None,
+            strategy: Strategy::default(),
+            held: None,
+        },
+    ] {
+        let hash = ConfigHash::new([0xab; 32]);
+        let mut file = GroupFile::new("main@sha1:0", &definition, GroupRecord::default());
+        file.rollouts.stables = vec![hash];
+        file.rollouts.wanted = Some(hash);
+        let message = "line 1\nline 2: \u{1b} `no`".to_owned();
+        file.failures.insert("5e5e5e5e-5e5e-5e5e-5e5e-5e5e5e5e0001".to_owned(), FailureFile { hash, message });
+        file.next = Some(NextFile { wanted: hash, revision: "main@sha1:1".to_owned(), moved_in: true });
+        let mut problems = Vec::new();
+        let bytes = record::encode(&file, &mut problems);
+        assert_eq!(problems, Vec::<String>::new());
+        let read = GroupFile::read(&bytes).expect("our own record");
+        assert_eq!(read, file);
+        assert_eq!(*read.definition().expect("our own definition"), definition);
+    }
+}
+
+#[test]
+fn what_was_damaged_in_the_journal_is_told_and_left_out() {
+    let options = Options { observe: false, forget_after: Duration::from_secs(3600) };
+    let mut controller = Controller::new(options.clone());
+    controller.handle_revision(revision(1, &[("all/group.yaml", GROUP), ("all/collector.yaml", CONFIG)]), NOW);
+    let mut files = BTreeMap::new();
+    while let Some(action) = controller.poll_action() {
+        if let Action::Store(store) = action {
+            files.extend(store.files.into_iter().filter_map(|(path, file)| Some((path, file?))));
+            controller.handle_stored(store.ticket, NOW);
+        }
+    }
+    let paths: Vec<String> = files.keys().cloned().collect();
+    assert!(paths.len() >= 4, "the fleet, two groups, a body, a commit: {paths:?}");
+    for path in &paths {
+        for (how, damage) in [
+            ("empty", Bytes::new()),
+            ("no YAML", Bytes::from_static(b"{[")),
+            ("no text", Bytes::from_static(&[0xff, 0xfe, 0x00])),
+            ("another shape", Bytes::from_static(b"- 1\n- 2\n")),
+            ("cut off", files[path].slice(..files[path].len() / 2)),
+        ] {
+            let mut damaged = files.clone();
+            damaged.insert(path.clone(), damage);
+            let (mut restored, problems) = Controller::restore(options.clone(), &damaged, NOW).expect("our version");
+            assert!(!problems.is_empty(), "{path}, {how}: nobody is told");
+            // The repository says it again, and nothing is worse than for a fleet that was never seen.
+            restored.handle_revision(revision(1, &[("all/group.yaml", GROUP), ("all/collector.yaml", CONFIG)]), NOW);
+            assert_eq!(restored.status("default", NOW).groups.len(), 2, "{path}, {how}");
+        }
+        let mut without = files.clone();
+        without.remove(path);
+        let (restored, _) = Controller::restore(options.clone(), &without, NOW).expect("our version");
+        assert!(restored.groups.len() <= 2, "{path} is missing");
+    }
+}
+
+#[test]
+fn open_commits_are_bounded() {
+    let mut controller = Controller::new(Options { observe: false, forget_after: Duration::from_secs(3600) });
+    // Nobody is there to prove anything, so every commit of a new group stays open.
+    let mut files: Vec<(String, String)> = Vec::new();
+    let mut notes = BTreeMap::new();
+    for number in 1..=100u8 {
+        let only = GROUP.replace("matchAll: true", &format!("matchLabels: {{group: g{number}}}"));
+        let only = only.split("variants").next().unwrap_or_default().to_owned();
+        files.push((format!("g{number}/group.yaml"), only));
+        files.push((format!("g{number}/collector.yaml"), CONFIG.replace("debug", &format!("debug/{number}"))));
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        controller.handle_revision(revision(number, &files), NOW);
+        while let Some(action) = controller.poll_action() {
+            if let Action::Store(store) = action {
+                notes.extend(store.notes);
+                controller.handle_stored(store.ticket, NOW);
+            }
+        }
+    }
+    assert_eq!(controller.status("default", NOW).groups.len(), 100);
+    assert!(controller.status("default", NOW).commits.len() <= 65, "the oldest were closed as they stood");
+    assert_eq!(notes.len(), 100, "and every one has its note");
+    assert!(notes.values().all(|note| note.len() < 64 * 1024), "none of them beyond what a note may hold");
 }
