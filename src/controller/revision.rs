@@ -1,0 +1,257 @@
+//! Takes a revision: who is gone, who is new, what is rejected, and what every group is to do about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::ConfigHash;
+use crate::controller::{Controller, GroupState, Next, Revision, rules, texts};
+use crate::fleet::diagnostic::{Diagnostic, Severity};
+use crate::fleet::snapshot::{CommitId, CommitInfo};
+use crate::fleet::{GroupName, RenderedFleet};
+use crate::rollout::machine::{Effect, Machine, Plan};
+use crate::time::Timestamp;
+use crate::view::{CommitReport, Ending, GroupReport};
+
+impl Controller {
+    /// Takes a revision; false when it is refused as a whole. Taking the same one again changes nothing.
+    pub fn handle_revision(&mut self, revision: Revision, now: Timestamp) -> bool {
+        let Revision { info, rewritten, mut fleet } = revision;
+        let holds_back = |finding: &Diagnostic| finding.severity == Severity::Error && finding.group.is_none();
+        if fleet.groups.is_empty() && !self.groups.is_empty() && !fleet.diagnostics.iter().any(holds_back) {
+            let empty = Diagnostic::error("empty-fleet", None, "no group is left: everything stays as it is");
+            fleet
+                .diagnostics
+                .push(empty.help("a repository without any group looks like an accident; commit at least one"));
+        }
+        let is_refused = fleet.diagnostics.iter().any(holds_back);
+        let is_new = self.accepted.as_ref().is_none_or(|accepted| accepted.id != info.id);
+        let mut report = CommitReport {
+            revision: info.revision(),
+            ending: None,
+            committer: info.committer.clone(),
+            subject: info.subject.clone(),
+            synced_at: now,
+            ended_at: None,
+            rewritten_history: rewritten,
+            diagnostics: texts(fleet.diagnostics.iter().filter(|finding| finding.group.is_none())),
+            groups: BTreeMap::new(),
+            more_groups: BTreeMap::new(),
+        };
+        self.diagnostics = fleet.diagnostics.clone();
+        if is_refused {
+            self.refuse(&info, report, now);
+            return false;
+        }
+        self.accepted = Some(info.clone());
+        self.policy = fleet.policy.clone();
+        self.storage.fleet_changed = true;
+        self.roster.pause();
+        self.remove_groups(&fleet, &mut report, now);
+        let ready = self.take_definitions(&fleet, &mut report);
+        let receivers = self.assign(now);
+        let mut begun = BTreeSet::new();
+        for name in &ready {
+            let config = fleet.groups.get(name).and_then(|group| group.config.clone());
+            let definition = fleet.groups.get(name).and_then(|group| group.definition.clone());
+            let (Some(config), Some(definition)) = (config, definition) else { continue };
+            let plan = Plan { wanted: config.hash(), rules: rules(&definition), moved_in: receivers.contains(name) };
+            let next = Next { plan, config, revision: info.revision() };
+            let hash = next.config.hash();
+            let effect = self.plan(name, next, now);
+            if matches!(effect, Effect::Started | Effect::Waits) {
+                begun.insert(name.to_string());
+            }
+            let part = self.entry(name, hash, effect, now);
+            report.groups.extend(part.map(|part| (name.to_string(), part)));
+        }
+        if !is_new {
+            // A commit that is taken once more, after a restart: what is known of it is in the journal already.
+            report.groups.retain(|name, _| begun.contains(name));
+        }
+        if is_new || !report.groups.is_empty() {
+            self.notice(None, false, format!("{}: {} ({})", report.revision, report.subject, changes(&report)));
+            self.merge_report(info.id, report, now);
+        }
+        for name in &ready {
+            // Other rules may end what runs, a shorter soak for example: only now is the commit there to be told.
+            if let Some(state) = self.groups.get_mut(name) {
+                state.machine.handle_timeout(now);
+            }
+            self.after_machine(name, now);
+        }
+        self.settle(now);
+        self.flush(now);
+        if !self.storage.is_busy() {
+            self.roster.resume();
+            self.settle(now);
+        }
+        true
+    }
+
+    fn refuse(&mut self, info: &CommitInfo, mut report: CommitReport, now: Timestamp) {
+        self.notice(None, true, format!("{} is rejected: {}", report.revision, report.diagnostics.join("; ")));
+        if self.refused == Some(info.id) {
+            return;
+        }
+        self.refused = Some(info.id);
+        self.storage.fleet_changed = true;
+        report.ending = Some(Ending::Rejected);
+        self.commits.add(info.id, report, now);
+        self.flush(now);
+    }
+
+    /// A revision whose commit changed nothing below the fleet root.
+    pub fn handle_unrelated(&mut self, info: CommitInfo) {
+        self.accepted = Some(info);
+        self.storage.fleet_changed = true;
+    }
+
+    fn remove_groups(&mut self, fleet: &RenderedFleet, report: &mut CommitReport, now: Timestamp) {
+        // The variants of a group whose file cannot be read have no names in the revision; they are not gone for that.
+        let is_hidden = |state: &GroupState| {
+            let base = state.definition.variant_of.as_ref().and_then(|(base, _)| fleet.groups.get(base));
+            base.is_some_and(|base| base.definition.is_none())
+        };
+        let gone = self.groups.iter().filter(|(name, state)| !fleet.groups.contains_key(*name) && !is_hidden(state));
+        let gone: Vec<GroupName> = gone.map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            if let Some(state) = self.groups.get_mut(&name) {
+                state.machine.abandon();
+            }
+            self.collect_finished(&name, now);
+            if let Some(at) = self.groups.remove(&name).and_then(|state| state.timer) {
+                self.timers.remove(&(at, name.clone()));
+            }
+            self.roster.remove_group(&name, now);
+            self.commits.supersede(&name, &[], now);
+            self.storage.urgent.insert(name.clone());
+            let message = "is no longer in the repository; its agents keep what they have";
+            report.groups.insert(name.to_string(), GroupReport::ended(Ending::NoOp, message, now));
+            self.notice(Some(&name), true, message.to_owned());
+        }
+    }
+
+    /// Takes the definitions of the groups that are good, and tells of those that are not. Returns the good ones.
+    fn take_definitions(&mut self, fleet: &RenderedFleet, report: &mut CommitReport) -> Vec<GroupName> {
+        let mut ready = Vec::new();
+        self.stillborn.clear();
+        for (name, group) in &fleet.groups {
+            if group.definition.is_some() && group.config.is_some() {
+                ready.push(name.clone());
+                continue;
+            }
+            let state = self.groups.get(name);
+            let part = GroupReport {
+                ending: Some(Ending::Rejected),
+                stage: None,
+                stable: state.and_then(|state| state.machine.stable()).map(|hash| hash.to_string()),
+                candidate: None,
+                counts: state.map(|state| state.machine.tally().into()).unwrap_or_default(),
+                waiting_on: Vec::new(),
+                failures: Vec::new(),
+                diagnostics: self.findings(name),
+                started_at: None,
+                ended_at: Some(report.synced_at),
+            };
+            if state.is_none() {
+                self.stillborn.insert(name.clone());
+            }
+            let findings = part.diagnostics.join("; ");
+            report.groups.insert(name.to_string(), part);
+            self.notice(Some(name), true, format!("is rejected and keeps what it had: {findings}"));
+        }
+        for name in &ready {
+            let Some(definition) = fleet.groups.get(name).and_then(|group| group.definition.clone()) else { continue };
+            match self.groups.get_mut(name) {
+                Some(state) => {
+                    if state.definition != definition {
+                        state.definition = definition;
+                        self.storage.urgent.insert(name.clone());
+                    }
+                }
+                None => {
+                    let machine = Machine::new(self.options.observe, self.options.forget_after, report.synced_at);
+                    let revision = report.revision.clone();
+                    let state = GroupState { machine, definition, revision, next: None, timer: None };
+                    self.groups.insert(name.clone(), state);
+                    self.storage.urgent.insert(name.clone());
+                }
+            }
+        }
+        ready
+    }
+
+    pub(super) fn plan(&mut self, name: &GroupName, next: Next, now: Timestamp) -> Effect {
+        let Some(state) = self.groups.get_mut(name) else { return Effect::Nothing };
+        let (wanted, revision) = (next.plan.wanted, next.revision.clone());
+        let effect = state.machine.plan(next.plan.clone(), now);
+        if effect == Effect::Waits {
+            self.configs.insert(wanted, next.config.clone());
+            state.next = Some(next);
+            self.storage.lazy.insert(name.clone());
+        } else {
+            state.next = None;
+            state.revision = revision;
+            self.configs.insert(wanted, next.config);
+        }
+        self.collect_finished(name, now);
+        // What runs goes on while the newest waits for it; everything between the two will never come.
+        let running = self.groups.get(name).and_then(|state| state.machine.rollout()).map(|rollout| rollout.candidate);
+        self.commits.supersede(name, &[Some(wanted), running], now);
+        self.after_machine(name, now);
+        effect
+    }
+
+    /// A group's part in the report of a commit that changes it; `None` when it does not.
+    fn entry(&mut self, name: &GroupName, hash: ConfigHash, effect: Effect, now: Timestamp) -> Option<GroupReport> {
+        let state = self.groups.get(name)?;
+        let ending = match effect {
+            Effect::Nothing => return None,
+            Effect::Started | Effect::Joined | Effect::Waits => None,
+            Effect::FailedBefore => Some(Ending::Failed),
+        };
+        let started_at = state.machine.rollout().filter(|_| effect != Effect::Waits).map(|rollout| rollout.started);
+        let mut part = self.part(name, now);
+        if effect == Effect::Waits {
+            // The counts are about what runs, not about what waits for it.
+            (part.stage, part.counts) = (None, crate::view::Counts::default());
+            part.waiting_on = vec![(&crate::rollout::Waiting::NewerCommit).into()];
+        }
+        if effect == Effect::Started {
+            let stable = part.stable.map_or_else(|| "nothing".to_owned(), |hash| hash.short());
+            self.notice(Some(name), false, format!("rolls out {} (stable: {stable})", hash.short()));
+        }
+        Some(GroupReport {
+            ending,
+            stage: part.stage,
+            stable: part.stable.map(|hash| hash.to_string()),
+            candidate: Some(hash.to_string()),
+            counts: part.counts,
+            waiting_on: part.waiting_on,
+            failures: part.failures,
+            diagnostics: self.findings(name),
+            started_at,
+            ended_at: ending.map(|_| now),
+        })
+    }
+
+    /// A commit that is taken once more (after a restart) keeps what was written about it.
+    fn merge_report(&mut self, id: CommitId, mut report: CommitReport, now: Timestamp) {
+        if let Some(before) = self.commits.get(id) {
+            report.synced_at = before.synced_at;
+            for (name, group) in &before.groups {
+                report.groups.entry(name.clone()).or_insert_with(|| group.clone());
+            }
+        }
+        self.commits.add(id, report, now);
+    }
+}
+
+fn changes(report: &CommitReport) -> String {
+    let rejected = report.groups.values().filter(|group| group.ending == Some(Ending::Rejected)).count();
+    match (report.groups.len(), rejected) {
+        (0, _) => "changes nothing for any group".to_owned(),
+        (1, 0) => "changes 1 group".to_owned(),
+        (count, 0) => format!("changes {count} groups"),
+        (count, rejected) => format!("concerns {count} groups, {rejected} of them rejected"),
+    }
+}
