@@ -301,7 +301,10 @@ fn agents_of_no_group_and_of_a_removed_group_keep_what_they_have() {
     assert_eq!(strangers.counts().offers, 0, "they are never sent anything");
 
     repository.git(&["rm", "--quiet", "-r", "gateways"]);
-    let commit = repository.commit("Remove the gateways", &[]);
+    let other = "apiVersion: gitamp/v1\nkind: Group\nselector: {matchLabels: {service.name: nobody}}\n";
+    let files = [("other/group.yaml", other.to_owned()), ("other/collector.yaml", collector("basic"))];
+    let files = files.each_ref().map(|(path, text)| (*path, text.as_str()));
+    let commit = repository.commit("Put another group in the place of the gateways", &files);
     wait_for("the removal to be taken", || {
         let revision = daemon.status()["sync"]["revision"].clone();
         if revision == format!("main@sha1:{commit}") { Ok(()) } else { Err(revision) }

@@ -242,7 +242,7 @@ pub fn standing(member: &Member) -> (&'static str, Option<String>) {
         Placement::Unmanaged => return ("unmanaged", Some("no group selects it; it keeps what it has".to_owned())),
         Placement::Orphaned(name) => {
             return (
-                "unmanaged",
+                "orphaned",
                 Some(format!("its group {name} is no longer in the repository; it keeps what it has")),
             );
         }
