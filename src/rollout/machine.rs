@@ -300,7 +300,8 @@ impl Machine {
             Progress::Failed { .. } => None,
             Progress::Rolling => {
                 if !self.is_complete() {
-                    return None;
+                    // What cannot end without those who never came back gives up on them, so that newer commits need not wait.
+                    return (self.absent(now) > 0).then(|| (self.since + self.forget_after, "forget"));
                 }
                 let settled = self.restless_until(now).map(|at| (at, "settle"));
                 let missing = self.missing(now).and_then(|(.., until)| until).map(|at| (at, "forget"));

@@ -348,3 +348,19 @@ fn failures_after_a_restart_are_a_share_of_the_recorded_group() {
     successor.observe(one, START);
     assert!(successor.is_running(), "two of the first two, but ten of a hundred may fail");
 }
+
+#[test]
+fn a_successor_gives_up_on_agents_that_never_come_back() {
+    let strategy = Strategy { on_new_commit: OnNewCommit::Finish, ..Strategy::default() };
+    let rules = Rules { strategy, ..Rules::default() };
+    let mut machine = machine();
+    machine.plan(Plan { rules: rules.clone(), ..plan(b'A') }, START);
+    machine.observe(counts(b'A', 3, 0), START);
+    let mut successor = Machine::restore(machine.record().clone(), rules.clone(), false, HOUR, after(10));
+    let next = || Plan { rules: rules.clone(), ..plan(b'B') };
+    assert_eq!(successor.plan(next(), after(20)), Effect::Waits, "ten agents may come back");
+    let forgotten = after(10) + HOUR;
+    assert_eq!(successor.poll_timeout(after(20)), Some((forgotten, "forget")));
+    assert!(!successor.can_finish(forgotten));
+    assert_eq!(successor.plan(next(), forgotten), Effect::Started);
+}
