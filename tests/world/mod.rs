@@ -249,7 +249,8 @@ impl<O: Observer> World<O> {
                     return;
                 }
                 if step == Step::Dies {
-                    agent.life += 1;
+                    // The supervisor is gone; its collector runs on with what it has.
+                    (agent.life, agent.given) = (agent.life + 1, None);
                     return self.disconnect(&name, false);
                 }
                 agent.step(step);
