@@ -52,6 +52,8 @@ struct Judge {
     offers: usize,
     /// When this process took over from another one, and the members that this one knew in each group.
     restarted: Option<(gitamp::time::Timestamp, BTreeMap<GroupName, BTreeSet<AgentId>>)>,
+    /// Members that came too late for the last record: it is only on its way while they are there.
+    unrecorded: BTreeMap<GroupName, usize>,
     /// True when a commit changed who belongs where since then.
     is_shaken: bool,
 }
@@ -155,7 +157,8 @@ impl Judge {
             return usize::from(world.now < *at + LONGEST_DEADLINE) * world.agents.len();
         }
         let is_new = |id: &&AgentId| known.get(&name).is_none_or(|members| !members.contains(id));
-        now.map_or(0, |group| group.members.iter().filter(is_new).count())
+        let unrecorded = self.unrecorded.get(&name).copied().unwrap_or(0);
+        now.map_or(0, |group| group.members.iter().filter(is_new).count() + unrecorded)
     }
 
     /// Truth against the budget: who was given something and is in the middle of it, wherever it is, and who is known to be ill.
@@ -249,7 +252,9 @@ impl Observer for Judge {
         let group = self.group_of(agent.told_labels().expect("it told its labels")).map(str::to_owned);
         if let (Some(group), Some(state)) = (group, &report.config)
             && let (ConfigStatus::Failed, Some(hash)) = (state.status, state.known())
+            && state.message.as_deref() != Some("Config apply timeout exceeded")
         {
+            // A bare apply timeout may turn out to be a late confirmation.
             let epoch = self.epoch(world, &group);
             if self.wanted[&group].0 == Some(hash) {
                 self.failed.insert((agent.id, hash), (group, epoch));
@@ -461,6 +466,7 @@ impl Story {
         let members = |name: &GroupName| roster.group(name).map(|group| group.members.clone()).unwrap_or_default();
         let known = names.into_iter().map(|name| (name.clone(), members(&name))).collect();
         self.world.observer.restarted = Some((self.world.state.now, known));
+        self.world.observer.unrecorded.clear();
         self.world.observer.tell(&self.world.state, "RESTART".to_owned());
         let problems = self.world.restart();
         assert!(problems.is_empty(), "what was stored cannot be read: {problems:?}");
@@ -475,6 +481,9 @@ impl Story {
             let file = GroupFile::read(bytes).expect("a record reads back");
             let definition = file.definition().expect("a definition reads back");
             judge.accepted.insert(name.to_owned(), ((*definition).clone(), file.rollouts.wanted));
+            let known = judge.restarted.as_ref().and_then(|(_, known)| known.get(&GroupName::new(name)));
+            let unrecorded = known.map_or(0, |members| members.len().saturating_sub(file.rollouts.reach));
+            judge.unrecorded.insert(GroupName::new(name), unrecorded);
         }
         self.is_head_known = false;
     }

@@ -101,6 +101,7 @@ pub struct Machine {
     /// When watched time was last added.
     watching_since: Option<Timestamp>,
     finished: Vec<Finished>,
+    successes: u64,
 }
 
 impl Machine {
@@ -118,6 +119,7 @@ impl Machine {
             outdated: false,
             watching_since: None,
             finished: Vec::new(),
+            successes: 0,
         }
     }
 
@@ -274,12 +276,12 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Offers are made among no more members than the record says: a successor counts those of them who are not back as in the
+    /// Offers are made, and outcomes awaited, among no more members than the record says: a successor counts those of them who are not back as in the
     /// middle of something. It shrinks only once everybody who could be in the middle of something has shown up or is overdue.
     fn extend_reach(&mut self, now: Timestamp) {
         let (members, reach) = (self.tally.members, self.record.reach);
         let is_known = self.restarted.is_none() || now >= self.since + self.rules.strategy.progress_deadline;
-        if members > reach && self.tally.pending > 0 {
+        if members > reach && (self.tally.pending > 0 || self.tally.unavailable > 0) {
             self.record.reach = budget::reach_to_store(reach, members);
             self.unstored = true;
         } else if is_known && reach > members + members / 10 {
@@ -366,6 +368,7 @@ impl Machine {
 
     fn succeed(&mut self, candidate: ConfigHash) {
         self.finish(candidate, Outcome::Succeeded);
+        self.successes += 1;
         self.record.stables.retain(|hash| *hash != candidate);
         self.record.stables.insert(0, candidate);
         self.record.stables.truncate(STABLES);
@@ -527,6 +530,7 @@ impl Machine {
         Desired {
             candidate,
             stable: self.stable(),
+            successes: self.successes,
             wanted: self.record.wanted,
             kept,
             seed: rollout.map(|rollout| rollout.seed).or(self.stable()),

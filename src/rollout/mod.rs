@@ -85,6 +85,8 @@ pub struct Desired {
     pub candidate: Option<ConfigHash>,
     /// What everybody else should have.
     pub stable: Option<ConfigHash>,
+    /// How many rollouts of this process succeeded: with each one, what happened before is settled.
+    pub successes: u64,
     /// What the newest accepted revision renders; the memory of failures lasts as long as this stays.
     pub wanted: Option<ConfigHash>,
     /// Configurations whose holders keep them until another reaches them: superseded candidates, a failed one.

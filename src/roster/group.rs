@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::agent::{AgentId, ConfigState};
 use crate::config::{ConfigHash, RenderedConfig};
-use crate::rollout::{Desired, SETTLE, Tally, budget};
+use crate::rollout::{Desired, MOST_REMEMBERED, SETTLE, Tally, budget};
 use crate::roster::member::Member;
 use crate::roster::standing::{HeldReason, Standing, Verdict};
 use crate::time::Timestamp;
@@ -120,13 +120,16 @@ impl Group {
         self.memory_changed = true;
     }
 
-    /// Forgets an agent that is gone for good. What it failed in a rollout that still counts stays counted.
+    /// Forgets an agent that is gone for good. What it failed stays remembered, as far as the journal can remember it.
     pub fn forget(&mut self, id: AgentId) {
         self.members.remove(&id);
         if self.desired.watched {
             return;
         }
         self.memory_changed |= self.ill.remove(&id);
+        if self.failures.len() <= MOST_REMEMBERED {
+            return;
+        }
         if let Some(failure) = self.failures.remove(&id) {
             self.failed_of_hash -= usize::from(self.judged() == Some(failure.hash));
             self.memory_changed = true;

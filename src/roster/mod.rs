@@ -225,8 +225,7 @@ impl Roster {
             return;
         }
         // A rollout that failed is no end: who fell sick with its candidate was not ill before the next one.
-        let was_candidate = group.desired.candidate.is_some() && group.desired.candidate == desired.stable;
-        let is_over = desired.stable != group.desired.stable || (was_candidate && desired.candidate != desired.stable);
+        let is_over = desired.successes != group.desired.successes;
         // What was confirmed in one rollout is no evidence in the next, also where that brings the same once more.
         let is_other = desired.candidate != group.desired.candidate;
         let only_room = Desired { room: desired.room, reach: desired.reach, ..group.desired.clone() } == desired;

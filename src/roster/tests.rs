@@ -399,17 +399,30 @@ fn whoever_stays_away_is_forgotten() {
     assert!(bench.roster.agent(id(1)).is_some());
     bench.wait(after(3602));
     assert!(bench.roster.agent(id(1)).is_none());
-    let nothing = Tally { restless_at: Some(START), ..Tally::default() };
-    assert_eq!(bench.tally(after(3602)), nothing, "nothing of it is counted any more");
-    assert_eq!(bench.roster.group(&group()).map(|group| group.failures.len()), Some(0), "nor remembered");
+    let nothing = Tally { restless_at: Some(START), failed: 1, ..Tally::default() };
+    assert_eq!(bench.tally(after(3602)), nothing, "only what it failed is still known");
+    assert_eq!(bench.join(1, after(3603)), Vec::<String>::new(), "so that it is never offered that again");
+    assert_eq!(bench.standing(1), Standing::Failed);
+}
 
-    // While it counts, a failure stays, so that others cannot fail in its place.
-    let mut bench = Bench::new(desired(b'A', None));
-    bench.join(1, START);
-    bench.says(1, b'A', ConfigStatus::Failed, after(1));
-    bench.leave(1, true, after(2));
-    bench.wait(after(3602));
-    assert_eq!(bench.tally(after(3602)).failed, 1);
+#[test]
+fn agents_that_fail_and_never_come_again_are_remembered_within_bounds() {
+    let over = Desired { candidate: None, watched: false, reach: 100_000, room: 100_000, ..desired(b'A', Some(b'A')) };
+    let mut bench = Bench::new(over);
+    for number in 0..1_200u64 {
+        let mut bytes = [9; 16];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        let (id, connection) = (AgentId::new(&bytes).expect("a valid id"), ConnectionId(1_000 + number));
+        let transport = Transport::WebSocket;
+        bench.roster.handle_event(AgentEvent::Connected { id, connection, transport }, START);
+        let report = Box::new(complete(state(b'A', ConfigStatus::Failed)));
+        bench.roster.handle_event(AgentEvent::Report { id, connection, report }, START);
+        bench.roster.handle_event(AgentEvent::Gone { id, connection, goodbye: true }, START);
+    }
+    bench.wait(START + FORGET);
+    let remembered = bench.roster.group(&group()).map(|group| group.failures.len());
+    assert_eq!(remembered, Some(crate::rollout::MOST_REMEMBERED));
+    assert_eq!(Some(bench.tally(START + FORGET).failed), remembered);
 }
 
 #[test]
