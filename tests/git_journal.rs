@@ -99,6 +99,33 @@ async fn unpushed_writes_outlive_the_process_and_an_empty_disk_resumes_from_the_
 }
 
 #[tokio::test]
+async fn a_ref_that_was_deleted_or_set_back_on_the_remote_is_restored_by_a_look() {
+    let place = place();
+    let bare = Path::new(&place.url);
+    let state = place.home.path().join("state");
+    let (journal, _) = Journal::open(journal_options(Some(&place.url), &state)).await.expect("it opens");
+    journal.store(write(&place.first, "one", &[])).await.expect("it stores");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    let older = git(bare, &["rev-parse", REF]);
+    journal.store(write(&place.second, "two", &[])).await.expect("it stores");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    let newest = git(bare, &["rev-parse", REF]);
+    assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::UpToDate);
+    for (what, damage) in
+        [("deleted", ["update-ref", "-d", REF].as_slice()), ("set back", &["update-ref", REF, older.as_str()])]
+    {
+        git(bare, damage);
+        assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::Pushed, "{what}");
+        assert_eq!(git(bare, &["rev-parse", REF]), newest, "{what}");
+    }
+    let (local, _) = Journal::open(journal_options(None, &place.home.path().join("local"))).await.expect("it opens");
+    assert!(
+        matches!(local.verify().await, Ok(PushOutcome::ReadOnly(_))),
+        "without a remote there is nothing to look at"
+    );
+}
+
+#[tokio::test]
 async fn an_empty_disk_without_its_remote_is_no_empty_journal() {
     let place = place();
     let state = place.home.path().join("state");

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
 use crate::controller::Store;
 use crate::git::backoff::Backoff;
-use crate::git::journal::{Journal, JournalWrite, PushOutcome};
+use crate::git::journal::{Journal, JournalError, JournalWrite, PushOutcome};
 use crate::serve::metrics::Metrics;
 use crate::view::JournalStatus;
 
@@ -18,6 +19,9 @@ const LEAST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A remote that takes no notes is asked again after so long.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(600);
+
+/// The remote is looked at so often when nothing is stored: somebody may have deleted or moved the journal's ref there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(300);
 
 /// How a status begins that is about pushes.
 const PUSHING: &str = "pushing";
@@ -68,9 +72,14 @@ impl Keeper {
     /// Pushes what was stored, for ever. Failing costs nothing but delay.
     pub(super) async fn push(self) {
         let mut backoff = Backoff::default();
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = false;
         loop {
-            let pause = match self.push_once().await {
+            let attempt = if look { self.verify_once().await } else { self.push_once().await };
+            let pause = match attempt {
                 Ok(pause) => {
+                    look = false;
                     backoff.succeeded();
                     pause
                 }
@@ -85,14 +94,29 @@ impl Keeper {
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            self.stored.notified().await;
-            tokio::time::sleep(LEAST_PAUSE).await;
+            // The look first: a busy fleet stores all the time, and must not keep it from happening.
+            tokio::select! {
+                biased;
+                _ = looks.tick() => look = true,
+                () = self.stored.notified() => tokio::time::sleep(LEAST_PAUSE).await,
+            }
         }
     }
 
     /// Pushes now. Says after how long it makes sense to try again without anything new.
     pub(super) async fn push_once(&self) -> Result<Duration, (crate::git::FailureClass, String)> {
-        let outcome = self.journal.push().await;
+        self.came_of(self.journal.push().await)
+    }
+
+    /// Looks at the remote, and pushes what it lacks.
+    async fn verify_once(&self) -> Result<Duration, (crate::git::FailureClass, String)> {
+        self.came_of(self.journal.verify().await)
+    }
+
+    fn came_of(
+        &self,
+        outcome: Result<PushOutcome, JournalError>,
+    ) -> Result<Duration, (crate::git::FailureClass, String)> {
         self.metrics.journal_pushed(matches!(outcome, Ok(PushOutcome::Pushed | PushOutcome::UpToDate)));
         match outcome {
             Ok(PushOutcome::Pushed | PushOutcome::UpToDate) => {

@@ -240,6 +240,15 @@ impl Journal {
         Err(JournalError::Contended)
     }
 
+    /// Looks at the remote even when nothing was stored, and pushes what it lacks: somebody may have deleted its ref or set it back.
+    pub async fn verify(&self) -> Result<PushOutcome, JournalError> {
+        if let Some(transport) = &self.shared.remote {
+            let _one_at_a_time = self.shared.pushing.lock().await;
+            self.integrate(transport).await?;
+        }
+        self.push().await
+    }
+
     /// The note on a commit.
     pub async fn note(&self, commit: CommitId) -> Result<Option<String>, JournalError> {
         self.shared.store.clone().blocking(move |store| store.note(commit)).await
