@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod connection;
 mod effective;
 mod inbound;
+mod masking;
 pub mod proto;
 #[cfg(test)]
 mod proto_tests;

@@ -13,6 +13,7 @@ use prost::Message;
 use super::attributes::{LONGEST_MESSAGE, clean, labels};
 use super::effective::{SharedNames, names};
 use super::inbound::{ConfigOutcome, Digest, Inbound, TopHealth};
+use super::masking::mask;
 use super::proto::{AgentDescription, AgentIdentification, ServerCapabilities, ServerToAgent, ServerToAgentFlags};
 use super::wire::{OutMessage, WireError};
 use crate::agent::{
@@ -436,9 +437,10 @@ fn config_state(outcome: &ConfigOutcome) -> ConfigState {
     ConfigState { hash, status, message }
 }
 
-/// An agent's words as they are kept: one printable, bounded line.
+/// An agent's words as they are kept: one printable, bounded line without secrets, because it goes into notes that are pushed.
 fn kept(words: &str) -> Option<Arc<str>> {
-    let words = clean(words, LONGEST_MESSAGE);
+    // Masked before it is cut to its length: of a URL that ends before its `@` nobody could tell what is secret.
+    let words = clean(&mask(&clean(words, 4 * LONGEST_MESSAGE)), LONGEST_MESSAGE);
     (!words.is_empty()).then(|| Arc::from(words))
 }
 
