@@ -146,7 +146,7 @@ async fn a_trickle_that_makes_progress_ends_at_the_total_deadline() {
 
 #[tokio::test]
 async fn a_token_opens_the_door_and_is_never_shown_or_led_away() {
-    let place = place(Day::Password("s3cret".to_owned()));
+    let place = place(Day::Login("x-access-token".to_owned(), "s3cret".to_owned()));
     let token = place.home.path().join("token");
     let mut source = place.options();
     let mut mirror = open(source.clone()).await;
@@ -176,8 +176,16 @@ async fn a_token_opens_the_door_and_is_never_shown_or_led_away() {
     let config = fs::read_to_string(place.home.path().join("state/mirror.git/config")).expect("a file");
     assert!(!config.contains("s3cret"), "{config}");
 
+    source.access.token_user = "oauth2".to_owned();
+    let mut renamed = open(source.clone()).await;
+    let error =
+        transport_error(renamed.sync().await.expect_err("the right token under a name that the remote does not know"));
+    assert_eq!(error.kind, FailureKind::Credentials);
+    place.server.turn(Day::Login("oauth2".to_owned(), "s3cret".to_owned()));
+    renamed.sync().await.expect("some forges want another name beside the token");
+
     // Somebody answers in the remote's place and leads to another host: the token stays at home.
-    let thief = Server::start(&place.bare(), Day::Password("never".to_owned()));
+    let thief = Server::start(&place.bare(), Day::Login("x-access-token".to_owned(), "never".to_owned()));
     place.server.turn(Day::Redirect(format!("http://localhost:{}", thief.address.port())));
     let error = transport_error(mirror.sync().await.expect_err("led astray"));
     assert_eq!(error.class(), FailureClass::Stalled, "{error}");
@@ -327,7 +335,8 @@ fn a_transfer_ends_with_its_parent() {
         .spawn()
         .expect("it starts");
     let request = serde_json::json!({
-        "url": place.server.url(), "token": null, "ssh_key_file": null, "revoked_host_keys": [],
+        "url": place.server.url(), "token": null, "token_user": "x", "ssh_key_file": null, "ssh_agent": false,
+        "revoked_host_keys": [],
         "connect_millis": 600_000, "silence_millis": 600_000,
         "action": {"fetch-tracked": {"repository": place.home.path().join("m.git"), "tracked": "default", "into": "refs/x"}},
     });

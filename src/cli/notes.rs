@@ -114,6 +114,7 @@ impl Arguments {
                 token_file: self.git_token_file.clone(),
                 ssh_key_file: self.ssh_key_file.clone(),
                 known_hosts_file: self.known_hosts_file.clone(),
+                ..Access::default()
             },
             deadlines: Deadlines::default(),
         };

@@ -347,7 +347,9 @@ fn source_options(settings: &Settings) -> Result<SourceOptions, DaemonError> {
         state_dir: settings.state_dir.clone(),
         access: Access {
             token_file: settings.git.token.as_ref().map(|file| file.path().to_owned()),
+            token_user: settings.git.user.clone(),
             ssh_key_file: settings.git.ssh_key.clone(),
+            ssh_agent: settings.git.ssh_agent,
             known_hosts_file: settings.git.known_hosts.clone(),
         },
         deadlines: Deadlines {

@@ -139,7 +139,8 @@ fn choose(heads: &Heads, tracked: &Tracked) -> Result<(String, Oid), TransportEr
         let mut branches = heads.refs.iter().filter_map(|(name, _)| name.strip_prefix("refs/heads/"));
         let shown: Vec<&str> = branches.by_ref().take(5).collect();
         let more = if branches.next().is_some() { ", ..." } else { "" };
-        missing(format!("the repository has no {name} (any more); it has {}{more}", shown.join(", ")))
+        let has = if shown.is_empty() { "no branches".to_owned() } else { shown.join(", ") + more };
+        missing(format!("the repository has no {name} (any more); it has {has}"))
     })
 }
 
@@ -268,12 +269,16 @@ impl Transfer<'_> {
                     }
                     Cred::ssh_key_from_memory(user, None, &key, None)
                 }
-                None => Cred::ssh_key_from_agent(user),
+                None if self.request.ssh_agent => Cred::ssh_key_from_agent(user),
+                None => Err(self.deny(
+                    "the remote wants an ssh key, and there is neither a key file nor an SSH agent to ask: give one with \
+                     --ssh-key-file, or start with SSH_AUTH_SOCK set and without --ssh-agent=false",
+                )),
             };
         }
         match &self.request.token {
             Some(token) if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) && attempt == 1 => {
-                Cred::userpass_plaintext("x-access-token", &token.0)
+                Cred::userpass_plaintext(&self.request.token_user, &token.0)
             }
             Some(_) => Err(self.deny("the token was refused: check that it is valid and may read this repository")),
             None => Err(self.deny(
@@ -539,6 +544,9 @@ mod tests {
                 }
             }
         }
+        let only_tags = heads.refs.iter().filter(|(name, _)| name.starts_with("refs/tags/")).cloned().collect();
+        let error = choose(&Heads { refs: only_tags, default: None }, &Tracked::Branch("main".to_owned()));
+        assert!(error.is_err_and(|error| error.message.ends_with("it has no branches")));
         let unborn = Heads { refs: heads.refs, default: None };
         assert!(choose(&unborn, &Tracked::Default).is_err_and(|error| error.message.contains("--branch")));
     }

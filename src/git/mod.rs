@@ -110,14 +110,31 @@ impl SourceOptions {
 
 /// How to prove who we are, and how the remote proves who it is. Files are read again for each transfer, so that tokens
 /// can be rotated under a running process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// A file with a token for https.
     pub token_file: Option<PathBuf>,
-    /// A private key for ssh, without a passphrase. Absent: the SSH agent.
+    /// The user name that goes with the token.
+    pub token_user: String,
+    /// A private key for ssh, without a passphrase. Absent: the SSH agent, if it may be asked.
     pub ssh_key_file: Option<PathBuf>,
+    /// Whether the SSH agent may be asked.
+    pub ssh_agent: bool,
     /// The host keys that are trusted, in OpenSSH's form. Absent: `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.
     pub known_hosts_file: Option<PathBuf>,
+}
+
+impl Default for Access {
+    /// No token, the name that forges expect beside one, and the SSH agent.
+    fn default() -> Self {
+        Self {
+            token_file: None,
+            token_user: "x-access-token".to_owned(),
+            ssh_key_file: None,
+            ssh_agent: true,
+            known_hosts_file: None,
+        }
+    }
 }
 
 /// A commit's id as libgit2 wants it.

@@ -64,7 +64,9 @@ impl std::fmt::Debug for Secret {
 pub(super) struct Request {
     pub(super) url: String,
     pub(super) token: Option<Secret>,
+    pub(super) token_user: String,
     pub(super) ssh_key_file: Option<PathBuf>,
+    pub(super) ssh_agent: bool,
     pub(super) revoked_host_keys: Vec<String>,
     pub(super) connect_millis: u64,
     pub(super) silence_millis: u64,
@@ -222,7 +224,9 @@ impl Transport {
         let request = Request {
             url: self.url.reveal().to_owned(),
             token,
+            token_user: self.access.token_user.clone(),
             ssh_key_file: self.access.ssh_key_file.clone(),
+            ssh_agent: self.access.ssh_agent,
             revoked_host_keys,
             connect_millis: millis(self.deadlines.connect),
             silence_millis: millis(self.deadlines.silence),

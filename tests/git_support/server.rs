@@ -15,8 +15,8 @@ use std::time::Duration;
 pub(crate) enum Day {
     /// As it should.
     Good,
-    /// As it should, for whoever has this password.
-    Password(String),
+    /// As it should, for this user with this password.
+    Login(String, String),
     /// Takes requests and says nothing.
     Hang,
     /// Sends its answer byte by byte, one every 100 ms.
@@ -130,9 +130,9 @@ impl Desk {
             let authorization = request.headers.get("authorization").cloned();
             match self.note(authorization.as_ref()) {
                 Day::Good => (&stream).write_all(&self.backend(&request))?,
-                Day::Password(password) => {
+                Day::Login(user, password) => {
                     use base64::Engine;
-                    let wanted = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{password}"));
+                    let wanted = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
                     if authorization == Some(format!("Basic {wanted}")) {
                         (&stream).write_all(&self.backend(&request))?;
                     } else {
