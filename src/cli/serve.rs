@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 use crate::cli::Failure;
 use crate::daemon;
@@ -55,13 +56,20 @@ fn start_log(log: &LogSettings) -> Result<WorkerGuard, Failure> {
     };
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&log.filter)?).with_writer(writer);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter(&log.filter)?).with_writer(writer);
     if is_json {
         subscriber.json().flatten_event(true).init();
     } else {
         subscriber.with_ansi(is_terminal).with_target(false).init();
     }
     Ok(guard)
+}
+
+/// The filter as it was asked for, and unless that speaks of it, without the chatter of the library that watches directories.
+fn filter(asked: &str) -> Result<EnvFilter, ParseError> {
+    let filter = EnvFilter::try_new(asked)?;
+    let is_quiet = filter.max_level_hint().is_some_and(|level| level <= LevelFilter::WARN);
+    if is_quiet || asked.contains("notify") { Ok(filter) } else { EnvFilter::try_new(format!("notify=warn,{asked}")) }
 }
 
 /// One file an agent: the limit is raised as far as the system lets us, and told.
@@ -72,5 +80,29 @@ fn raise_file_limit() {
         }
         Ok(limit) => tracing::info!(limit, "open files"),
         Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_watcher_is_quiet_unless_it_is_asked_for() {
+        for (asked, shown) in [
+            ("info", "notify=warn,info"),
+            ("gitamp=debug,info", "notify=warn,gitamp=debug,info"),
+            ("notify=debug,info", "notify=debug,info"),
+            ("error", "error"),
+            ("off", "off"),
+        ] {
+            let sorted = |text: &str| {
+                let mut parts: Vec<String> = text.split(',').map(str::to_owned).collect();
+                parts.sort();
+                parts
+            };
+            assert_eq!(sorted(&filter(asked).expect("a filter").to_string()), sorted(shown), "{asked}");
+        }
+        assert!(filter("gitamp=loud").is_err());
     }
 }

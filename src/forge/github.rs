@@ -26,12 +26,6 @@ struct Repository {
     html_url: Option<String>,
 }
 
-/// Who sends this. Gitea and its kin send GitHub's headers beside their own, so theirs are looked for first.
-pub fn sender(headers: &HeaderMap) -> &'static str {
-    let kin = [("x-forgejo-event", "forgejo"), ("x-gitea-event", "gitea"), ("x-gogs-event", "gogs")];
-    kin.iter().find(|(header, _)| headers.contains_key(*header)).map_or("github", |(_, name)| name)
-}
-
 /// Verifies and reads one delivery. Pure; the caller has limited the body.
 ///
 /// Gitea, Forgejo and Gogs are taken as well: they sign the same way in the same header and their pushes have the same shape. With an

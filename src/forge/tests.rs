@@ -184,7 +184,6 @@ fn forges_that_speak_githubs_dialect() {
             ("Content-Type", "application/json"),
             (own, "push"),
         ]);
-        assert_eq!(github::sender(&with), name);
         assert!(matches!(github::read(&with, body.as_bytes(), &secrets(), &watched()), Ok(Verdict::Ring(_))), "{name}");
         with.insert("X-Hub-Signature-256", HeaderValue::from_static("sha256="));
         let got = github::read(&with, body.as_bytes(), &secrets(), &watched());

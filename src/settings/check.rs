@@ -12,6 +12,9 @@ use super::{
 };
 use crate::time::{parse_duration, show_duration};
 
+/// The longest path that a Unix socket can be bound to on Linux, in bytes (`sun_path` without its final NUL).
+const LONGEST_SOCKET_PATH: usize = 107;
+
 /// Reads values by key and notes what is wrong with them.
 struct Reader<'a> {
     given: &'a Given,
@@ -136,6 +139,16 @@ pub(super) fn check(
     };
     let mut settings = Settings::new(repo, state_dir);
     settings.warnings = warnings;
+    let socket = settings.admin_socket();
+    if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
+        let why = format!(
+            "is too long: the admin socket {} would have a path of {} bytes, and {LONGEST_SOCKET_PATH} are possible; name a shorter \
+             directory with --state-dir",
+            socket.display(),
+            socket.as_os_str().len()
+        );
+        reader.problem("state-dir", why);
+    }
     fill(&mut settings, &mut reader, environment);
     if reader.problems.is_empty() { Ok(settings) } else { Err(SettingsError::Values(reader.problems)) }
 }

@@ -223,6 +223,10 @@ fn values_that_are_refused() {
         let error = Case::new().flags(&["--repo=/srv/x", flags]).error();
         assert!(error.contains(words), "{flags}: {error}");
     }
+    let longest = format!("--state-dir=/{}", "d".repeat(107 - "//admin.sock".len()));
+    Case::new().flags(&["--repo=/srv/x", &longest]).good();
+    let error = Case::new().flags(&["--repo=/srv/x", &format!("{longest}d")]).error();
+    assert!(error.contains("--state-dir: is too long") && error.contains("d/admin.sock"), "{error}");
     let mut none = Case::new();
     none.args.repo = None;
     assert!(none.error().contains("--repo: no repository is named"), "{}", none.error());
