@@ -1,9 +1,6 @@
 //! From settings to a running daemon, and in good order back out of it.
 
-use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +19,7 @@ use crate::forge::Watched;
 use crate::git::backoff::Backoff;
 use crate::git::journal::{Journal, JournalContents, JournalOptions};
 use crate::git::mirror::Mirror;
-use crate::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked, transport};
+use crate::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked, lock, transport};
 use crate::opamp::connection::Rules;
 use crate::opamp::wire::Limits;
 use crate::serve::admin::{self, AdminOptions, AdminRequest};
@@ -35,12 +32,6 @@ use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
 
 /// Agents' events between the listener and the loop. A fleet that reconnects at once fills it; connections then wait.
 const AGENT_QUEUE: usize = 4_096;
-
-/// How long a predecessor that is ending is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Between two looks at the lock.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Questions and commands that may wait for the loop.
 const ADMIN_QUEUE: usize = 64;
@@ -60,7 +51,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
 /// Runs until `stop` is done, then ends within five seconds.
 pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
-    let lock = lock(&settings.state_dir).await?;
+    let lock = lock::take(&settings.state_dir, "lock")
+        .await
+        .map_err(|source| DaemonError::State { path: settings.state_dir.clone(), source })?
+        .ok_or_else(|| DaemonError::Busy(settings.state_dir.clone()))?;
     let (stopping, stopped) = watch::channel(false);
     let base = Base {
         settings: Arc::new(settings),
@@ -306,27 +300,6 @@ impl Base {
                 self.bell.ring();
             }
         }
-    }
-}
-
-/// One daemon a state directory: two would write over each other. One that was just killed may need a moment to be gone, with
-/// its thousands of connections.
-async fn lock(state_dir: &Path) -> Result<File, DaemonError> {
-    let state = |source| DaemonError::State { path: state_dir.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state)?;
-    let file = File::create(state_dir.join("lock")).map_err(state)?;
-    let waiting = async {
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
-                Err(TryLockError::Error(error)) => return Err(state(error)),
-            }
-        }
-    };
-    match tokio::time::timeout(LOCK_PATIENCE, waiting).await {
-        Ok(locked) => locked.map(|()| file),
-        Err(_) => Err(DaemonError::Busy(state_dir.to_owned())),
     }
 }
 

@@ -4,8 +4,8 @@
 //! does not contain; nothing here waits for the network while it keeps a `store` waiting.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use git2::{Oid, Reference};
 
 use super::failure::{FailureClass, FailureKind, TransportError};
+use super::lock;
 use super::remote::sanitise;
 use super::store::{Merged, PUSHING, Store};
 use super::transport::{Action, Transport};
@@ -151,7 +152,13 @@ impl Journal {
     pub async fn open(options: JournalOptions) -> Result<(Self, JournalContents), JournalError> {
         let reference = reference_of(&options.instance)?;
         let path = options.state_dir.join("journal.git");
-        let lock = lock(&options.state_dir)?;
+        let lock = lock::take(&options.state_dir, "journal.lock")
+            .await
+            .map_err(|error| JournalError::Local {
+                path: options.state_dir.join("journal.lock"),
+                reason: error.to_string(),
+            })?
+            .ok_or_else(|| JournalError::InUse(options.state_dir.clone()))?;
         let store = Store { path, reference };
         let tip = store.clone().blocking(Store::prepare).await?;
         let journal = Self {
@@ -301,19 +308,6 @@ fn reference_of(instance: &str) -> Result<String, JournalError> {
         return Err(JournalError::InvalidInstance(sanitise(instance)));
     }
     Ok(reference)
-}
-
-/// Takes the directory for this process, until the file is closed.
-fn lock(directory: &Path) -> Result<File, JournalError> {
-    let path = directory.join("journal.lock");
-    let local = |error: std::io::Error| JournalError::Local { path: path.clone(), reason: error.to_string() };
-    fs::create_dir_all(directory).map_err(local)?;
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(local)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(error)) => Err(local(error)),
-    }
 }
 
 /// How long to wait before the next push when another writer was first: longer each time, spread by `jitter` (0 to 1).

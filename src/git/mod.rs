@@ -11,6 +11,7 @@ pub mod failure;
 mod hermetic;
 pub mod journal;
 mod known_hosts;
+pub mod lock;
 pub mod mirror;
 pub mod notes;
 mod reader;
