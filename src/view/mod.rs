@@ -2,6 +2,7 @@
 //!
 //! These types are the JSON of the admin interface and the YAML of the notes; their field names are a promise to scripts.
 
+pub mod command;
 pub mod present;
 
 use std::collections::BTreeMap;
