@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use gitamp::fleet::strategy::Amount;
 use gitamp::simulate::{Attribute, Counts, DelayRange, Endpoint, Fleet, Options};
 use support::http_remote::HttpRemote;
 use support::{Daemon, Process, Repository, get, gitamp, now, post, run, stays, wait_for};
@@ -272,6 +273,33 @@ fn agents_that_poll_over_http_follow_too() {
     assert_ne!(one_for_all(&fleet), basic);
     let counts = fleet.counts();
     assert_eq!((counts.offers, counts.repeated_offers, counts.errors), (12, 0, 0), "{counts:?}");
+}
+
+/// Automatic rollback of a supervisor: FAILED for the new configuration, then APPLIED for the one before. A server that compares
+/// hashes alone would send the new one again, and both would do so for ever.
+#[test]
+fn agents_that_roll_back_by_themselves_are_left_alone() {
+    let tolerant = format!("{GROUP}rollout: {{maxFailures: 1, maxUnavailable: 100%}}\n");
+    let repository =
+        Repository::with(&[("gateways/group.yaml", &tolerant), ("gateways/collector.yaml", &collector("basic"))]);
+    let daemon = Daemon::start(&repository, &["--interval", "1h"]);
+    let mut played = options(&daemon, "ws", 5, "otelcol-gateway");
+    played.rollback = Amount::Count(1);
+    let fleet = Fleet::start(played).expect("a fleet");
+    repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
+    let basic = one_for_all(&fleet);
+
+    repository.ending(&change(&repository, "normal"), "succeeded");
+    let counts = until(&fleet, "one of them to go back by itself", |counts| {
+        counts.configs.iter().any(|config| *config.hash == *basic && config.applied == 1)
+            && counts.configs.iter().any(|config| *config.hash != *basic && config.applied == 4)
+    });
+    assert_eq!(counts.offers, 10, "two for each");
+    stays("nothing is offered to it again", Duration::from_secs(2), || fleet.counts().offers);
+    let counts = fleet.counts();
+    assert_eq!((counts.repeated_offers, counts.errors, counts.malformed), (0, 0, 0));
+    let group = daemon.group("gateways");
+    assert_eq!((&group["counts"]["confirmed"], &group["counts"]["failed"]), (&4.into(), &1.into()), "{group}");
 }
 
 #[test]

@@ -287,6 +287,22 @@ fn the_hash_is_of_the_content_alone() {
     assert_ne!(load("old", &CONFIG.replace("logs", "traces")), before, "meaning does");
 }
 
+/// Also what bounds every message to an agent: whatever is sent is made of one configuration and some bytes.
+#[test]
+fn a_configuration_that_is_too_large_is_refused() {
+    let long = "y".repeat(fleet::MOST_CONFIG_BYTES / 2);
+    let layer = |name: &str| file(&format!("processors: {{batch/{name}: {{timeout: {long}}}}}\n"));
+    let entries = [
+        ("all/group.yaml", file(GROUP)),
+        ("all/c.yaml", file(CONFIG)),
+        ("all/d.yaml", layer("d")),
+        ("all/e.yaml", layer("e")),
+    ];
+    let fleet = fleet::load(&snapshot(&entries), None);
+    assert!(fleet.groups.values().all(|group| group.config.is_none()), "it is not offered");
+    assert!(errors(&fleet).iter().any(|error| error.starts_with("too-large (all)")), "{:?}", errors(&fleet));
+}
+
 #[test]
 fn the_accepted_policy_judges_and_not_the_new_one() {
     let bounded = "apiVersion: gitamp/v1\nkind: Fleet\nboundaries:\n  - {path: \"staging/**\", maxPriority: 1, selector: {matchLabels: {env: staging}}}\n";

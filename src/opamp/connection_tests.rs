@@ -108,6 +108,16 @@ fn message(line: &str) -> Vec<u8> {
                 let config_map = Some(AgentConfigMap { config_map: BTreeMap::from([(String::new(), object)]) });
                 made.effective_config = Some(EffectiveConfig { config_map });
             }
+            "packages" => made.package_statuses = Some(PackageStatuses::default()),
+            "custom" => {
+                let capability = "com.example.gitamp/test".to_owned();
+                made.custom_capabilities = Some(CustomCapabilities { capabilities: vec![capability.clone()] });
+                made.custom_message = Some(CustomMessage { capability, ..Default::default() });
+            }
+            "csr" => {
+                let opamp = Some(OpAmpConnectionSettingsRequest::default());
+                made.connection_settings_request = Some(ConnectionSettingsRequest { opamp });
+            }
             "bye" => made.agent_disconnect = Some(AgentDisconnect {}),
             "ask-uid" => made.flags = AgentToServerFlags::RequestInstanceUid as u64,
             other => panic!("{other} is no field"),
@@ -190,6 +200,16 @@ fn show_sent(out: &OutMessage, transport: Transport) -> String {
     if let Some(identification) = &read.agent_identification {
         write!(line, " you are {}", show_agent(&identification.new_instance_uid)).expect("a String");
     }
+    let shown = ServerToAgent {
+        instance_uid: read.instance_uid.clone(),
+        error_response: read.error_response.clone(),
+        capabilities: read.capabilities,
+        flags: read.flags & ServerToAgentFlags::ReportFullState as u64,
+        remote_config: read.remote_config.clone(),
+        agent_identification: read.agent_identification.clone(),
+        ..Default::default()
+    };
+    assert_eq!(read, shown, "nothing is said that is not shown");
     line
 }
 
@@ -266,7 +286,9 @@ transcripts!(
     polls_over_http,
     identities,
     hostile_messages,
-    several_agents_on_one_connection
+    several_agents_on_one_connection,
+    capabilities_change,
+    what_is_not_ours_is_ignored
 );
 
 /// The offer in a recorded message of ours, when it has one.
