@@ -528,6 +528,52 @@ async fn two_that_share_an_identity_end_up_with_two() {
     assert_eq!(id.as_bytes()[..], uid[..]);
 }
 
+fn is_restart(message: &ServerToAgent) -> bool {
+    let alone = ServerToAgent {
+        instance_uid: message.instance_uid.clone(),
+        capabilities: message.capabilities,
+        command: message.command,
+        ..Default::default()
+    };
+    message.command.is_some_and(|command| command.r#type() == CommandType::Restart) && *message == alone
+}
+
+#[tokio::test]
+async fn a_restart_is_told_alone_and_only_to_those_who_can() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let can = |message: AgentToServer| AgentToServer { capabilities: 0x1c02, ..message };
+    let mut socket = house.door.websocket().await;
+    say(&mut socket, &can(hello(1))).await;
+    let (connection, report) = house.arrival(1).await;
+    drop(report);
+    hear(&mut socket).await;
+    house.links.restart(connection, agent(1));
+    assert!(is_restart(&hear(&mut socket).await), "at once");
+    house.links.restart(connection, agent(1));
+    house.links.offer(connection, agent(1), config(3, 10), false);
+    let (one, other) = (hear(&mut socket).await, hear(&mut socket).await);
+    assert!(is_restart(&one) != is_restart(&other), "a message of its own");
+    assert_eq!(offered(&one).or(offered(&other)), Some(3), "and the offer is not lost");
+
+    let mut cannot = house.door.websocket().await;
+    say(&mut cannot, &hello(2)).await;
+    let (connection, report) = house.arrival(2).await;
+    drop(report);
+    hear(&mut cannot).await;
+    house.links.restart(connection, agent(2));
+    house.links.offer(connection, agent(2), config(4, 10), false);
+    assert_eq!(offered(&hear(&mut cannot).await), Some(4), "nothing came before it");
+
+    house.door.poll(&can(hello(3))).await;
+    let (connection, report) = house.arrival(3).await;
+    drop(report);
+    house.links.restart(connection, agent(3));
+    let poll = can(heartbeat(3, 1));
+    assert!(is_restart(&house.door.poll(&poll).await), "with the next poll");
+    assert!(!is_restart(&house.door.poll(&poll).await), "and not again to the same one");
+    assert!(!is_restart(&house.door.poll(&can(heartbeat(3, 2))).await));
+}
+
 #[tokio::test]
 async fn a_client_that_hangs_up_is_heard_all_the_same() {
     let mut house = open(AgentServerOptions { verdict_wait: BOUND, ..AgentServerOptions::default() }).await;

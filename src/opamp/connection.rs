@@ -249,10 +249,7 @@ impl Connection {
     pub fn handle_offer(&mut self, id: AgentId, offer: Offer) {
         if let Ok(place) = self.find(id) {
             self.sessions[place].handle_offer(offer);
-            let is_owed = self.owed.iter().any(|owed| matches!(owed, Owed::By(other, _) if *other == id));
-            if self.transport == Transport::WebSocket && !is_owed {
-                self.owed.push_back(Owed::By(id, None));
-            }
+            self.owe(id);
         }
     }
 
@@ -260,6 +257,24 @@ impl Connection {
     pub fn handle_withdraw(&mut self, id: AgentId) {
         if let Ok(place) = self.find(id) {
             self.sessions[place].handle_withdraw();
+        }
+    }
+
+    /// Tells an agent to restart, in a message of its own: at once over a WebSocket, in the answer to the next poll over HTTP, after a
+    /// question that is owed and before an offer that waits. Agents that did not declare AcceptsRestartCommand are not told. There is
+    /// no acknowledgement in the protocol: what came of it shows in the agent's health.
+    pub fn handle_restart(&mut self, id: AgentId) {
+        if let Ok(place) = self.find(id) {
+            self.sessions[place].handle_restart();
+            self.owe(id);
+        }
+    }
+
+    /// Over a WebSocket what waits for an agent leaves now, unless an answer is under way that comes before it.
+    fn owe(&mut self, id: AgentId) {
+        let is_owed = self.owed.iter().any(|owed| matches!(owed, Owed::By(other, _) if *other == id));
+        if self.transport == Transport::WebSocket && !is_owed {
+            self.owed.push_back(Owed::By(id, None));
         }
     }
 
@@ -319,6 +334,8 @@ impl Connection {
                     let message = self.sessions[place].poll_transmit(digest, now);
                     if self.sessions[place].is_over() {
                         self.sessions.remove(place);
+                    } else if self.sessions[place].has_more() {
+                        self.owe(id);
                     }
                     if message.is_some() {
                         return message;

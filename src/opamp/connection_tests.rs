@@ -1,7 +1,7 @@
 //! Transcripts: what goes into a connection and what comes out, as text files.
 //!
 //! A line that is not indented goes in, the indented lines below it are what came out. `> 1 seq=0 ...` is a message of agent 1 (uid
-//! 0101...01) with these fields, `> hex ...` are bytes; `offer`, `retry` and `withdraw` act on a slot; `at` sets the clock.
+//! 0101...01) with these fields, `> hex ...` are bytes; `offer`, `retry`, `withdraw` and `restart` act on a slot; `at` sets the clock.
 //! Outgoing bytes are decoded with the generated types, so that what is shown is what an agent would read.
 
 use std::cell::RefCell;
@@ -200,6 +200,11 @@ fn show_sent(out: &OutMessage, transport: Transport) -> String {
     if let Some(identification) = &read.agent_identification {
         write!(line, " you are {}", show_agent(&identification.new_instance_uid)).expect("a String");
     }
+    if let Some(command) = &read.command {
+        write!(line, " {:?}", command.r#type()).expect("a String");
+        let rest = ServerToAgent { instance_uid: Bytes::new(), capabilities: 0, command: None, ..read.clone() };
+        assert_eq!(rest, ServerToAgent::default(), "a command goes alone");
+    }
     let shown = ServerToAgent {
         instance_uid: read.instance_uid.clone(),
         error_response: read.error_response.clone(),
@@ -207,6 +212,7 @@ fn show_sent(out: &OutMessage, transport: Transport) -> String {
         flags: read.flags & ServerToAgentFlags::ReportFullState as u64,
         remote_config: read.remote_config.clone(),
         agent_identification: read.agent_identification.clone(),
+        command: read.command,
         ..Default::default()
     };
     assert_eq!(read, shown, "nothing is said that is not shown");
@@ -237,6 +243,7 @@ fn play(script: &str) -> String {
                 let (agent, letter) = rest.split_once(' ').expect("offer AGENT CONFIG");
                 connection.handle_offer(id(agent), offer(letter, verb == "retry"));
             }
+            "restart" => connection.handle_restart(id(rest)),
             "withdraw" => connection.handle_withdraw(id(rest)),
             "close" => connection.handle_close(),
             ">" => {
@@ -288,7 +295,8 @@ transcripts!(
     hostile_messages,
     several_agents_on_one_connection,
     capabilities_change,
-    what_is_not_ours_is_ignored
+    what_is_not_ours_is_ignored,
+    restarts
 );
 
 /// The offer in a recorded message of ours, when it has one.
@@ -356,6 +364,28 @@ fn a_duplicate_is_answered_with_another_identity_and_never_known() {
     assert!(show_sent(&answer, Transport::WebSocket).starts_with("< 1 you are "));
     assert!(connection.poll_transmit(context.now).is_none());
     assert_eq!(connection.agents(), 0);
+}
+
+#[test]
+fn a_restart_has_a_message_of_its_own_and_keeps_nothing_waiting() {
+    let (names, rules) = (Alone(NameCache::new(16).into()), Rules::default());
+    let mut connection = Connection::new(ConnectionId(1), Transport::WebSocket);
+    let context = Context { now: Timestamp::from_millis(1), rules: &rules, names: &names, fresh: [1; 10] };
+    let told = |connection: &mut Connection| {
+        let sent = std::iter::from_fn(|| connection.poll_transmit(context.now));
+        sent.map(|out| show_sent(&out, Transport::WebSocket)).collect::<Vec<_>>()
+    };
+    let hello = [vec![0], message("1 seq=0 caps=0x1c02 desc=a:b status=none/unset")].concat();
+    connection.handle_message(hello.into(), &context);
+    connection.handle_restart(id("1"));
+    connection.handle_offer(id("1"), Offer { config: config("A"), retry: false });
+    assert_eq!(told(&mut connection), ["< 1 offer A", "< 1 Restart"], "the answer first, and its offer with it");
+    connection.handle_restart(id("1"));
+    connection.handle_offer(id("1"), Offer { config: config("B"), retry: false });
+    assert_eq!(told(&mut connection), ["< 1 Restart", "< 1 offer B"], "what waits comes behind the command");
+    connection.handle_restart(id("1"));
+    connection.handle_restart(id("1"));
+    assert_eq!(told(&mut connection), ["< 1 Restart"], "asked for twice before it left is once");
 }
 
 #[test]

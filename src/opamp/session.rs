@@ -14,7 +14,10 @@ use super::attributes::{LONGEST_MESSAGE, clean, labels};
 use super::effective::{SharedNames, names};
 use super::inbound::{ConfigOutcome, Digest, Inbound, TopHealth};
 use super::masking::mask;
-use super::proto::{AgentDescription, AgentIdentification, ServerCapabilities, ServerToAgent, ServerToAgentFlags};
+use super::proto::{
+    AgentDescription, AgentIdentification, CommandType, ServerCapabilities, ServerToAgent, ServerToAgentCommand,
+    ServerToAgentFlags,
+};
 use super::wire::{OutMessage, WireError};
 use crate::agent::{
     AgentEvent, AgentId, AgentReport, Capabilities, ConfigState, ConfigStatus, ConnectionId, Health, ReportedHash,
@@ -97,6 +100,8 @@ pub(super) struct Session {
     offered: bool,
     /// A full report was asked for and none came yet.
     asked: bool,
+    /// The agent shall be told to restart.
+    restart: bool,
     /// Asked this often without an orderly message since.
     asks: u8,
     due: Due,
@@ -124,6 +129,7 @@ impl Session {
             ended: false,
             offered: false,
             asked: false,
+            restart: false,
             asks: 0,
             due: Due::Nothing,
             asked_at: Timestamp::default(),
@@ -218,6 +224,7 @@ impl Session {
         }
         if inbound.disconnect.is_some() {
             self.ended = true;
+            self.restart = false;
             self.slot = None;
             self.sent = None;
             events.push(AgentEvent::Gone { id: self.id, connection: self.connection, goodbye: true });
@@ -241,14 +248,23 @@ impl Session {
         }
     }
 
+    /// Tells the agent to restart, once, in a message of its own. One that did not declare that it can is not told.
+    pub(super) fn handle_restart(&mut self) {
+        self.restart = !self.ended;
+    }
+
+    /// True when something waits that the agent may be sent without a message of its own.
+    pub(super) fn has_more(&self) -> bool {
+        self.transport == Transport::WebSocket && (self.restart || self.slot.is_some())
+    }
+
     /// What is to be sent now, if anything.
     pub(super) fn poll_transmit(&mut self, message: Option<Digest>, now: Timestamp) -> Option<OutMessage> {
         let due = std::mem::replace(&mut self.due, Due::Nothing);
         let ask = match due {
-            Due::Nothing => match self.transport {
-                Transport::WebSocket => return self.take_offer(now).map(|config| self.compose(false, Some(&config))),
-                Transport::Http => return None,
-            },
+            Due::Nothing if self.transport == Transport::Http => return None,
+            Due::Nothing if self.take_restart() => return Some(self.command()),
+            Due::Nothing => return self.take_offer(now).map(|config| self.compose(false, Some(&config))),
             Due::SameAgain => {
                 if let Some(same) = self.same_again(now) {
                     return Some(same);
@@ -257,13 +273,39 @@ impl Session {
             }
             Due::Answer { ask } => ask,
         };
+        // A poll has one answer, and a command is alone in its message; a question that is owed goes first.
+        if self.transport == Transport::Http && !ask && self.take_restart() {
+            self.remember(message, self.compose(false, None));
+            return Some(self.command());
+        }
         let config = self.take_offer(now);
         let answer = self.compose(ask, config.as_ref());
-        if let Some(message) = message.filter(|_| self.transport == Transport::Http) {
-            let last = LastAnswer { sequence: self.sequence, message, answer: answer.clone() };
-            self.last = Some(Box::new(last));
-        }
+        self.remember(message, answer.clone());
         Some(answer)
+    }
+
+    /// Keeps what a request of this digest is answered when it comes again. A command is not repeated: who sends the same for
+    /// ever would restart for ever, and a restart that was lost shows in what did not happen.
+    fn remember(&mut self, message: Option<Digest>, answer: OutMessage) {
+        if let Some(message) = message.filter(|_| self.transport == Transport::Http) {
+            self.last = Some(Box::new(LastAnswer { sequence: self.sequence, message, answer }));
+        }
+    }
+
+    /// True when the command is to leave now. What the agent cannot do is not kept for later.
+    fn take_restart(&mut self) -> bool {
+        std::mem::take(&mut self.restart) && self.capabilities.contains(Capabilities::ACCEPTS_RESTART_COMMAND)
+    }
+
+    /// The restart command: whatever else stood in its message, the agent would ignore.
+    fn command(&self) -> OutMessage {
+        let message = ServerToAgent {
+            instance_uid: Bytes::copy_from_slice(self.id.as_bytes()),
+            capabilities: OUR_CAPABILITIES,
+            command: Some(ServerToAgentCommand { r#type: CommandType::Restart.into() }),
+            ..Default::default()
+        };
+        OutMessage::new(&message, None, self.transport == Transport::WebSocket)
     }
 
     fn compose(&self, ask: bool, offer: Option<&RenderedConfig>) -> OutMessage {

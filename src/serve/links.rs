@@ -23,6 +23,8 @@ pub(super) enum Word {
     Offer(Offer),
     /// Take back what was not sent.
     Withdraw,
+    /// Tell it to restart. Beside the other words, not in their place.
+    Restart,
     /// The agent speaks over another connection now.
     Moved,
 }
@@ -39,6 +41,8 @@ pub(super) struct Link {
 struct Slot {
     /// One word an agent.
     words: Vec<(AgentId, Word)>,
+    /// Who shall restart.
+    restarts: Vec<AgentId>,
     /// The server stops.
     is_over: bool,
 }
@@ -56,9 +60,21 @@ impl Link {
         self.wake.notify_one();
     }
 
+    fn put_restart(&self, id: AgentId) {
+        let mut slot = lock(&self.slot);
+        if !slot.restarts.contains(&id) {
+            slot.restarts.push(id);
+        }
+        drop(slot);
+        self.wake.notify_one();
+    }
+
     /// Empties the slot.
     pub(super) fn take(&self) -> Vec<(AgentId, Word)> {
-        std::mem::take(&mut lock(&self.slot).words)
+        let mut slot = lock(&self.slot);
+        let mut words = std::mem::take(&mut slot.words);
+        words.extend(std::mem::take(&mut slot.restarts).into_iter().map(|id| (id, Word::Restart)));
+        words
     }
 
     /// Drops an offer to this agent that nobody took yet: it was made for what the agent no longer is.
@@ -134,11 +150,23 @@ impl AgentLinks {
         self.say(connection, id, Word::Withdraw);
     }
 
+    /// Tells an agent to restart: at once over a WebSocket, with the answer to its next poll over HTTP. Agents that did not declare
+    /// AcceptsRestartCommand are not told, connections that ended are ignored, and there is no acknowledgement: the caller asks for
+    /// the capability first and watches the agent's health afterwards. Several calls before the command leaves are one.
+    pub fn restart(&self, connection: ConnectionId, id: AgentId) {
+        if let Some(link) = self.link(connection) {
+            link.put_restart(id);
+        }
+    }
+
     fn say(&self, connection: ConnectionId, id: AgentId, word: Word) {
-        let link = lock(&self.0.connections).get(&connection).map(|entry| Arc::clone(&entry.link));
-        if let Some(link) = link {
+        if let Some(link) = self.link(connection) {
             link.put(id, word);
         }
+    }
+
+    fn link(&self, connection: ConnectionId) -> Option<Arc<Link>> {
+        lock(&self.0.connections).get(&connection).map(|entry| Arc::clone(&entry.link))
     }
 
     /// Registers a new connection until the registration is dropped.
@@ -256,6 +284,17 @@ mod tests {
         place.link.void(agent(1));
         assert!(matches!(&place.link.take()[..], [(_, Word::Withdraw)]));
         links.offer(ConnectionId(999), agent(1), config(1), false);
+        links.restart(ConnectionId(999), agent(1));
+
+        links.restart(place.id, agent(1));
+        links.offer(place.id, agent(1), config(1), false);
+        links.restart(place.id, agent(1));
+        let words = place.link.take();
+        assert!(
+            matches!(&words[..], [(_, Word::Offer(_)), (_, Word::Restart)]),
+            "a restart takes no offer's place, and two are one: {words:?}"
+        );
+        assert!(place.link.take().is_empty());
     }
 
     #[test]

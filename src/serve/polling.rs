@@ -105,6 +105,7 @@ pub(super) async fn answer(server: &Server, message: Bytes) -> Answer {
                 match word {
                     Word::Offer(offer) => connection.handle_offer(id, offer),
                     Word::Withdraw => connection.handle_withdraw(id),
+                    Word::Restart => connection.handle_restart(id),
                     Word::Moved => connection.handle_moved(id),
                 }
             }

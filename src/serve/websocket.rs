@@ -183,6 +183,7 @@ impl Conversation<'_> {
             match word {
                 Word::Offer(offer) => self.connection.handle_offer(id, offer),
                 Word::Withdraw => self.connection.handle_withdraw(id),
+                Word::Restart => self.connection.handle_restart(id),
                 Word::Moved => {
                     let was_all = self.connection.is_only(id);
                     self.connection.handle_moved(id);
