@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use git_support::{Author, git, open, options};
-use gitamp::fleet::snapshot::{CommitId, Entry, SnapshotLimits};
+use gitamp::fleet::snapshot::{CommitId, Entry, RolloutTrailer, SnapshotLimits};
 use gitamp::git::mirror::{ReadError, SyncError};
 use gitamp::git::{FailureClass, FailureKind, Tracked};
 
@@ -21,7 +21,7 @@ async fn commits_arrive_with_their_files_and_words() {
     let home = tempfile::tempdir().expect("a directory");
     let author = Author::new(home.path().join("fleet"));
     let first = author.commit(
-        "First\u{1b}[31m line\n\nand more",
+        "First\u{1b}[31m line\n\nand more\n\nSigned-off-by: Ada <ada@example.com>\nGitamp-Rollout: hold",
         &[
             ("fleet/all/group.yaml", "kind: Group\n"),
             ("fleet/all/more.yml", "a: 1\n"),
@@ -39,6 +39,7 @@ async fn commits_arrive_with_their_files_and_words() {
     let reading = mirror.read(head.commit, &head.reference, &limits).await.expect("it reads");
     assert_eq!(reading.info.subject, "First [31m line", "control characters are gone, and the rest of the message");
     assert_eq!(reading.info.committer, "Ada <ada@example.com>");
+    assert_eq!(reading.info.trailer, Some(RolloutTrailer::Hold));
     assert_eq!(reading.info.revision(), format!("main@sha1:{first}"));
     let snapshot = reading.snapshot.expect("the fleet root is there");
     let paths: Vec<&str> = snapshot.iter().map(|(path, _)| path.as_ref()).collect();

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigHash;
-use crate::fleet::snapshot::{CommitId, CommitInfo};
+use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer};
 use crate::fleet::strategy::{Amount, Expect, OnFailure, OnNewCommit, Stage, Strategy};
-use crate::fleet::{GroupDefinition, GroupName};
+use crate::fleet::{GroupDefinition, GroupName, NotAWindow, Window};
 use crate::labels::{Operator, Requirement, Selector};
 use crate::rollout::record::GroupRecord;
 use crate::time::Timestamp;
@@ -59,6 +59,8 @@ pub struct CommitFile {
     author: String,
     subject: String,
     time: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trailer: Option<String>,
 }
 
 impl From<&CommitInfo> for CommitFile {
@@ -70,6 +72,7 @@ impl From<&CommitInfo> for CommitFile {
             author: info.author.clone(),
             subject: info.subject.clone(),
             time: info.time,
+            trailer: info.trailer.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -86,6 +89,7 @@ impl TryFrom<CommitFile> for CommitInfo {
             author: file.author,
             subject: file.subject,
             time: file.time,
+            trailer: file.trailer.as_deref().map(RolloutTrailer::from_value),
         })
     }
 }
@@ -163,6 +167,9 @@ struct DefinitionFile {
     spread_by: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     depends_on: Vec<String>,
+    /// Each in its text form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    windows: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,6 +242,10 @@ fn selector(file: Vec<RequirementFile>) -> Result<Selector, RecordError> {
     file.into_iter().map(requirement).collect::<Result<Vec<_>, _>>().map(Selector::new)
 }
 
+fn window(text: &str) -> Result<Window, RecordError> {
+    text.parse().map_err(|error: NotAWindow| RecordError::Value(error.to_string()))
+}
+
 impl From<&GroupDefinition> for DefinitionFile {
     fn from(definition: &GroupDefinition) -> Self {
         let strategy = &definition.strategy;
@@ -263,6 +274,7 @@ impl From<&GroupDefinition> for DefinitionFile {
             finish_on_new_commit: strategy.on_new_commit == OnNewCommit::Finish,
             spread_by: strategy.spread_by.clone(),
             depends_on: strategy.depends_on.iter().map(ToString::to_string).collect(),
+            windows: strategy.windows.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -298,8 +310,7 @@ impl TryFrom<DefinitionFile> for GroupDefinition {
                 on_new_commit: if file.finish_on_new_commit { OnNewCommit::Finish } else { OnNewCommit::Supersede },
                 spread_by: file.spread_by,
                 depends_on: file.depends_on.into_iter().map(GroupName::new).collect(),
-                // A group with windows is held as a whole (`held`); the next revision brings them again.
-                windows: Vec::new(),
+                windows: file.windows.iter().map(|text| window(text)).collect::<Result<_, _>>()?,
             },
             held: file.held,
         })

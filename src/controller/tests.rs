@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{FailureFile, GroupFile, NextFile};
+use super::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile};
 use super::*;
 use crate::fleet;
 use crate::fleet::Expect;
-use crate::fleet::snapshot::{Entry, Snapshot};
+use crate::fleet::snapshot::{Entry, RolloutTrailer, Snapshot};
 use crate::fleet::strategy::{Amount, OnFailure, OnNewCommit, Stage, Strategy};
 use crate::labels::{Operator, Requirement, Selector};
 use crate::rollout::record::GroupRecord;
@@ -23,6 +23,7 @@ fn revision(number: u8, files: &[(&str, &str)]) -> Revision {
         author: "somebody".to_owned(),
         subject: format!("change {number}"),
         time: NOW,
+        trailer: None,
     };
     Revision { info, rewritten: false, fleet: fleet::load(&Snapshot::new(entries), None) }
 }
@@ -130,7 +131,9 @@ fn definition_of_everything() -> GroupDefinition {
             on_new_commit: OnNewCommit::Finish,
             spread_by: vec!["os.type".to_owned()],
             depends_on: vec![GroupName::new("staging")],
-            windows: Vec::new(),
+            windows: ["allow Mon-Fri 09:00-17:00 Europe/Berlin", "deny 2026-12-24..2027-01-02 UTC"]
+                .map(|text| text.parse().expect("a window"))
+                .to_vec(),
         },
         held: Some("stages are to come".to_owned()),
     }
@@ -163,6 +166,21 @@ fn records_read_back_as_they_were_written() {
         let read = GroupFile::read(&bytes).expect("our own record");
         assert_eq!(read, file);
         assert_eq!(*read.definition().expect("our own definition"), definition);
+    }
+}
+
+#[test]
+fn a_commit_keeps_what_its_trailer_asks() {
+    for trailer in
+        [None, Some(RolloutTrailer::Hold), Some(RolloutTrailer::Fast), Some(RolloutTrailer::Unknown("soon".to_owned()))]
+    {
+        let info = CommitInfo { trailer, ..revision(1, &[]).info };
+        let fleet =
+            FleetFile { version: record::VERSION, commit: Some(CommitFile::from(&info)), refused: None, policy: None };
+        let mut problems = Vec::new();
+        let read = FleetFile::read(&record::encode(&fleet, &mut problems)).expect("our own record");
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(CommitInfo::try_from(read.commit.expect("the commit")).expect("our own commit"), info);
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::controller::Revision;
 use crate::fleet::diagnostic::Diagnostic;
-use crate::fleet::snapshot::{CommitId, CommitInfo, Snapshot, SnapshotLimits};
+use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer, Snapshot, SnapshotLimits};
 use crate::fleet::{self, RenderedFleet};
 use crate::git::TreeId;
 use crate::git::backoff::Backoff;
@@ -194,8 +194,9 @@ impl Follower {
         let begun = self.clock.now();
         let rendered =
             tokio::task::spawn_blocking(move || fleet::load(&snapshot, policy.as_deref().map(AsRef::as_ref))).await;
-        let fleet = rendered
+        let mut fleet = rendered
             .unwrap_or_else(|_| refusal("the renderer crashed on this commit; please report it with the commit"));
+        fleet.diagnostics.extend(info.trailer.as_ref().and_then(RolloutTrailer::finding));
         let took = self.clock.now().since(begun);
         tracing::debug!(revision = %info.revision(), groups = fleet.groups.len(), ?took, "rendered");
         fleet
@@ -210,6 +211,7 @@ impl Follower {
             author: String::new(),
             subject: String::new(),
             time: self.clock.now(),
+            trailer: None,
         };
         let (done, taken_up) = oneshot::channel();
         let revision = Revision { info: info.clone(), rewritten: head.rewritten, fleet: refusal(reason) };

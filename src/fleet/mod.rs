@@ -6,11 +6,13 @@ pub mod diagnostic;
 mod document;
 mod fields;
 mod group_file;
+pub mod guards;
 mod inheritance;
 mod layout;
 mod lint;
 mod load;
 mod matching;
+mod opening;
 pub mod overlap;
 mod policy;
 mod render;
@@ -18,6 +20,7 @@ mod rollout_section;
 mod secrets;
 pub mod snapshot;
 pub mod strategy;
+mod trailer;
 mod window;
 
 use std::collections::BTreeMap;
@@ -33,9 +36,10 @@ use crate::fleet::strategy::Strategy;
 use crate::labels::Selector;
 
 pub use load::load;
+pub use opening::OutsideWindows;
 pub use policy::{Bounds, Policy};
 pub use render::MOST_CONFIG_BYTES;
-pub use window::{Span, Window};
+pub use window::{NotAWindow, Span, Window};
 
 /// A group's path below the fleet root (`prod/gateways`), with `@variant` behind it for a variant.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -209,3 +209,40 @@ fn read_boundary(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Boundary
     };
     sound.then_some(boundary)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Policy {
+        let text = format!("apiVersion: gitamp/v1\nkind: Fleet\n{text}");
+        let (policy, findings) = Policy::read(&"fleet.yaml".into(), text.as_bytes());
+        assert_eq!(findings, [], "{text}");
+        policy
+    }
+
+    #[test]
+    fn fast_rollouts_are_allowed_by_path() {
+        for (globs, group, expected) in [
+            (r#"["staging/**"]"#, "staging/gateways", true),
+            (r#"["staging/**"]"#, "staging/eu/gateways", true),
+            (r#"["staging/**"]"#, "staging/gateways@us", true),
+            (r#"["staging/**"]"#, "staging", true),
+            (r#"["staging/**"]"#, "prod/gateways", false),
+            (r#"["staging/**"]"#, "prod/staging/gateways", false),
+            (r#"["staging/**"]"#, "staging-eu/gateways", false),
+            (r#"["staging/*"]"#, "staging/gateways", true),
+            (r#"["staging/*"]"#, "staging/eu/gateways", false),
+            (r#"["dev/**", "staging/**"]"#, "staging/gateways", true),
+            (r#"["**"]"#, "prod/gateways", true),
+            ("[]", "staging/gateways", false),
+        ] {
+            let policy = read(&format!("allowFast: {globs}\n"));
+            assert_eq!(policy.allows_fast(&GroupName::new(group)), expected, "{globs} and {group}");
+        }
+        assert!(
+            !read("maxUnavailable: 30%\n").allows_fast(&GroupName::new("staging")),
+            "nothing said, nothing allowed"
+        );
+    }
+}

@@ -10,6 +10,8 @@ use bytes::Bytes;
 
 use crate::time::Timestamp;
 
+pub use crate::fleet::trailer::RolloutTrailer;
+
 /// A Git commit's object id (SHA-1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub [u8; 20]);
@@ -63,6 +65,8 @@ pub struct CommitInfo {
     pub subject: String,
     /// When it was committed.
     pub time: Timestamp,
+    /// What its `Gitamp-Rollout` trailer asks for.
+    pub trailer: Option<RolloutTrailer>,
 }
 
 impl CommitInfo {

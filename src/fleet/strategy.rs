@@ -4,8 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::fleet::GroupName;
+use crate::fleet::opening;
 use crate::fleet::window::Window;
 use crate::labels::Selector;
+use crate::time::Timestamp;
+
+pub use crate::fleet::opening::OutsideWindows;
 
 /// A number of agents, or a share of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +126,14 @@ pub struct Strategy {
     pub depends_on: Vec<GroupName>,
     /// When stages may start; always, when nothing is said. Reverts and rollbacks never wait for them.
     pub windows: Vec<Window>,
+}
+
+impl Strategy {
+    /// Why no stage may start at `now`, by the windows, and when the next one may; `None`: one may. It is asked whenever a stage is
+    /// about to start, never for a revert or a rollback.
+    pub fn outside_windows(&self, now: Timestamp) -> Option<OutsideWindows> {
+        opening::outside(&self.windows, now)
+    }
 }
 
 impl Default for Strategy {

@@ -1,6 +1,7 @@
 //! When stages may start: `rollout.windows`, as spans of the week or of the calendar, open or closed.
 
 use std::fmt;
+use std::str::FromStr;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZoneDatabase;
@@ -13,7 +14,7 @@ use crate::yaml::Node;
 const MOST_WINDOWS: usize = 50;
 
 /// Minutes of a day.
-const DAY_MINUTES: u16 = 24 * 60;
+pub(super) const DAY_MINUTES: u16 = 24 * 60;
 
 /// The days of the week as they are written, Monday first.
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -51,19 +52,63 @@ pub enum Span {
 }
 
 impl fmt::Display for Window {
-    /// As it is written: `allow Mon-Fri 09:00-17:00 Europe/Berlin`.
+    /// In one line, as [`Window::from_str`] reads it: `allow Mon-Fri 09:00-17:00 Europe/Berlin`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.allows { "allow " } else { "deny " })?;
         match &self.span {
+            Span::Dates { first, last } if first == last => write!(f, "{first}")?,
             Span::Dates { first, last } => write!(f, "{first}..{last}")?,
             Span::Weekly { days, from, until } => {
-                let names: Vec<_> = DAYS.iter().zip(days).filter(|(_, on)| **on).map(|(name, _)| *name).collect();
-                let clock = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
-                write!(f, "{} {}-{}", names.join(","), clock(*from), clock(*until))?;
+                f.write_str(&show_days(*days))?;
+                if (*from, *until) != (0, DAY_MINUTES) {
+                    let clock = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
+                    write!(f, " {}-{}", clock(*from), clock(*until))?;
+                }
             }
         }
         write!(f, " {}", self.time_zone)
     }
+}
+
+/// A text that is no window.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no window like `allow Mon-Fri 09:00-17:00 Europe/Berlin`")]
+pub struct NotAWindow(String);
+
+impl FromStr for Window {
+    type Err = NotAWindow;
+
+    /// Reads what its `Display` writes, as the journal keeps it.
+    fn from_str(text: &str) -> Result<Self, NotAWindow> {
+        let read = || {
+            let (word, rest) = text.split_once(' ')?;
+            let (span, time_zone) = rest.rsplit_once(' ')?;
+            let allows = match word {
+                "allow" => true,
+                "deny" => false,
+                _ => return None,
+            };
+            let is_known = TimeZoneDatabase::bundled().get(time_zone).is_ok();
+            is_known.then_some(Self { allows, span: parse_span(span)?, time_zone: time_zone.to_owned() })
+        };
+        read().ok_or_else(|| NotAWindow(text.chars().take(64).collect()))
+    }
+}
+
+/// `Mon-Fri`, `Sat,Sun`: three and more days in a row as a range.
+fn show_days(days: [bool; 7]) -> String {
+    let mut parts = Vec::new();
+    let mut day = 0;
+    while day < days.len() {
+        let run = days[day..].iter().take_while(|on| **on).count();
+        match run {
+            0 => {}
+            1 | 2 => parts.extend(DAYS[day..day + run].iter().map(|&name| name.to_owned())),
+            _ => parts.push(format!("{}-{}", DAYS[day], DAYS[day + run - 1])),
+        }
+        day += run.max(1);
+    }
+    parts.join(",")
 }
 
 /// Reads `windows`.
@@ -111,8 +156,11 @@ fn read_time_zone(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<String>
 }
 
 fn parse_span(text: &str) -> Option<Span> {
+    if let Some(date) = parse_date(text.trim()) {
+        return Some(Span::Dates { first: date, last: date });
+    }
     if let Some((first, last)) = text.split_once("..") {
-        let (first, last): (Date, Date) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        let (first, last) = (parse_date(first.trim())?, parse_date(last.trim())?);
         return (first <= last).then_some(Span::Dates { first, last });
     }
     let parts: Vec<&str> = text.split_whitespace().collect();
@@ -130,6 +178,12 @@ fn parse_span(text: &str) -> Option<Span> {
         }
     };
     (from < DAY_MINUTES && from != until).then_some(Span::Weekly { days: parse_days(days)?, from, until })
+}
+
+/// `2026-12-24`, and nothing that could be a time or another way to write a date.
+fn parse_date(text: &str) -> Option<Date> {
+    let is_plain = text.len() == "2026-12-24".len() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// `Mon-Fri`, `Sat,Sun`, `Fri-Mon`.
@@ -164,15 +218,24 @@ mod tests {
     #[test]
     fn spans_are_read_or_refused() {
         for (written, shown) in [
-            ("Mon-Fri 09:00-17:00", "Mon,Tue,Wed,Thu,Fri 09:00-17:00"),
-            ("sat,sun", "Sat,Sun 00:00-24:00"),
-            ("Fri-Mon 22:00-06:00", "Mon,Fri,Sat,Sun 22:00-06:00"),
-            ("08:30-12:00", "Mon,Tue,Wed,Thu,Fri,Sat,Sun 08:30-12:00"),
+            ("Mon-Fri 09:00-17:00", "Mon-Fri 09:00-17:00"),
+            ("sat,sun", "Sat,Sun"),
+            ("Mon,Wed,Thu,Fri 00:00-12:00", "Mon,Wed-Fri 00:00-12:00"),
+            ("Fri-Mon 22:00-06:00", "Mon,Fri-Sun 22:00-06:00"),
+            ("Fri 22:00-02:00", "Fri 22:00-02:00"),
+            ("08:30-12:00", "Mon-Sun 08:30-12:00"),
+            ("Mon 00:00-24:00", "Mon"),
             ("2026-12-24..2027-01-02", "2026-12-24..2027-01-02"),
+            ("2026-12-24 .. 2027-01-02", "2026-12-24..2027-01-02"),
+            ("2026-12-24", "2026-12-24"),
+            ("2026-12-24..2026-12-24", "2026-12-24"),
         ] {
             let span = parse_span(written).unwrap_or_else(|| panic!("{written} must be read"));
-            let window = Window { allows: true, span, time_zone: "UTC".to_owned() };
-            assert_eq!(window.to_string(), format!("allow {shown} UTC"), "{written}");
+            for (allows, word) in [(true, "allow"), (false, "deny")] {
+                let window = Window { allows, span: span.clone(), time_zone: "Europe/Berlin".to_owned() };
+                assert_eq!(window.to_string(), format!("{word} {shown} Europe/Berlin"), "{written}");
+                assert_eq!(window.to_string().parse::<Window>().ok(), Some(window), "{written}: shown and read back");
+            }
         }
         for written in [
             "",
@@ -185,9 +248,20 @@ mod tests {
             "Mon 24:00-08:00",
             "2027-01-02..2026-12-24",
             "2026-13-01..2026-12-24",
+            "20261224",
+            "2026-12-24T00:00",
+            "2026-W52-4",
             "Mon Tue 09:00-10:00",
         ] {
             assert_eq!(parse_span(written), None, "{written} must be refused");
+        }
+    }
+
+    #[test]
+    fn windows_of_a_record_are_read_with_care() {
+        for text in ["", "allow", "allow Mon", "Mon UTC", "permit Mon UTC", "allow Mon Mars/Olympus", "deny never UTC"]
+        {
+            assert!(text.parse::<Window>().is_err(), "{text} must be refused");
         }
     }
 }

@@ -11,7 +11,7 @@ use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, Tree};
 
 use super::remote::clean_line;
 use super::{commit_of, oid_of};
-use crate::fleet::snapshot::{CommitId, CommitInfo, Entry, Snapshot, SnapshotLimits};
+use crate::fleet::snapshot::{CommitId, CommitInfo, Entry, RolloutTrailer, Snapshot, SnapshotLimits};
 use crate::time::Timestamp;
 
 /// The largest commit object that is parsed: 4 MiB. Its message is shown one line long.
@@ -98,6 +98,7 @@ impl<'r> CommitReader<'r> {
             author: person(&commit.author()),
             subject: clean_line(subject, LONGEST_LINE),
             time: Timestamp::from_millis(seconds.saturating_mul(1000)),
+            trailer: RolloutTrailer::read(&message),
         })
     }
 

@@ -145,6 +145,7 @@ impl ModelCommit {
             author: "Ada <ada@example.com>".to_owned(),
             subject: self.subject.clone(),
             time: Timestamp::from_millis(1_000 * self.number),
+            trailer: None,
         }
     }
 
