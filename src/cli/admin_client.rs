@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::serve::orders::user_name;
 use crate::settings::layers::Text;
 use crate::settings::{ADMIN_SOCKET, ServeArgs, SettingsError, state_dir_of_daemon};
 
@@ -103,21 +105,28 @@ impl AdminClient {
 
     /// Reads what is at `target` (`/api/v1/status`).
     pub(super) async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, AdminError> {
-        self.ask(Method::GET, target, PATIENCE).await
+        self.ask(Method::GET, target, Bytes::new(), PATIENCE).await
     }
 
     /// Gives the command `target`, and waits for it to end.
     pub(super) async fn command<T: DeserializeOwned>(&self, target: &str) -> Result<T, AdminError> {
-        self.ask(Method::POST, target, SYNC_PATIENCE).await
+        self.ask(Method::POST, target, Bytes::new(), SYNC_PATIENCE).await
+    }
+
+    /// Sends `body` to `target`, as JSON.
+    pub(super) async fn send<T: DeserializeOwned>(&self, target: &str, body: &impl Serialize) -> Result<T, AdminError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        self.ask(Method::POST, target, body.into(), PATIENCE).await
     }
 
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         target: &str,
+        body: Bytes,
         patience: Duration,
     ) -> Result<T, AdminError> {
-        let (status, body) = tokio::time::timeout(patience, self.exchange(method, target))
+        let (status, body) = tokio::time::timeout(patience, self.exchange(method, target, body))
             .await
             .map_err(|_| AdminError::TooSlow { path: self.socket.clone(), seconds: patience.as_secs() })??;
         if !status.is_success() {
@@ -128,9 +137,9 @@ impl AdminClient {
         serde_json::from_slice(&body).map_err(AdminError::Foreign)
     }
 
-    async fn exchange(&self, method: Method, target: &str) -> Result<(StatusCode, Bytes), AdminError> {
+    async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), AdminError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
         let request = Request::builder()
@@ -138,7 +147,7 @@ impl AdminClient {
             .uri(target)
             .header(header::HOST, "localhost")
             .header(header::CONNECTION, "close")
-            .body(Empty::new())
+            .body(Full::new(body))
             .map_err(|error| self.broken(error))?;
         // It reads and writes until the sender is dropped; an error of it reaches the request as well.
         tokio::spawn(connection);
@@ -172,19 +181,10 @@ impl AdminClient {
 fn owner_of(path: &Path) -> String {
     let owner = path.ancestors().find_map(|one| one.metadata().ok()).map(|metadata| metadata.uid());
     let Some(uid) = owner else { return "its owner".to_owned() };
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    match name_of(uid, &users) {
+    match user_name(uid) {
         Some(name) => format!("`{name}`"),
         None => format!("the user with the id {uid}"),
     }
-}
-
-fn name_of(uid: u32, passwd: &str) -> Option<&str> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
-    })
 }
 
 #[cfg(test)]
@@ -270,13 +270,5 @@ pub(super) mod tests {
 
         let denied = client.unreachable(io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
         assert!(denied.starts_with("permission denied at ") && denied.contains("it belongs to "), "{denied}");
-    }
-
-    #[test]
-    fn users_are_named() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\ngitamp:x:990:990::/:/bin/false\n";
-        assert_eq!(name_of(990, passwd), Some("gitamp"));
-        assert_eq!(name_of(0, passwd), Some("root"));
-        assert_eq!(name_of(7, passwd), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, and what they share: how they print, and how they end.
 //!
 //! Exit codes: 0 it went well, 1 it did what was asked and the answer is bad (errors in a fleet repository, a failed
-//! rollout), 2 it could not be done (wrong arguments, unreadable files, nobody listening).
+//! rollout, an order that is refused), 2 it could not be done (wrong arguments, unreadable files, nobody listening, not confirmed).
 
 mod admin_client;
 mod agents;
@@ -12,6 +12,7 @@ mod findings;
 mod git_transport;
 mod matching;
 mod notes;
+mod orders;
 mod render;
 pub mod schema;
 mod screen;
@@ -48,6 +49,16 @@ enum Command {
     Status(status::Arguments),
     Agents(agents::Arguments),
     Sync(sync::Arguments),
+    Pause(orders::Pause),
+    Resume(orders::Resume),
+    Abort(orders::Abort),
+    Retry(orders::Retry),
+    Promote(orders::Promote),
+    Undo(orders::Undo),
+    Pin(orders::Pin),
+    Unpin(orders::Unpin),
+    Freeze(orders::Freeze),
+    Unfreeze(orders::Unfreeze),
     Check(check::CheckArgs),
     Render(render::RenderArgs),
     Schema(schema::SchemaArgs),
@@ -66,6 +77,16 @@ impl Command {
             Self::Status(arguments) => arguments.run(),
             Self::Agents(arguments) => arguments.run(),
             Self::Sync(arguments) => arguments.run(),
+            Self::Pause(arguments) => arguments.run(),
+            Self::Resume(arguments) => arguments.run(),
+            Self::Abort(arguments) => arguments.run(),
+            Self::Retry(arguments) => arguments.run(),
+            Self::Promote(arguments) => arguments.run(),
+            Self::Undo(arguments) => arguments.run(),
+            Self::Pin(arguments) => arguments.run(),
+            Self::Unpin(arguments) => arguments.run(),
+            Self::Freeze(arguments) => arguments.run(),
+            Self::Unfreeze(arguments) => arguments.run(),
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
             Self::Schema(_) => schema::run(),

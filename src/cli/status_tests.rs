@@ -12,16 +12,10 @@ fn group(name: &str, phase: Phase) -> GroupStatus {
     GroupStatus {
         name: name.to_owned(),
         phase,
-        revision: None,
         wanted: Some("aaaaaaaaaaaaaaaa".to_owned()),
         stable: Some("bbbbbbbbbbbbbbbb".to_owned()),
-        candidate: None,
-        stage: None,
         counts: Counts { selected: 40, eligible: 40, confirmed: 40, ..Counts::default() },
-        waiting_on: Vec::new(),
-        failures: Vec::new(),
-        diagnostics: Vec::new(),
-        started_at: None,
+        ..GroupStatus::default()
     }
 }
 
@@ -72,8 +66,12 @@ fn a_fleet_in_all_phases() {
         agents: None,
         until: Some(now() + Duration::from_secs(500)),
     }];
-    rolling.failures =
-        vec![FailureCluster { message: "cannot listen\non port".to_owned(), count: 31, example: "0191".to_owned() }];
+    rolling.failures = vec![FailureCluster {
+        message: "cannot listen\non port".to_owned(),
+        count: 31,
+        example: "0191".to_owned(),
+        ..FailureCluster::default()
+    }];
     let mut broken = group("prod/hosts", Phase::Steady);
     broken.diagnostics = vec!["prod/hosts/collector.yaml:4:3: unknown exporter `otlq`".to_owned()];
     broken.stable = None;

@@ -8,6 +8,7 @@
 //! forbids takes effect at once.
 
 mod commits;
+mod explain;
 mod orders;
 pub mod record;
 mod report;

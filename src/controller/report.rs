@@ -96,6 +96,7 @@ impl Controller {
             failures: part.failures,
             diagnostics: self.findings(name),
             started_at: machine.rollout().map(|rollout| rollout.started),
+            ..GroupStatus::default()
         }
     }
 
@@ -106,16 +107,8 @@ impl Controller {
         groups.extend(self.stillborn.iter().map(|name| GroupStatus {
             name: name.to_string(),
             phase: Phase::Held,
-            revision: None,
-            wanted: None,
-            stable: None,
-            candidate: None,
-            stage: None,
-            counts: Counts::default(),
-            waiting_on: Vec::new(),
-            failures: Vec::new(),
             diagnostics: self.findings(name),
-            started_at: None,
+            ..GroupStatus::default()
         }));
         groups.sort_by(|one, other| one.name.cmp(&other.name));
         FleetStatus {

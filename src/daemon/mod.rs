@@ -24,6 +24,7 @@ use crate::serve::bell::Bell;
 use crate::serve::metrics::Metrics;
 use crate::serve::{AgentLinks, AgentMessage};
 use crate::settings::Settings;
+use crate::view::command::{Order, OrderRequest};
 use crate::view::{FleetStatus, JournalStatus, SyncStatus};
 
 use follow::{Found, Progress};
@@ -217,7 +218,18 @@ impl Daemon {
             AdminRequest::Agents(query, reply) => {
                 let _gone = reply.send(self.controller.agents(&query));
             }
+            AdminRequest::Explain(prefix, reply) => {
+                let _gone = reply.send(self.controller.explain(&prefix, self.clock.now()));
+            }
             AdminRequest::Sync(reply) => self.sync(reply),
+            AdminRequest::Preview(command, reply) => {
+                let _gone = reply.send(self.controller.preview(&command, self.clock.now()));
+            }
+            AdminRequest::Order { order: OrderRequest { command, reason }, by, reply } => {
+                let now = self.clock.now();
+                let order = Order { command, by, at: now, reason };
+                let _gone = reply.send(self.controller.handle_order(&order, now));
+            }
         }
     }
 

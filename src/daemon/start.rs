@@ -299,6 +299,8 @@ impl Base {
                 syncs.push(reply);
                 self.bell.ring();
             }
+            // Before the journal was read nobody knows what an order would be about: whoever asked is told that this is starting.
+            AdminRequest::Explain(_, _) | AdminRequest::Preview(_, _) | AdminRequest::Order { .. } => {}
         }
     }
 }

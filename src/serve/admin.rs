@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path as Place, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -19,11 +19,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::serve::metrics::{Metrics, classic, wants_open_metrics};
-use crate::serve::plain;
-use crate::view::{AgentList, AgentQuery, FleetStatus, Phase, SyncStatus};
+use crate::serve::{orders, plain};
+use crate::view::command::{Command, Impact, OrderRequest, Refusal};
+use crate::view::{AgentList, AgentQuery, Explanation, FleetStatus, Phase, SyncStatus};
 
 /// For the daemon to answer a question.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// For a sync to end: as long as a transfer may take, and a little.
 const SYNC_PATIENCE: Duration = Duration::from_secs(900);
@@ -35,8 +36,21 @@ pub enum AdminRequest {
     Status(oneshot::Sender<FleetStatus>),
     /// Which agents are there?
     Agents(AgentQuery, oneshot::Sender<AgentList>),
+    /// Why does the agent with this id, or this beginning of one, have what it has?
+    Explain(String, oneshot::Sender<Result<Explanation, Refusal>>),
     /// Look at the repository now; answered when that is done.
     Sync(oneshot::Sender<SyncStatus>),
+    /// What would this command do?
+    Preview(Command, oneshot::Sender<Result<Impact, Refusal>>),
+    /// Do it.
+    Order {
+        /// What, and why.
+        order: OrderRequest,
+        /// Who, as the operating system says.
+        by: String,
+        /// What it does.
+        reply: oneshot::Sender<Result<Impact, Refusal>>,
+    },
 }
 
 /// Where the interface is.
@@ -53,7 +67,7 @@ pub struct AdminOptions {
     pub metrics: Arc<Metrics>,
 }
 
-struct Admin {
+pub(super) struct Admin {
     requests: mpsc::Sender<AdminRequest>,
     metrics: Arc<Metrics>,
     hosts: Vec<String>,
@@ -68,17 +82,27 @@ pub fn spawn(
     let AdminOptions { tcp, socket, hosts, metrics } = options;
     let unix = bind_socket(&socket)?;
     let admin = Arc::new(Admin { requests, metrics, hosts });
-    let only_reads = (
-        StatusCode::FORBIDDEN,
-        "commands are taken over the Unix socket only: use `gitamp sync` on the daemon's machine\n",
-    );
+    let only_reads =
+        (StatusCode::FORBIDDEN, "commands are taken over the Unix socket only: use `gitamp` on the daemon's machine\n");
+    let refused = || post(move || async move { only_reads });
     let over_tcp = reading_routes()
-        .route("/api/v1/sync", post(move || async move { only_reads }))
+        .route("/api/v1/sync", refused())
+        .route("/api/v1/orders", refused())
+        .route("/api/v1/orders/preview", refused())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), only_known_hosts))
         .with_state(Arc::clone(&admin));
     let over_unix = move |peer: Option<u32>| {
         let sync = move |State(admin): State<Arc<Admin>>| async move { sync(&admin, peer).await };
-        reading_routes().route("/api/v1/sync", post(sync)).with_state(Arc::clone(&admin))
+        let give = move |State(admin): State<Arc<Admin>>, request: Request| async move {
+            orders::give(&admin, peer, request).await
+        };
+        let preview =
+            |State(admin): State<Arc<Admin>>, request: Request| async move { orders::preview(&admin, request).await };
+        reading_routes()
+            .route("/api/v1/sync", post(sync))
+            .route("/api/v1/orders", post(give))
+            .route("/api/v1/orders/preview", post(preview))
+            .with_state(Arc::clone(&admin))
     };
     Ok(tokio::spawn(async move {
         let tcp = async {
@@ -113,15 +137,16 @@ fn reading_routes() -> Router<Arc<Admin>> {
         .route("/api/v1/groups", get(groups))
         .route("/api/v1/rollouts", get(rollouts))
         .route("/api/v1/agents", get(agents))
+        .route("/api/v1/agents/{id}/explanation", get(explanation))
         .fallback(|| async {
             (StatusCode::NOT_FOUND, "not here; see /healthz, /readyz, /metrics and /api/v1/status\n")
         })
 }
 
 /// A refusal in words.
-type Refused = (StatusCode, String);
+pub(super) type Refused = (StatusCode, String);
 
-async fn ask<T>(
+pub(super) async fn ask<T>(
     admin: &Admin,
     question: impl FnOnce(oneshot::Sender<T>) -> AdminRequest,
     patience: Duration,
@@ -158,6 +183,12 @@ async fn rollouts(State(admin): State<Arc<Admin>>) -> Result<Response, Refused> 
 
 async fn agents(State(admin): State<Arc<Admin>>, Query(query): Query<AgentQuery>) -> Result<Json<AgentList>, Refused> {
     ask(&admin, |reply| AdminRequest::Agents(query, reply), PATIENCE).await.map(Json)
+}
+
+/// Why an agent has what it has; 404 when nobody is called so, or more than one.
+async fn explanation(State(admin): State<Arc<Admin>>, Place(id): Place<String>) -> Result<Json<Explanation>, Refused> {
+    let outcome = ask(&admin, |reply| AdminRequest::Explain(id, reply), PATIENCE).await?;
+    outcome.map(Json).map_err(|refusal| (StatusCode::NOT_FOUND, format!("{refusal}\n")))
 }
 
 async fn sync(admin: &Admin, peer: Option<u32>) -> Result<Json<SyncStatus>, Refused> {

@@ -8,6 +8,7 @@ mod http;
 mod links;
 mod listener;
 pub mod metrics;
+pub(crate) mod orders;
 mod plain;
 mod polling;
 pub mod traffic;

@@ -95,6 +95,22 @@ impl Command {
             Self::Unfreeze { .. } => "unfreeze",
         }
     }
+
+    /// Every name that it holds: of groups, agents, commits, hashes.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let (one, other) = match self {
+            Self::Pause { group } | Self::Resume { group } | Self::Abort { group } | Self::Retry { group } => {
+                (Some(group), None)
+            }
+            Self::Promote { target, now: _ } | Self::Pin { target, length: _ } | Self::Unpin { target } => {
+                (Some(target), None)
+            }
+            Self::Undo { group, to } => (Some(group), to.as_ref()),
+            Self::UndoSince { since: _ } => (None, None),
+            Self::Freeze { group } | Self::Unfreeze { group } => (group.as_ref(), None),
+        };
+        [one, other].into_iter().flatten().map(String::as_str)
+    }
 }
 
 /// A command with who gave it, when and why.
@@ -111,6 +127,48 @@ pub struct Order {
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Characters of a reason; it stands in notes, statuses and logs.
+pub const LONGEST_REASON: usize = 500;
+
+/// Characters of a name in a command: no path of a group and no id is longer.
+const LONGEST_NAME: usize = 1_024;
+
+/// A command with its reason, as an operator's program sends it: who gave it and when is for the daemon to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderRequest {
+    /// What.
+    #[serde(flatten)]
+    pub command: Command,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl OrderRequest {
+    /// The same, fit to be shown and recorded: a reason on one line, without characters that steer terminals; an empty one is none.
+    ///
+    /// # Errors
+    /// When the reason or a name is longer than anything that makes sense, or a name holds control characters.
+    pub fn checked(self) -> Result<Self, Refusal> {
+        let reason = self.reason.as_deref().map(|text| {
+            let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            line.trim().to_owned()
+        });
+        if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
+            return Err(Refusal::new(format!("the reason is longer than {LONGEST_REASON} characters: say it shorter")));
+        }
+        for name in self.command.names() {
+            if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
+                return Err(Refusal::new(format!(
+                    "a name is empty, longer than {LONGEST_NAME} characters, or holds control characters"
+                )));
+            }
+        }
+        Ok(Self { reason: reason.filter(|reason| !reason.is_empty()), ..self })
+    }
 }
 
 /// What an order would do, or did.
@@ -153,5 +211,54 @@ mod millis {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> OrderRequest {
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn the_words_of_the_interface_stay() {
+        let hour = Duration::from_secs(3_600);
+        let name = || "prod/a".to_owned();
+        for (command, text) in [
+            (Command::Pause { group: name() }, r#"{"command":"pause","group":"prod/a"}"#),
+            (Command::Promote { target: name(), now: true }, r#"{"command":"promote","target":"prod/a","now":true}"#),
+            (Command::Undo { group: name(), to: None }, r#"{"command":"undo","group":"prod/a"}"#),
+            (
+                Command::UndoSince { since: Timestamp::from_millis(60_000) },
+                r#"{"command":"undo-since","since":"1970-01-01T00:01:00Z"}"#,
+            ),
+            (Command::Pin { target: name(), length: hour }, r#"{"command":"pin","target":"prod/a","length":3600000}"#),
+            (Command::Freeze { group: None }, r#"{"command":"freeze"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&command).expect("JSON"), text);
+            assert_eq!(serde_json::from_str::<Command>(text).expect("a command"), command);
+            let request = OrderRequest { command, reason: Some("why".to_owned()) };
+            let written = serde_json::to_string(&request).expect("JSON");
+            assert_eq!(read(&written), request, "{written}");
+        }
+    }
+
+    #[test]
+    fn requests_are_made_fit_or_refused() {
+        let with = |reason: &str| {
+            OrderRequest { command: Command::Freeze { group: None }, reason: Some(reason.to_owned()) }.checked()
+        };
+        assert_eq!(with(" two\nlines \u{1b}[2J").expect("fit").reason.as_deref(), Some("two lines  [2J"));
+        assert_eq!(with(" \n ").expect("fit").reason, None);
+        assert_eq!(with(&"é".repeat(LONGEST_REASON)).expect("fit").reason.map(|text| text.chars().count()), Some(500));
+        assert!(with(&"x".repeat(LONGEST_REASON + 1)).expect_err("too long").message.contains("500 characters"));
+        for name in ["", "a\u{7}", &"x".repeat(LONGEST_NAME + 1)] {
+            let command = Command::Pause { group: name.to_owned() };
+            assert!(OrderRequest { command, reason: None }.checked().is_err(), "{name:?}");
+            let command = Command::Undo { group: "a".to_owned(), to: Some(name.to_owned()) };
+            assert!(OrderRequest { command, reason: None }.checked().is_err(), "{name:?}");
+        }
     }
 }

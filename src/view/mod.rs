@@ -3,6 +3,7 @@
 //! These types are the JSON of the admin interface and the YAML of the notes; their field names are a promise to scripts.
 
 pub mod command;
+pub mod explain;
 pub mod present;
 
 use std::collections::BTreeMap;
@@ -89,7 +90,7 @@ pub struct Counts {
 }
 
 /// Failures that are alike.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureCluster {
     /// The message, with numbers and ids taken out.
@@ -98,6 +99,39 @@ pub struct FailureCluster {
     pub count: usize,
     /// One of them.
     pub example: String,
+    /// Labels (`os.type=windows`) that nine in ten of them share and one in ten of their peers at most; empty when there are none, or
+    /// too few agents to tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_common: Vec<String>,
+    /// How many of them have all of these labels.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sharing: usize,
+    /// Their peers: agents of the group that run it or, where too few do, that have not failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub peers: usize,
+    /// How many of the peers have all of these labels as well.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub peers_sharing: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl FailureCluster {
+    /// What the failed have in common and their peers have not, as a sentence; `None` when nothing is known of it.
+    pub fn commonality(&self) -> Option<String> {
+        (!self.in_common.is_empty()).then(|| {
+            format!(
+                "{} of {} failed: {}; {} of {} others",
+                self.sharing,
+                self.count,
+                self.in_common.join(", "),
+                self.peers_sharing,
+                self.peers
+            )
+        })
+    }
 }
 
 /// One group in a commit's note.
@@ -227,10 +261,11 @@ impl CommitReport {
 }
 
 /// What a group is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Nothing to do: the group has what the repository says.
+    #[default]
     Steady,
     /// The repository says something that no agent is there to prove.
     Unproven,
@@ -257,8 +292,63 @@ impl fmt::Display for Phase {
     }
 }
 
-/// One group, now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a stage of a rollout is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageState {
+    /// Its turn has not come.
+    #[default]
+    Waiting,
+    /// Its agents are offered the candidate.
+    Running,
+    /// Its agents have it, and are watched.
+    Soaking,
+    /// It was the last, and the whole group is watched before the candidate becomes stable.
+    Baking,
+    /// It is through.
+    Done,
+    /// The rollout ended in it.
+    Failed,
+}
+
+impl fmt::Display for StageState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Soaking => "soaking",
+            Self::Baking => "baking",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// One stage of a rollout, now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StageStatus {
+    /// Its name in the strategy.
+    pub name: String,
+    /// How many agents have the candidate when it is through, those of the stages before included.
+    pub size: usize,
+    /// How many of these have it and are well.
+    pub confirmed: usize,
+    /// How many of these failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed: usize,
+    /// Where it is.
+    pub state: StageState,
+    /// When the timer that runs in it ends, if all stays well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// True when a person has to approve it before it starts (`approval: manual`), and nobody has.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub needs_approval: bool,
+}
+
+/// One group, now. Made with `..GroupStatus::default()`, so that it can grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupStatus {
     /// Its name.
@@ -291,6 +381,15 @@ pub struct GroupStatus {
     /// When the running or last rollout started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// The stages of the running or last rollout, in their order; empty when there is none, or only one of everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageStatus>,
+    /// What operators ordered that still holds (pauses, undos, pins, freezes), a sentence each, with who and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<String>,
+    /// The hash that was taken back from the group although the repository still says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<String>,
 }
 
 /// How following the repository goes.
@@ -380,7 +479,7 @@ pub struct FleetStatus {
 }
 
 /// One agent, now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
     /// Its instance uid.
@@ -444,4 +543,36 @@ pub struct AgentList {
     pub agents: Vec<AgentStatus>,
     /// How many matched and were left out.
     pub more: usize,
+}
+
+/// What one group has to do with an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupMatch {
+    /// The group.
+    pub group: String,
+    /// Its priority.
+    pub priority: i32,
+    /// `chosen`, `conflict`, `outranked`, `varied` or `unmet`.
+    pub verdict: String,
+    /// The same in words.
+    pub why: String,
+}
+
+/// Why an agent has what it has. Each list holds sentences, in the order in which they are to be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Explanation {
+    /// The agent.
+    pub agent: AgentStatus,
+    /// Which group it belongs to and why, or why to none.
+    pub belongs: Vec<String>,
+    /// What it says of itself.
+    pub reports: Vec<String>,
+    /// What it should have, and why that.
+    pub should_have: Vec<String>,
+    /// What comes next, or what stands in the way.
+    pub next: Vec<String>,
+    /// The groups that select it or nearly do, its own among them; the nearest ones.
+    pub matches: Vec<GroupMatch>,
 }

@@ -29,7 +29,12 @@ impl From<&Tally> for Counts {
 
 impl From<&Cluster> for FailureCluster {
     fn from(cluster: &Cluster) -> Self {
-        Self { message: cluster.message.clone(), count: cluster.count, example: cluster.example.to_string() }
+        Self {
+            message: cluster.message.clone(),
+            count: cluster.count,
+            example: cluster.example.to_string(),
+            ..Self::default()
+        }
     }
 }
 

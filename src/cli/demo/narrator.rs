@@ -185,16 +185,8 @@ mod tests {
             let group = GroupStatus {
                 name: "prod/gateways".to_owned(),
                 phase: Phase::Rolling,
-                revision: None,
-                wanted: None,
-                stable: None,
-                candidate: None,
-                stage: None,
                 counts,
-                waiting_on: Vec::new(),
-                failures: Vec::new(),
-                diagnostics: Vec::new(),
-                started_at: None,
+                ..GroupStatus::default()
             };
             let text = anstream::adapter::strip_str(&line(&group)).to_string();
             let cells = text.chars().filter(|letter| "█▒░".contains(*letter)).count();

@@ -1,0 +1,65 @@
+//! Why one agent has what it has: gathers what is known of it.
+
+use crate::agent::AgentId;
+use crate::controller::Controller;
+use crate::fleet::assign::Assigner;
+use crate::roster::member::Member;
+use crate::time::Timestamp;
+use crate::view::Explanation;
+use crate::view::command::Refusal;
+use crate::view::explain::{Facts, explain};
+
+/// Ids that are named when several begin alike.
+const MOST_IDS: usize = 5;
+
+impl Controller {
+    /// Explains the agent whose id begins with `prefix`.
+    ///
+    /// # Errors
+    /// When no agent's id does, or those of several.
+    pub fn explain(&self, prefix: &str, now: Timestamp) -> Result<Explanation, Refusal> {
+        let (id, member) = self.only_one(prefix)?;
+        let name = member.placement.group();
+        let state = name.and_then(|name| self.groups.get(name));
+        let part = name.map(|name| self.part(name, now));
+        let matches = member.labels.as_ref().map_or_else(Vec::new, |labels| {
+            Assigner::new(self.groups.iter().map(|(name, state)| (name, &*state.definition))).explain(labels)
+        });
+        Ok(explain(&Facts {
+            id,
+            member,
+            group: name.and_then(|name| self.roster.group(name)),
+            selector: state.map(|state| &state.definition.selector),
+            revision: state.map(|state| state.revision.as_str()),
+            stage: part.as_ref().and_then(|part| part.stage.as_deref()),
+            waiting: part.as_ref().map_or_else(Vec::new, |part| part.waiting_on.clone()),
+            orders: Vec::new(),
+            matches,
+            now,
+        }))
+    }
+
+    /// The agent whose id begins so.
+    fn only_one(&self, prefix: &str) -> Result<(AgentId, &Member), Refusal> {
+        let prefix = prefix.to_ascii_lowercase();
+        let mut found = self.roster.agents().filter(|(id, _)| id.to_string().starts_with(&prefix));
+        let shown: String = prefix.chars().take(64).collect();
+        let Some(first) = found.next() else {
+            return Err(Refusal::new(format!(
+                "no agent's id begins with `{shown}`: none that is called so has been here, or it was forgotten; see `gitamp agents`"
+            )));
+        };
+        let mut ids: Vec<String> = found.by_ref().take(MOST_IDS - 1).map(|(id, _)| id.to_string()).collect();
+        if ids.is_empty() {
+            return Ok(first);
+        }
+        let more = found.count();
+        ids.insert(0, first.0.to_string());
+        let count = ids.len() + more;
+        let more = if more > 0 { ", ..." } else { "" };
+        Err(Refusal::new(format!(
+            "the ids of {count} agents begin with `{shown}`: say more of it ({}{more})",
+            ids.join(", ")
+        )))
+    }
+}

@@ -1,0 +1,96 @@
+//! Orders over the admin socket: reading them within bounds, naming who gave them, and answering with what they do.
+
+use std::error::Error;
+
+use axum::Json;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use http_body_util::LengthLimitError;
+
+use crate::serve::admin::{Admin, AdminRequest, PATIENCE, Refused, ask};
+use crate::view::command::{Impact, OrderRequest, Refusal};
+
+/// An order is a few names and a reason of at most 500 characters; escaped in JSON that is some KiB.
+const LARGEST_ORDER: usize = 16 << 10;
+
+/// What the order would do; nothing is changed.
+pub(super) async fn preview(admin: &Admin, request: Request) -> Result<Json<Impact>, Refused> {
+    let OrderRequest { command, reason: _ } = read(request.into_body()).await?;
+    answer(ask(admin, |reply| AdminRequest::Preview(command, reply), PATIENCE).await?)
+}
+
+/// Carries the order out. `peer` is the user id that the operating system vouches for.
+pub(super) async fn give(admin: &Admin, peer: Option<u32>, request: Request) -> Result<Json<Impact>, Refused> {
+    let order = read(request.into_body()).await?;
+    let by = name_peer(peer).await;
+    let (name, reason) = (order.command.name(), order.reason.clone());
+    let outcome = ask(admin, |reply| AdminRequest::Order { order, by: by.clone(), reply }, PATIENCE).await?;
+    match &outcome {
+        Ok(impact) => tracing::info!(by, reason, groups = ?impact.groups, agents = impact.agents, "order: {name}"),
+        Err(refusal) => tracing::info!(by, reason, "order refused: {name}: {refusal}"),
+    }
+    answer(outcome)
+}
+
+/// A refusal is no failure of the interface: the state of the fleet forbids it.
+fn answer(outcome: Result<Impact, Refusal>) -> Result<Json<Impact>, Refused> {
+    outcome.map(Json).map_err(|refusal| (StatusCode::CONFLICT, format!("{refusal}\n")))
+}
+
+async fn read(body: Body) -> Result<OrderRequest, Refused> {
+    let slow = |_| (StatusCode::REQUEST_TIMEOUT, "the order did not come in time\n".to_owned());
+    let body: Bytes = tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST_ORDER)).await.map_err(slow)?.map_err(
+        |error| match error.source() {
+            Some(source) if source.is::<LengthLimitError>() => {
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {LARGEST_ORDER} bytes\n"))
+            }
+            Some(_) | None => (StatusCode::BAD_REQUEST, "the order is cut off\n".to_owned()),
+        },
+    )?;
+    let bad = |why: String| (StatusCode::BAD_REQUEST, format!("this is no order: {why}\n"));
+    let order: OrderRequest = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    order.checked().map_err(|refusal| bad(refusal.message))
+}
+
+/// `ada (uid 1000)`; the id is what counts, since names are given anew.
+async fn name_peer(peer: Option<u32>) -> String {
+    let Some(uid) = peer else { return "somebody unknown".to_owned() };
+    match tokio::task::spawn_blocking(move || user_name(uid)).await.ok().flatten() {
+        Some(name) => format!("{name} (uid {uid})"),
+        None => format!("uid {uid}"),
+    }
+}
+
+/// The name of a user of this machine, as `/etc/passwd` has it; users of directories on the network have none there.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_of(uid, &users).map(|name| name.chars().filter(|c| !c.is_control()).take(64).collect())
+}
+
+fn name_of(uid: u32, passwd: &str) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_named() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\ngitamp:x:990:990::/:/bin/false\n";
+        assert_eq!(name_of(990, passwd), Some("gitamp"));
+        assert_eq!(name_of(0, passwd), Some("root"));
+        assert_eq!(name_of(7, passwd), None);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_has_a_name_in_the_records() {
+        assert_eq!(name_peer(None).await, "somebody unknown");
+        assert_eq!(name_peer(Some(4_000_000_001)).await, "uid 4000000001");
+    }
+}
