@@ -9,7 +9,16 @@ use gitamp::simulate::{Attribute, Counts, DelayRange, Endpoint, Fleet, Options};
 use support::http_remote::HttpRemote;
 use support::{Daemon, Process, Repository, get, gitamp, now, post, run, stays, wait_for};
 
-const GROUP: &str = "apiVersion: gitamp/v1\nkind: Group\nselector:\n  matchLabels: {service.name: otelcol-gateway}\n";
+/// Everybody at once: these tests are about the program, not about stages.
+const GROUP: &str = "\
+apiVersion: gitamp/v1
+kind: Group
+selector:
+  matchLabels: {service.name: otelcol-gateway}
+rollout:
+  stages: [{name: all, agents: 100%, soak: 0s}]
+  bake: 0s
+";
 
 /// A collector configuration; the level tells one from another.
 fn collector(level: &str) -> String {
@@ -279,7 +288,7 @@ fn agents_that_poll_over_http_follow_too() {
 /// hashes alone would send the new one again, and both would do so for ever.
 #[test]
 fn agents_that_roll_back_by_themselves_are_left_alone() {
-    let tolerant = format!("{GROUP}rollout: {{maxFailures: 1, maxUnavailable: 100%}}\n");
+    let tolerant = format!("{GROUP}  maxFailures: 1\n  maxUnavailable: 100%\n");
     let repository =
         Repository::with(&[("gateways/group.yaml", &tolerant), ("gateways/collector.yaml", &collector("basic"))]);
     let daemon = Daemon::start(&repository, &["--interval", "1h"]);

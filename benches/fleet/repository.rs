@@ -31,12 +31,13 @@ impl FleetRepository {
         &self.path
     }
 
-    /// Commits a configuration that no agent has yet. Returns when that was, in milliseconds since the epoch.
+    /// Commits a configuration that no agent has yet, for everybody at once. Returns when that was, in milliseconds since the epoch.
     pub(crate) fn commit(&mut self, max_unavailable: &str) -> Result<f64, Failure> {
         self.version += 1;
         let group = self.path.join("all");
         fs::create_dir_all(&group)?;
-        let strategy = format!("rollout: {{maxUnavailable: {max_unavailable}, maxFailures: 100%}}\n");
+        let at_once = "stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s";
+        let strategy = format!("rollout: {{{at_once}, maxUnavailable: {max_unavailable}, maxFailures: 100%}}\n");
         let head = "apiVersion: gitamp/v1\nkind: Group\nselector: {matchAll: true}\n";
         fs::write(group.join("group.yaml"), format!("{head}{strategy}"))?;
         fs::write(group.join("collector.yaml"), self.collector()?)?;
