@@ -75,6 +75,8 @@ impl Capabilities {
     pub const ACCEPTS_REMOTE_CONFIG: Self = Self(0x2);
     /// `ReportsEffectiveConfig`: tells what it runs.
     pub const REPORTS_EFFECTIVE_CONFIG: Self = Self(0x4);
+    /// `AcceptsOpAMPConnectionSettings`: takes settings for its connection.
+    pub const ACCEPTS_OPAMP_CONNECTION_SETTINGS: Self = Self(0x100);
     /// `AcceptsRestartCommand`: may be told to restart.
     pub const ACCEPTS_RESTART_COMMAND: Self = Self(0x400);
     /// `ReportsHealth`: tells whether it is well.
@@ -85,6 +87,8 @@ impl Capabilities {
     pub const REPORTS_HEARTBEAT: Self = Self(0x2000);
     /// `ReportsAvailableComponents`: can list what its binary holds.
     pub const REPORTS_AVAILABLE_COMPONENTS: Self = Self(0x4000);
+    /// `ReportsConnectionSettingsStatus`: tells what became of settings for its connection.
+    pub const REPORTS_CONNECTION_SETTINGS_STATUS: Self = Self(0x8000);
 
     /// True when every bit of `other` is declared.
     pub const fn contains(self, other: Self) -> bool {
@@ -167,6 +171,8 @@ pub struct AgentReport {
     pub health: Option<Health>,
     /// The names in the effective configuration (equal ones share memory).
     pub effective: Option<Arc<ComponentNames>>,
+    /// The names of the components that its build could run (agents of one build share memory).
+    pub available: Option<Arc<ComponentNames>>,
 }
 
 impl AgentReport {

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use gitamp::agent::{AgentEvent, AgentId, ConfigState, ConnectionId};
 use gitamp::clock::Clock;
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
+use gitamp::opamp::connection::Rules;
 use gitamp::opamp::proto::*;
 use gitamp::serve::traffic::Traffic;
 use gitamp::serve::{AgentLinks, AgentMessage, AgentServerOptions, serve_agents};
@@ -572,6 +573,87 @@ async fn a_restart_is_told_alone_and_only_to_those_who_can() {
     assert!(is_restart(&house.door.poll(&poll).await), "with the next poll");
     assert!(!is_restart(&house.door.poll(&poll).await), "and not again to the same one");
     assert!(!is_restart(&house.door.poll(&can(heartbeat(3, 2))).await));
+}
+
+/// A first message of an agent that can list its components: their hash, and the list if there is one.
+fn of_build(who: u8, sequence_num: u64, components: &[&str]) -> AgentToServer {
+    let component = |name: &&str| ((*name).to_owned(), ComponentDetails::default());
+    let components = components.iter().map(component).collect();
+    AgentToServer {
+        capabilities: 0x5802,
+        available_components: Some(AvailableComponents { components, hash: Bytes::from_static(b"build") }),
+        ..described(who, sequence_num, "gateway")
+    }
+}
+
+fn available(message: &AgentMessage) -> Option<Vec<String>> {
+    let AgentEvent::Report { report, .. } = &message.event else { panic!("{:?}", message.event) };
+    report.available.as_ref().map(|names| names.iter().map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn the_list_of_components_is_asked_for_once_a_build() {
+    const LIST: u64 = ServerToAgentFlags::ReportAvailableComponents as u64;
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut first = house.door.websocket().await;
+    say(&mut first, &of_build(1, 0, &[])).await;
+    let (_, report) = house.arrival(1).await;
+    assert_eq!(available(&report), None);
+    drop(report);
+    assert_eq!(hear(&mut first).await.flags, LIST);
+
+    let second = of_build(2, 0, &[]);
+    let (answer, _) = tokio::join!(house.door.poll(&second), async {
+        drop(house.events.recv().await);
+        drop(house.events.recv().await);
+    });
+    assert_eq!(answer.flags, 0, "another agent of the same build, over the other transport");
+
+    say(&mut first, &of_build(1, 1, &["otlp", "debug"])).await;
+    let report = house.event("the list").await;
+    assert_eq!(available(&report), Some(vec!["debug".to_owned(), "otlp".to_owned()]));
+    drop(report);
+    assert_eq!(hear(&mut first).await.flags, 0);
+
+    let mut third = house.door.websocket().await;
+    say(&mut third, &of_build(3, 0, &[])).await;
+    let (_, report) = house.arrival(3).await;
+    assert_eq!(available(&report).map(|names| names.len()), Some(2), "known already");
+    drop(report);
+    assert_eq!(hear(&mut third).await.flags, 0);
+}
+
+#[tokio::test]
+async fn an_interval_is_offered_to_those_who_take_it() {
+    let mut options = AgentServerOptions { verdict_wait: BOUND, ..AgentServerOptions::default() };
+    options.rules = options.rules.offering_heartbeat(Duration::from_secs(200));
+    assert_eq!(options.rules.silence, Duration::from_secs(630), "and waited for");
+    assert_eq!(options.rules.heartbeat_silence, Duration::from_secs(630));
+    let mut house = open(options).await;
+    let mut socket = house.door.websocket().await;
+    for (who, capabilities, expected) in
+        [(1, 0xb902, Some(200)), (2, 0x3902, Some(200)), (3, 0x3802, None), (4, 0x1902, None)]
+    {
+        say(&mut socket, &AgentToServer { capabilities, ..hello(who) }).await;
+        drop(house.arrival(who).await);
+        let answer = hear(&mut socket).await;
+        assert_eq!(answer.capabilities, 0x27, "announced to everybody");
+        let interval = answer.connection_settings.and_then(|settings| settings.opamp);
+        assert_eq!(interval.map(|opamp| opamp.heartbeat_interval_seconds), expected, "{capabilities:#x}");
+    }
+    assert!(Rules::default().settings.is_none(), "unless it is asked for, nothing is");
+    let (door, poller) = (house.door, AgentToServer { capabilities: 0xb902, ..hello(5) });
+    let (answer, _) = tokio::join!(door.poll(&poller), offer_at_first_report(&mut house, 5, config(9, 10)));
+    let settings = answer.connection_settings.clone().expect("over HTTP it is the time between two polls");
+    assert_eq!(offered(&answer), Some(9), "beside a configuration");
+    let status = ConnectionSettingsStatus {
+        last_connection_settings_hash: settings.hash,
+        status: ConnectionSettingsStatuses::Failed.into(),
+        error_message: "not for me".to_owned(),
+    };
+    let said = AgentToServer { connection_settings_status: Some(status), capabilities: 0xb902, ..heartbeat(5, 1) };
+    assert_eq!(house.door.poll(&said).await.connection_settings, None, "acknowledged");
+    assert_eq!(house.traffic.settings_refused.get(), 1);
 }
 
 #[tokio::test]

@@ -184,6 +184,9 @@ fn details(agent: &AgentStatus) -> String {
         (Some(_), _) => health(agent).to_owned(),
     };
     line("health", &health);
+    if !agent.available_components.is_empty() {
+        line("could run", &format!("{} components, listed with --output json", agent.available_components.len()));
+    }
     list(&mut text, "labels", agent.labels.iter().map(|(key, value)| format!("{key}={value}")));
     list(&mut text, "components", agent.components.iter().cloned());
     text
@@ -218,6 +221,7 @@ mod tests {
             health_message: Some("down".to_owned()),
             labels: [("host.name".to_owned(), "gw-1".to_owned()), ("region".to_owned(), "eu".to_owned())].into(),
             components: vec!["receivers otlp".to_owned()],
+            available_components: Vec::new(),
         }
     }
 

@@ -153,7 +153,12 @@ impl Controller {
                 continue;
             }
             if list.agents.len() < limit {
-                list.agents.push(present::agent(id, member, group.and_then(|name| self.roster.group(name))));
+                let mut agent = present::agent(id, member, group.and_then(|name| self.roster.group(name)));
+                if query.id.is_some() {
+                    let names = member.available.iter().flat_map(|names| names.iter());
+                    agent.available_components = names.map(str::to_owned).collect();
+                }
+                list.agents.push(agent);
             } else {
                 list.more += 1;
             }

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use super::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile};
 use super::*;
+use crate::agent::{AgentReport, Transport};
+use crate::config::ComponentNames;
 use crate::fleet;
 use crate::fleet::Expect;
 use crate::fleet::snapshot::{Entry, RolloutTrailer, Snapshot};
 use crate::fleet::strategy::{Amount, OnFailure, OnNewCommit, Stage, Strategy};
 use crate::labels::{Operator, Requirement, Selector};
 use crate::rollout::record::GroupRecord;
+use crate::view::AgentQuery;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -218,6 +221,21 @@ fn what_was_damaged_in_the_journal_is_told_and_left_out() {
         without.remove(path);
         let (restored, _) = Controller::restore(options.clone(), &without, NOW).expect("our version");
         assert!(restored.groups.len() <= 2, "{path} is missing");
+    }
+}
+
+#[test]
+fn what_a_build_could_run_is_shown_for_one_agent_only() {
+    let mut controller = Controller::new(Options { observe: false, forget_after: Duration::from_secs(60) });
+    let (id, connection) = (AgentId::new(&[7; 16]).expect("a uid"), ConnectionId(1));
+    let names: ComponentNames = ["receivers/otlp".to_owned()].into_iter().collect();
+    let report = AgentReport { available: Some(Arc::new(names)), ..AgentReport::default() };
+    let now = Timestamp::default();
+    controller.handle_agent(AgentEvent::Connected { id, connection, transport: Transport::Http }, now);
+    controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
+    for (asked, shown) in [(None, &[][..]), (Some("0707"), &["receivers/otlp"])] {
+        let list = controller.agents(&AgentQuery { id: asked.map(str::to_owned), ..AgentQuery::default() });
+        assert_eq!(list.agents[0].available_components, shown, "{asked:?}");
     }
 }
 

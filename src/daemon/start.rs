@@ -340,12 +340,15 @@ fn server_options(settings: &Settings) -> AgentServerOptions {
     let defaults = AgentServerOptions::default();
     let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
     let possible = AgentServerOptions::connections_for(files);
+    let limits = Limits { message_bytes: settings.max_message_bytes, ..defaults.rules.limits };
+    let rules = Rules { limits, ..defaults.rules };
+    // Over HTTP the interval is that of the polls: three may be missed, and the connection is kept for the next one.
+    let interval = settings.heartbeat_interval.unwrap_or_default();
     AgentServerOptions {
         path: settings.opamp_path.clone(),
-        rules: Rules {
-            limits: Limits { message_bytes: settings.max_message_bytes, ..defaults.rules.limits },
-            ..defaults.rules
-        },
+        rules: rules.offering_heartbeat(interval),
+        poll_expiry: defaults.poll_expiry.max(interval * 3 + Duration::from_secs(5)),
+        keep_alive: defaults.keep_alive.max(interval + Duration::from_secs(15)),
         max_connections: settings.max_connections.map_or(possible, |most| most.min(possible)),
         ..defaults
     }

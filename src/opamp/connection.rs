@@ -5,6 +5,7 @@
 //! [`Connection::poll_transmit`]. An offer that is put in between goes along with the answer.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::inbound::{Digest, Inbound};
 use super::proto::server_error_response::Details;
 use super::proto::{AgentToServerFlags, RetryInfo, ServerErrorResponse, ServerErrorResponseType, ServerToAgent};
 use super::session::{Arrival, Offer, Session, identification};
+use super::settings::ConnectionSettings;
 use super::wire::{self, Limits, OutMessage, WireError};
 use crate::agent::{AgentEvent, AgentId, Capabilities, ConnectionId, Transport};
 use crate::time::Timestamp;
@@ -29,6 +31,21 @@ pub struct Rules {
     pub heartbeat_silence: Duration,
     /// Silence after which any other agent is lost. Clients of the reference library send heartbeats unasked.
     pub silence: Duration,
+    /// What agents are offered for their connections; `None`: nothing, and they keep what they were configured with.
+    pub settings: Option<Arc<ConnectionSettings>>,
+}
+
+impl Rules {
+    /// Offers agents this interval for their heartbeats, in whole seconds, and is as patient as it asks for: three intervals and
+    /// some slack. Shorter than a second: nothing is offered.
+    #[must_use]
+    pub fn offering_heartbeat(mut self, interval: Duration) -> Self {
+        let patience = interval.saturating_mul(3).saturating_add(Duration::from_secs(30));
+        self.settings = ConnectionSettings::heartbeat(interval).map(Arc::new);
+        self.heartbeat_silence = self.heartbeat_silence.max(patience);
+        self.silence = self.silence.max(patience);
+        self
+    }
 }
 
 impl Default for Rules {
@@ -38,6 +55,7 @@ impl Default for Rules {
             most_agents: 1024,
             heartbeat_silence: Duration::from_secs(120),
             silence: Duration::from_secs(300),
+            settings: None,
         }
     }
 }
@@ -96,12 +114,21 @@ pub struct Connection {
     sessions: Vec<Session>,
     events: VecDeque<AgentEvent>,
     owed: VecDeque<Owed>,
+    refused_settings: Option<Box<(AgentId, Arc<str>)>>,
 }
 
 impl Connection {
     /// A connection over which nobody spoke yet.
     pub const fn new(id: ConnectionId, transport: Transport) -> Self {
-        Self { id, transport, refusals: 0, sessions: Vec::new(), events: VecDeque::new(), owed: VecDeque::new() }
+        Self {
+            id,
+            transport,
+            refusals: 0,
+            sessions: Vec::new(),
+            events: VecDeque::new(),
+            owed: VecDeque::new(),
+            refused_settings: None,
+        }
     }
 
     /// Its id.
@@ -183,17 +210,24 @@ impl Connection {
             Err(place) => {
                 // Most connections carry one agent: room for exactly that one.
                 self.sessions.reserve_exact(usize::from(self.sessions.is_empty()));
-                self.sessions.insert(place, Session::new(id, self.id, self.transport));
+                self.sessions.insert(place, Session::new(id, self.id, self.transport, context.rules.settings.clone()));
                 place
             }
         };
         let arrival = Arrival { now: context.now, names: context.names, message: digest };
         let mut events = Vec::new();
-        if let Err(error) = self.sessions[place].handle_message(inbound, &arrival, &mut events) {
-            if !self.sessions[place].is_greeted() {
-                self.sessions.remove(place);
+        match self.sessions[place].handle_message(inbound, &arrival, &mut events) {
+            Ok(taken) => {
+                if let Some(words) = taken.refused_settings {
+                    self.refused_settings = Some(Box::new((id, words)));
+                }
             }
-            return Heard::Refused(error);
+            Err(error) => {
+                if !self.sessions[place].is_greeted() {
+                    self.sessions.remove(place);
+                }
+                return Heard::Refused(error);
+            }
         }
         self.events.extend(events);
         self.owed.push_back(Owed::By(id, digest));
@@ -229,7 +263,8 @@ impl Connection {
         let new = uuid::Builder::from_unix_timestamp_millis(context.now.as_millis(), &context.fresh).into_uuid();
         // A UUID of version 7 has its version bits set, so it is never all zero.
         if let Some(new) = AgentId::new(new.as_bytes()) {
-            self.owed.push_back(Owed::Made(identification(old.as_bytes(), new, self.transport)));
+            let settings = context.rules.settings.as_deref();
+            self.owed.push_back(Owed::Made(identification(old.as_bytes(), new, self.transport, settings)));
         }
     }
 
@@ -318,6 +353,12 @@ impl Connection {
             self.events = VecDeque::new();
         }
         event
+    }
+
+    /// The agent that just said that it could not use the settings for its connection, and its words: one printable line. To be asked
+    /// after each message; only the latest is kept.
+    pub fn poll_refused_settings(&mut self) -> Option<(AgentId, Arc<str>)> {
+        self.refused_settings.take().map(|refused| *refused)
     }
 
     /// The next message to send.

@@ -14,6 +14,7 @@ use prost::Message;
 use super::*;
 use crate::agent::{AgentReport, ConfigState, ReportedHash};
 use crate::config::{ComponentNames, ConfigHash, RenderedConfig};
+use crate::opamp::components::Lookup;
 use crate::opamp::effective::NameCache;
 use crate::opamp::proto::*;
 
@@ -26,6 +27,10 @@ impl SharedNames for Alone {
 
     fn share(&self, digest: Digest, names: ComponentNames) -> Arc<ComponentNames> {
         self.0.borrow_mut().share(digest, names)
+    }
+
+    fn look_up(&self, build: Digest, told: Option<ComponentNames>, ask: Option<Timestamp>) -> Lookup {
+        self.0.borrow_mut().look_up(build, told, ask)
     }
 }
 
@@ -58,6 +63,31 @@ fn key_values(list: &str) -> Vec<KeyValue> {
     let value = |text: &str| AnyValue { value: Some(any_value::Value::StringValue(text.to_owned())) };
     let pair = |pair: &str| pair.split_once(':').map(|(key, text)| (key.to_owned(), value(text))).expect("key:value");
     list.split(',').map(pair).map(|(key, value)| KeyValue { key, value: Some(value) }).collect()
+}
+
+/// `HASH` or `HASH/NAME,NAME`.
+fn components(value: &str) -> AvailableComponents {
+    let (hash, names) = value.split_once('/').unwrap_or((value, ""));
+    let component = |name: &str| (name.to_owned(), ComponentDetails::default());
+    let components = names.split(',').filter(|name| !name.is_empty()).map(component).collect();
+    AvailableComponents { components, hash: Bytes::copy_from_slice(hash.as_bytes()) }
+}
+
+/// `ours/applied`, `others/failed`.
+fn settings(value: &str) -> ConnectionSettingsStatus {
+    let (name, outcome) = value.split_once('/').expect("ours|others/status");
+    let ours = ConnectionSettings::heartbeat(Duration::from_secs(10)).expect("an interval").offer().hash;
+    let status = match outcome {
+        "applied" => ConnectionSettingsStatuses::Applied,
+        "applying" => ConnectionSettingsStatuses::Applying,
+        "failed" => ConnectionSettingsStatuses::Failed,
+        other => panic!("{other} is no status"),
+    };
+    ConnectionSettingsStatus {
+        last_connection_settings_hash: if name == "ours" { ours } else { Bytes::from_static(b"others") },
+        status: status.into(),
+        error_message: "no such interval".to_owned(),
+    }
 }
 
 /// A message from its line: `1 seq=0 caps=0x1802 desc=service.name:gw status=A/applied health=up effective=YAML bye ask-uid`.
@@ -108,6 +138,8 @@ fn message(line: &str) -> Vec<u8> {
                 let config_map = Some(AgentConfigMap { config_map: BTreeMap::from([(String::new(), object)]) });
                 made.effective_config = Some(EffectiveConfig { config_map });
             }
+            "components" => made.available_components = Some(components(value)),
+            "settings" => made.connection_settings_status = Some(settings(value)),
             "packages" => made.package_statuses = Some(PackageStatuses::default()),
             "custom" => {
                 let capability = "com.example.gitamp/test".to_owned();
@@ -153,7 +185,7 @@ fn show_event(event: &AgentEvent) -> String {
             format!("{} {}", if *goodbye { "goodbye" } else { "lost" }, show_agent(id.as_bytes()))
         }
         AgentEvent::Report { id, report, .. } => {
-            let AgentReport { capabilities, labels, config, health, effective } = &**report;
+            let AgentReport { capabilities, labels, config, health, effective, available } = &**report;
             let mut line = format!("report {}", show_agent(id.as_bytes()));
             let mut add = |what: &str, text: Option<String>| {
                 if let Some(text) = text {
@@ -168,7 +200,9 @@ fn show_event(event: &AgentEvent) -> String {
                 (words, _) => format!("down ({})", words.as_deref().unwrap_or_default()),
             };
             add("health", health.as_ref().map(words));
-            add("runs", effective.as_ref().map(|names| format!("[{}]", names.iter().collect::<Vec<_>>().join(" "))));
+            let list = |names: &Arc<ComponentNames>| format!("[{}]", names.iter().collect::<Vec<_>>().join(" "));
+            add("runs", effective.as_ref().map(list));
+            add("could-run", available.as_ref().map(list));
             line
         }
     }
@@ -186,10 +220,18 @@ fn show_sent(out: &OutMessage, transport: Transport) -> String {
         let rest = ServerToAgent { instance_uid: Bytes::new(), error_response: None, ..read.clone() };
         assert_eq!(rest, ServerToAgent::default(), "an error goes alone");
     } else {
-        assert_eq!(read.capabilities, 7, "always stated");
+        assert!([0x07, 0x27].contains(&read.capabilities), "always stated: {:#x}", read.capabilities);
     }
-    if read.flags == ServerToAgentFlags::ReportFullState as u64 {
-        line.push_str(" report-all");
+    let (all, list) =
+        (ServerToAgentFlags::ReportFullState as u64, ServerToAgentFlags::ReportAvailableComponents as u64);
+    line.push_str(if read.flags & all == 0 { "" } else { " report-all" });
+    line.push_str(if read.flags & list == 0 { "" } else { " list-components" });
+    if let Some(settings) = &read.connection_settings {
+        assert_eq!((read.capabilities, settings.hash.len()), (0x27, 32), "announced, with a hash");
+        let opamp = settings.opamp.as_ref().expect("OpAMP settings");
+        let heartbeat = OpAmpConnectionSettings { heartbeat_interval_seconds: 10, ..Default::default() };
+        assert_eq!(*opamp, heartbeat, "an interval and nothing else");
+        line.push_str(" heartbeat 10s");
     }
     if let Some(offer) = &read.remote_config {
         let letter = char::from(offer.config_hash[0]).to_string();
@@ -209,7 +251,8 @@ fn show_sent(out: &OutMessage, transport: Transport) -> String {
         instance_uid: read.instance_uid.clone(),
         error_response: read.error_response.clone(),
         capabilities: read.capabilities,
-        flags: read.flags & ServerToAgentFlags::ReportFullState as u64,
+        flags: read.flags & (all | list),
+        connection_settings: read.connection_settings.clone(),
         remote_config: read.remote_config.clone(),
         agent_identification: read.agent_identification.clone(),
         command: read.command,
@@ -234,6 +277,9 @@ fn play(script: &str) -> String {
         match verb {
             "" | "#" => continue,
             "transport" => connection = Connection::new(ConnectionId(1), Transport::Http),
+            "heartbeat" => {
+                rules = rules.clone().offering_heartbeat(crate::time::parse_duration(rest).expect("a duration"));
+            }
             "most-agents" => rules.most_agents = rest.parse().expect("a number"),
             "at" => {
                 now = start + crate::time::parse_duration(rest).expect("a duration");
@@ -264,6 +310,9 @@ fn play(script: &str) -> String {
         }
         while let Some(event) = connection.poll_event() {
             writeln!(transcript, "  {}", show_event(&event)).expect("a String");
+        }
+        if let Some((agent, words)) = connection.poll_refused_settings() {
+            writeln!(transcript, "  refused settings {}: {words}", show_agent(agent.as_bytes())).expect("a String");
         }
         while let Some(out) = connection.poll_transmit(now) {
             writeln!(transcript, "  {}", show_sent(&out, connection.transport)).expect("a String");
@@ -296,6 +345,8 @@ transcripts!(
     several_agents_on_one_connection,
     capabilities_change,
     what_is_not_ours_is_ignored,
+    available_components,
+    heartbeat_offers,
     restarts
 );
 

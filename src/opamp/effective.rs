@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::components::{Builds, Lookup};
 use super::inbound::Digest;
 use super::proto::EffectiveConfig;
 use super::wire::WireError;
 use crate::config::ComponentNames;
+use crate::time::Timestamp;
 use crate::yaml;
 
 /// What is parsed of one entry. Larger ones are not looked at: a collector's configuration with every default written out has
@@ -27,6 +29,8 @@ pub trait SharedNames {
     fn find(&self, digest: Digest) -> Option<Arc<ComponentNames>>;
     /// Keeps `names` under `digest`, and returns them in the one allocation that equal names share.
     fn share(&self, digest: Digest, names: ComponentNames) -> Arc<ComponentNames>;
+    /// See [`Builds::look_up`].
+    fn look_up(&self, build: Digest, told: Option<ComponentNames>, ask: Option<Timestamp>) -> Lookup;
 }
 
 /// The names in an encoded `EffectiveConfig`. What is no YAML, or too large, names nothing.
@@ -64,12 +68,18 @@ pub struct NameCache {
     most: usize,
     by_digest: BTreeMap<Digest, Arc<ComponentNames>>,
     distinct: BTreeSet<Arc<ComponentNames>>,
+    builds: Builds,
 }
 
 impl NameCache {
     /// A memory of at most `most` digests and as many sets of names.
-    pub const fn new(most: usize) -> Self {
-        Self { most, by_digest: BTreeMap::new(), distinct: BTreeSet::new() }
+    pub fn new(most: usize) -> Self {
+        Self { most, by_digest: BTreeMap::new(), distinct: BTreeSet::new(), builds: Builds::default() }
+    }
+
+    /// See [`SharedNames::look_up`].
+    pub fn look_up(&mut self, build: Digest, told: Option<ComponentNames>, ask: Option<Timestamp>) -> Lookup {
+        self.builds.look_up(build, told, ask)
     }
 
     /// See [`SharedNames::find`].
@@ -114,6 +124,10 @@ mod tests {
 
         fn share(&self, digest: Digest, names: ComponentNames) -> Arc<ComponentNames> {
             self.0.borrow_mut().share(digest, names)
+        }
+
+        fn look_up(&self, build: Digest, told: Option<ComponentNames>, ask: Option<Timestamp>) -> Lookup {
+            self.0.borrow_mut().look_up(build, told, ask)
         }
     }
 

@@ -34,6 +34,22 @@ pub(super) struct Inbound {
     pub(super) disconnect: Option<AgentDisconnect>,
     #[prost(uint64, tag = "10")]
     pub(super) flags: u64,
+    /// An `AvailableComponents`.
+    #[prost(bytes = "bytes", optional, tag = "14")]
+    pub(super) available_components: Option<Bytes>,
+    #[prost(message, optional, tag = "15")]
+    pub(super) settings_status: Option<SettingsOutcome>,
+}
+
+/// A `ConnectionSettingsStatus`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SettingsOutcome {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) hash: Bytes,
+    #[prost(int32, tag = "2")]
+    pub(super) status: i32,
+    #[prost(string, tag = "3")]
+    pub(super) error_message: String,
 }
 
 /// A `ComponentHealth` without its children.
@@ -109,6 +125,7 @@ mod tests {
                 )]),
             }),
         };
+        let available = AvailableComponents { components: BTreeMap::new(), hash: Bytes::from_static(b"h") };
         let whole = AgentToServer {
             instance_uid: Bytes::from_static(&[9; 16]),
             sequence_num: 7,
@@ -133,7 +150,12 @@ mod tests {
             agent_disconnect: Some(AgentDisconnect {}),
             flags: 1,
             custom_message: Some(CustomMessage::default()),
-            available_components: Some(AvailableComponents::default()),
+            available_components: Some(available.clone()),
+            connection_settings_status: Some(ConnectionSettingsStatus {
+                last_connection_settings_hash: Bytes::from_static(b"s"),
+                status: ConnectionSettingsStatuses::Failed.into(),
+                error_message: "never".into(),
+            }),
             ..Default::default()
         };
         let read = Inbound::read(whole.encode_to_vec().into()).expect("the same protocol");
@@ -151,6 +173,12 @@ mod tests {
             }),
             disconnect: Some(AgentDisconnect {}),
             flags: 1,
+            available_components: Some(available.encode_to_vec().into()),
+            settings_status: Some(SettingsOutcome {
+                hash: Bytes::from_static(b"s"),
+                status: 3,
+                error_message: "never".into(),
+            }),
         };
         assert_eq!(read, expected);
     }

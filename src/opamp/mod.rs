@@ -10,6 +10,7 @@
 //! body of a configuration and no value in one is kept.
 
 pub mod attributes;
+mod components;
 pub mod connection;
 mod effective;
 mod inbound;
@@ -18,8 +19,11 @@ pub mod proto;
 #[cfg(test)]
 mod proto_tests;
 mod session;
+mod settings;
 pub mod wire;
 
+pub use components::{Builds, Lookup};
 pub use effective::{NameCache, SharedNames};
 pub use inbound::Digest;
 pub use session::Offer;
+pub use settings::ConnectionSettings;

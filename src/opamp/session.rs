@@ -11,6 +11,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::attributes::{LONGEST_MESSAGE, clean, labels};
+use super::components::{self, Build, Lookup, Told};
 use super::effective::{SharedNames, names};
 use super::inbound::{ConfigOutcome, Digest, Inbound, TopHealth};
 use super::masking::mask;
@@ -18,6 +19,7 @@ use super::proto::{
     AgentDescription, AgentIdentification, CommandType, ServerCapabilities, ServerToAgent, ServerToAgentCommand,
     ServerToAgentFlags,
 };
+use super::settings::{ConnectionSettings, Progress};
 use super::wire::{OutMessage, WireError};
 use crate::agent::{
     AgentEvent, AgentId, AgentReport, Capabilities, ConfigState, ConfigStatus, ConnectionId, Health, ReportedHash,
@@ -27,8 +29,8 @@ use crate::config::{ComponentNames, ConfigHash, RenderedConfig};
 use crate::labels::Labels;
 use crate::time::Timestamp;
 
-/// What the server can do: take reports and effective configurations, offer configurations. Stated in every answer.
-pub(super) const OUR_CAPABILITIES: u64 = ServerCapabilities::AcceptsStatus as u64
+/// What the server can do whatever its settings are.
+const OUR_CAPABILITIES: u64 = ServerCapabilities::AcceptsStatus as u64
     | ServerCapabilities::OffersRemoteConfig as u64
     | ServerCapabilities::AcceptsEffectiveConfig as u64;
 
@@ -70,12 +72,30 @@ struct LastAnswer {
     answer: OutMessage,
 }
 
+/// What goes along with an answer, besides an offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Extras {
+    /// The request for all that the agent knows of itself.
+    ask: bool,
+    /// The request for the list of its components.
+    list: bool,
+    /// The settings for its connection.
+    settings: bool,
+}
+
 /// What is still owed to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
-    Answer { ask: bool },
+    Answer(Extras),
     SameAgain,
+}
+
+/// What a message was that was taken.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// The agent could not use the settings for its connection, in its words.
+    pub(super) refused_settings: Option<Arc<str>>,
 }
 
 /// What comes with a message from outside of the machine.
@@ -104,6 +124,7 @@ pub(super) struct Session {
     restart: bool,
     /// Asked this often without an orderly message since.
     asks: u8,
+    progress: Progress,
     due: Due,
     asked_at: Timestamp,
     heard_at: Timestamp,
@@ -111,16 +132,24 @@ pub(super) struct Session {
     capabilities: Capabilities,
     description: Option<Digest>,
     effective: Option<Digest>,
+    build: Build,
     health: Option<Health>,
     config: Option<ConfigState>,
     slot: Option<Offer>,
     sent: Option<Sent>,
     last: Option<Box<LastAnswer>>,
+    /// What all agents are offered for their connections.
+    settings: Option<Arc<ConnectionSettings>>,
 }
 
 impl Session {
     /// A session that heard nothing yet.
-    pub(super) fn new(id: AgentId, connection: ConnectionId, transport: Transport) -> Self {
+    pub(super) fn new(
+        id: AgentId,
+        connection: ConnectionId,
+        transport: Transport,
+        settings: Option<Arc<ConnectionSettings>>,
+    ) -> Self {
         Self {
             id,
             connection,
@@ -131,6 +160,7 @@ impl Session {
             asked: false,
             restart: false,
             asks: 0,
+            progress: Progress::Fresh,
             due: Due::Nothing,
             asked_at: Timestamp::default(),
             heard_at: Timestamp::default(),
@@ -138,11 +168,13 @@ impl Session {
             capabilities: Capabilities::default(),
             description: None,
             effective: None,
+            build: Build::Unknown,
             health: None,
             config: None,
             slot: None,
             sent: None,
             last: None,
+            settings,
         }
     }
 
@@ -178,15 +210,16 @@ impl Session {
         inbound: &Inbound,
         arrival: &Arrival<'_>,
         events: &mut Vec<AgentEvent>,
-    ) -> Result<(), WireError> {
+    ) -> Result<Taken, WireError> {
         if self.is_repeated(inbound, arrival) {
             self.heard_at = arrival.now;
             self.due = Due::SameAgain;
-            return Ok(());
+            return Ok(Taken::default());
         }
         // Everything that can fail comes before everything that changes.
         let described = described(inbound.description.as_ref(), self.description)?;
         let effective = ran(inbound.effective_config.as_ref(), self.effective, arrival.names)?;
+        let told = components::told(inbound.available_components.as_ref())?;
 
         self.heard_at = arrival.now;
         let ask = self.must_ask(inbound, arrival.now);
@@ -197,8 +230,11 @@ impl Session {
             events.push(AgentEvent::Connected { id: self.id, connection: self.connection, transport: self.transport });
         }
 
+        let capabilities = self.declared(inbound.capabilities);
+        let (available, list) =
+            self.could_run(told, inbound.disconnect.is_none().then_some(arrival.now), arrival.names);
         let report = AgentReport {
-            capabilities: self.declared(inbound.capabilities),
+            capabilities,
             labels: described.map(|(digest, labels)| {
                 self.description = Some(digest);
                 labels
@@ -209,6 +245,7 @@ impl Session {
                 self.effective = Some(digest);
                 names
             }),
+            available,
         };
         if ask {
             // What this message lacks is still to come; only the answer to this question may conclude that there is nothing.
@@ -229,8 +266,9 @@ impl Session {
             self.sent = None;
             events.push(AgentEvent::Gone { id: self.id, connection: self.connection, goodbye: true });
         }
-        self.due = Due::Answer { ask: ask && !self.ended };
-        Ok(())
+        let (settings, refused_settings) = self.settle(inbound);
+        self.due = Due::Answer(if self.ended { Extras::default() } else { Extras { ask, list, settings } });
+        Ok(Taken { refused_settings })
     }
 
     /// Puts an offer in the place of one that did not leave yet.
@@ -261,25 +299,25 @@ impl Session {
     /// What is to be sent now, if anything.
     pub(super) fn poll_transmit(&mut self, message: Option<Digest>, now: Timestamp) -> Option<OutMessage> {
         let due = std::mem::replace(&mut self.due, Due::Nothing);
-        let ask = match due {
+        let extras = match due {
             Due::Nothing if self.transport == Transport::Http => return None,
             Due::Nothing if self.take_restart() => return Some(self.command()),
-            Due::Nothing => return self.take_offer(now).map(|config| self.compose(false, Some(&config))),
+            Due::Nothing => return self.take_offer(now).map(|config| self.compose(Extras::default(), Some(&config))),
             Due::SameAgain => {
                 if let Some(same) = self.same_again(now) {
                     return Some(same);
                 }
-                false
+                Extras::default()
             }
-            Due::Answer { ask } => ask,
+            Due::Answer(extras) => extras,
         };
         // A poll has one answer, and a command is alone in its message; a question that is owed goes first.
-        if self.transport == Transport::Http && !ask && self.take_restart() {
-            self.remember(message, self.compose(false, None));
+        if self.transport == Transport::Http && extras == Extras::default() && self.take_restart() {
+            self.remember(message, self.compose(extras, None));
             return Some(self.command());
         }
         let config = self.take_offer(now);
-        let answer = self.compose(ask, config.as_ref());
+        let answer = self.compose(extras, config.as_ref());
         self.remember(message, answer.clone());
         Some(answer)
     }
@@ -301,19 +339,21 @@ impl Session {
     fn command(&self) -> OutMessage {
         let message = ServerToAgent {
             instance_uid: Bytes::copy_from_slice(self.id.as_bytes()),
-            capabilities: OUR_CAPABILITIES,
+            capabilities: our_capabilities(self.settings.as_deref()),
             command: Some(ServerToAgentCommand { r#type: CommandType::Restart.into() }),
             ..Default::default()
         };
         OutMessage::new(&message, None, self.transport == Transport::WebSocket)
     }
 
-    fn compose(&self, ask: bool, offer: Option<&RenderedConfig>) -> OutMessage {
-        let flags = if ask { ServerToAgentFlags::ReportFullState as u64 } else { 0 };
+    fn compose(&self, extras: Extras, offer: Option<&RenderedConfig>) -> OutMessage {
+        let flag = |is_set: bool, flag: ServerToAgentFlags| if is_set { flag as u64 } else { 0 };
         let message = ServerToAgent {
             instance_uid: Bytes::copy_from_slice(self.id.as_bytes()),
-            flags,
-            capabilities: OUR_CAPABILITIES,
+            flags: flag(extras.ask, ServerToAgentFlags::ReportFullState)
+                | flag(extras.list, ServerToAgentFlags::ReportAvailableComponents),
+            capabilities: our_capabilities(self.settings.as_deref()),
+            connection_settings: self.settings.as_ref().filter(|_| extras.settings).map(|settings| settings.offer()),
             ..Default::default()
         };
         OutMessage::new(&message, offer, self.transport == Transport::WebSocket)
@@ -386,6 +426,7 @@ impl Session {
             // The agent was started anew, perhaps with an empty disk: what it had or was offered may be lost to it.
             self.sent = None;
             self.config = None;
+            self.progress = Progress::Fresh;
         }
         self.asks < MOST_ASKS || now.since(self.asked_at) >= ASK_AGAIN
     }
@@ -398,6 +439,44 @@ impl Session {
         }
         self.capabilities = stated;
         Some(stated)
+    }
+
+    /// What the agent's build could run, when that is news; and whether the agent is to be asked for it. `ask` is the time, when it
+    /// may be.
+    fn could_run(
+        &mut self,
+        told: Option<Told>,
+        ask: Option<Timestamp>,
+        shared: &dyn SharedNames,
+    ) -> (Option<Arc<ComponentNames>>, bool) {
+        let mut names = None;
+        if let Some(told) = told {
+            if self.build == Build::Known(told.build) {
+                return (None, false);
+            }
+            self.build = Build::Named(told.build);
+            names = told.names;
+        }
+        let Build::Named(build) = self.build else { return (None, false) };
+        let can_list = self.capabilities.contains(Capabilities::REPORTS_AVAILABLE_COMPONENTS);
+        match shared.look_up(build, names, ask.filter(|_| can_list)) {
+            Lookup::Known(names) => {
+                self.build = Build::Known(build);
+                (Some(names), false)
+            }
+            Lookup::Ask => (None, true),
+            Lookup::Unknown => (None, false),
+        }
+    }
+
+    /// Whether settings for the connection are to go along with the answer, and the agent's words when it just refused them.
+    fn settle(&mut self, inbound: &Inbound) -> (bool, Option<Arc<str>>) {
+        let Some(settings) = &self.settings else { return (false, None) };
+        let (status, before) = (inbound.settings_status.as_ref(), self.progress);
+        let is_due = self.progress.step(settings, self.capabilities, status, inbound.description.is_some());
+        let is_news = before != self.progress && self.progress == Progress::Reported;
+        let refusal = status.filter(|status| is_news && status.is_failure());
+        (is_due, refusal.map(|status| kept(&status.error_message).unwrap_or_else(|| Arc::from("without a reason"))))
     }
 
     /// The state of the configuration, when the message tells of it or is the full report that would have, and it differs.
@@ -426,6 +505,12 @@ impl Session {
         self.health = Some(health.clone());
         Some(health)
     }
+}
+
+/// What the server can do, stated in every answer: take reports and effective configurations, offer configurations, and settings
+/// for connections when it has some.
+const fn our_capabilities(settings: Option<&ConnectionSettings>) -> u64 {
+    OUR_CAPABILITIES | if settings.is_some() { ServerCapabilities::OffersConnectionSettings as u64 } else { 0 }
 }
 
 /// True when a first message needs no question: a client that just started (they count from 0 or from 1), described itself
@@ -487,10 +572,15 @@ fn kept(words: &str) -> Option<Arc<str>> {
 }
 
 /// The answer that gives a new identity to an agent that asked for one.
-pub(super) fn identification(asked_by: &[u8], new: AgentId, transport: Transport) -> OutMessage {
+pub(super) fn identification(
+    asked_by: &[u8],
+    new: AgentId,
+    transport: Transport,
+    settings: Option<&ConnectionSettings>,
+) -> OutMessage {
     let message = ServerToAgent {
         instance_uid: Bytes::copy_from_slice(asked_by),
-        capabilities: OUR_CAPABILITIES,
+        capabilities: our_capabilities(settings),
         agent_identification: Some(AgentIdentification { new_instance_uid: Bytes::copy_from_slice(new.as_bytes()) }),
         ..Default::default()
     };

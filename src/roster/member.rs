@@ -108,6 +108,8 @@ pub struct Member {
     pub ill_since: Option<Timestamp>,
     /// The names in its effective configuration.
     pub effective: Option<Arc<ComponentNames>>,
+    /// The names of what its build could run.
+    pub available: Option<Arc<ComponentNames>>,
     /// Where it belongs.
     pub placement: Placement,
     /// What it was offered last.
@@ -134,6 +136,7 @@ impl Default for Member {
             health: None,
             ill_since: None,
             effective: None,
+            available: None,
             placement: Placement::Unknown,
             offer: None,
             tried: false,
@@ -190,6 +193,9 @@ impl Member {
         }
         if let Some(effective) = report.effective {
             self.effective = Some(effective);
+        }
+        if let Some(available) = report.available {
+            self.available = Some(available);
         }
         if let Some(state) = report.config {
             if let Some(link) = &mut self.link {

@@ -155,6 +155,7 @@ fn complete(state: ConfigState) -> AgentReport {
         config: Some(state),
         health: Some(Health { healthy: true, message: None }),
         effective: None,
+        available: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -18,8 +19,9 @@ use super::traffic::Traffic;
 use crate::agent::{AgentEvent, AgentReport, ConnectionId};
 use crate::clock::Clock;
 use crate::config::ComponentNames;
-use crate::opamp::connection::{Connection, Context, Rules};
-use crate::opamp::{Digest, NameCache, SharedNames};
+use crate::opamp::connection::{Connection, Context, Heard, Rules};
+use crate::opamp::{Digest, Lookup, NameCache, SharedNames};
+use crate::time::Timestamp;
 
 /// An event on its way to the daemon.
 #[derive(Debug)]
@@ -114,6 +116,10 @@ impl SharedNames for Server {
     fn share(&self, digest: Digest, names: ComponentNames) -> Arc<ComponentNames> {
         lock(&self.names).share(digest, names)
     }
+
+    fn look_up(&self, build: Digest, told: Option<ComponentNames>, ask: Option<Timestamp>) -> Lookup {
+        lock(&self.names).look_up(build, told, ask)
+    }
 }
 
 /// The daemon's verdict on a report, to wait for.
@@ -133,6 +139,16 @@ impl Server {
         let mut fresh = [0; 10];
         fastrand::fill(&mut fresh);
         Context { now: self.clock.now(), rules: &self.options.rules, names: self, fresh }
+    }
+
+    /// Takes one message of an agent.
+    pub(super) fn hear(&self, connection: &mut Connection, message: Bytes) -> Heard {
+        let heard = connection.handle_message(message, &self.context());
+        if let Some((agent, words)) = connection.poll_refused_settings() {
+            self.traffic.settings_refused.one();
+            tracing::info!(%agent, "the agent could not use the heartbeat interval that it was offered: {words}");
+        }
+        heard
     }
 
     /// Hands the connection's events to the daemon, one after the other. While the daemon is behind, this waits, and the

@@ -192,6 +192,8 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         ("messages_received", "Messages of agents", &traffic.messages_in),
         ("messages_received_bytes", "Bytes of messages of agents", &traffic.bytes_in),
         ("messages_refused", "Messages of agents that were malformed or over a limit", &traffic.messages_refused),
+        ("agents_renamed", "Agents that were given another identity", &traffic.renamed),
+        ("settings_refused", "Refusals of the heartbeat interval that agents are offered", &traffic.settings_refused),
         ("messages_sent", "Messages to agents", &traffic.messages_out),
         ("messages_sent_bytes", "Bytes of messages to agents", &traffic.bytes_out),
         ("offers_sent", "Messages to agents that carried a configuration", &traffic.offers_out),

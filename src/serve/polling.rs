@@ -95,7 +95,7 @@ pub(super) async fn answer(server: &Server, message: Bytes) -> Answer {
         // It expired between the two lines above: the next one is new.
         let Some(connection) = guard.as_mut() else { continue };
         poll.heard.store(server.clock.now().as_millis(), Ordering::Relaxed);
-        let heard = connection.handle_message(message, &server.context());
+        let heard = server.hear(connection, message);
         let may_offer = match await_verdict(server, connection, &poll).await {
             Ok(may_offer) => may_offer,
             Err(NobodyListens) => return Answer::Unavailable,
@@ -122,7 +122,7 @@ pub(super) async fn answer(server: &Server, message: Bytes) -> Answer {
 /// Who has no uid gets an answer and leaves nothing behind.
 fn answer_stranger(server: &Server, message: Bytes) -> Answer {
     let mut connection = Connection::new(ConnectionId(0), Transport::Http);
-    let heard = connection.handle_message(message, &server.context());
+    let heard = server.hear(&mut connection, message);
     let answer = connection.poll_transmit(server.clock.now());
     judged(server, &heard, answer)
 }

@@ -66,6 +66,8 @@ pub struct Traffic {
     pub bytes_out: Counter,
     /// Messages to agents that carried a configuration.
     pub offers_out: Counter,
+    /// Statuses that say that an agent could not use the settings for its connection.
+    pub settings_refused: Counter,
     /// Agents that were given another identity, because theirs was in use elsewhere.
     pub renamed: Counter,
     /// Connections that were closed because the agent did not read.

@@ -155,7 +155,7 @@ impl Conversation<'_> {
         let traffic = &self.server.traffic;
         traffic.messages_in.one();
         traffic.bytes_in.add(message.len());
-        match self.connection.handle_message(message, &self.server.context()) {
+        match self.server.hear(&mut self.connection, message) {
             Heard::From(_) | Heard::Stranger => self.quiet_since = self.server.clock.now(),
             Heard::Crowded | Heard::NoIdentity | Heard::Refused(_) => traffic.messages_refused.one(),
         }

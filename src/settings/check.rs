@@ -269,12 +269,25 @@ fn agents(settings: &mut Settings, reader: &mut Reader<'_>) {
             Ok(_) | Err(_) => Err("must be `auto` or a number from 1 to 10000000"),
         },
     });
+    reader.set(&mut settings.heartbeat_interval, "heartbeat-interval", heartbeat_interval);
     reader.duration(
         &mut settings.forget_after,
         "forget-after",
         Duration::from_secs(60),
         Duration::from_secs(30 * 86_400),
     );
+}
+
+/// Whole seconds, because that is what is sent; never 0, because that would switch heartbeats off.
+fn heartbeat_interval(text: &str) -> Result<Option<Duration>, String> {
+    // YAML readers make `off` a boolean.
+    if text == "off" || text == "false" {
+        return Ok(None);
+    }
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    let is_fit =
+        (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&interval) && interval.subsec_nanos() == 0;
+    if is_fit { Ok(Some(interval)) } else { Err(format!("must be `off`, or whole seconds from 1s to 10m, not {text}")) }
 }
 
 fn hooks(settings: &mut Settings, reader: &mut Reader<'_>) {

@@ -128,6 +128,9 @@ pub struct ServeArgs {
     /// Connections at once; `auto` is what the limit of open files allows [default: auto]
     #[arg(long, value_name = "NUMBER", help_heading = "Agents")]
     pub max_connections: Option<Text>,
+    /// Offer agents this interval for their heartbeats and polls, to those that take it; `off` leaves them theirs [default: off]
+    #[arg(long, value_name = "DURATION", help_heading = "Agents")]
+    pub heartbeat_interval: Option<Text>,
     /// How long an agent that is gone is remembered [default: 1h]
     #[arg(long, value_name = "DURATION", help_heading = "Agents")]
     pub forget_after: Option<Text>,

@@ -146,6 +146,8 @@ pub struct Settings {
     pub max_message_bytes: usize,
     /// Connections at once; `None`: what the limit of open files allows.
     pub max_connections: Option<usize>,
+    /// The interval for heartbeats that agents are offered: 1 s to 10 min, in whole seconds. `None`: they keep their own.
+    pub heartbeat_interval: Option<Duration>,
     /// How long an agent that is gone is remembered: 1 min to 30 days.
     pub forget_after: Duration,
     /// The hooks; `None` without a secret, and then there is no endpoint.
@@ -187,6 +189,7 @@ impl Settings {
             opamp_path: "/v1/opamp".to_owned(),
             max_message_bytes: 1 << 20,
             max_connections: None,
+            heartbeat_interval: None,
             forget_after: Duration::from_secs(3600),
             hooks: None,
             admin_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4321))),

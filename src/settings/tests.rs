@@ -108,7 +108,12 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         "branch" => "prod",
         "tag" => "v*",
         "path" => "fleet/root",
-        "interval" | "git-connect-timeout" | "git-silence-timeout" | "git-timeout" | "forget-after" => "77s",
+        "interval"
+        | "git-connect-timeout"
+        | "git-silence-timeout"
+        | "git-timeout"
+        | "forget-after"
+        | "heartbeat-interval" => "77s",
         "instance" | "git-user" => "blue",
         "observe" | "no-push" => "true",
         "ssh-agent" => "false",
@@ -208,6 +213,9 @@ fn values_that_are_refused() {
         ("--max-message-size=1GB", "--max-message-size: must be a size like 1MiB"),
         ("--max-message-size=1KiB", "from 4KiB to 64MiB"),
         ("--max-message-size=99999999999999999999MiB", "must be a size"),
+        ("--heartbeat-interval=0s", "--heartbeat-interval: must be `off`, or whole seconds from 1s to 10m, not 0s"),
+        ("--heartbeat-interval=1500ms", "--heartbeat-interval: must be `off`, or whole seconds from 1s to 10m"),
+        ("--heartbeat-interval=11m", "--heartbeat-interval: must be `off`, or whole seconds from 1s to 10m, not 11m"),
         ("--max-connections=0", "--max-connections: must be `auto` or a number"),
         ("--observe=maybe", "--observe: must be true or false"),
         ("--hook-secret-file=/does/not/exist", "--hook-secret-file: cannot read /does/not/exist"),

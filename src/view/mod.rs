@@ -519,6 +519,9 @@ pub struct AgentStatus {
     /// The components and pipelines it runs: names only, never values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub components: Vec<String>,
+    /// The components that its build could run, when it told; only shown when one agent is asked for, because there are hundreds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub available_components: Vec<String>,
 }
 
 /// Which agents to list.

@@ -237,6 +237,7 @@ pub fn agent(id: AgentId, member: &Member, group: Option<&Group>) -> AgentStatus
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect(),
         components: member.effective.iter().flat_map(|names| names.iter()).map(str::to_owned).collect(),
+        available_components: Vec::new(),
     }
 }
 

@@ -281,6 +281,7 @@ impl ModelAgent {
             config: told.config.clone().filter(|_| told.config != before.config),
             health: told.health.clone().filter(|_| told.health != before.health),
             effective: told.effective.clone().filter(|_| told.effective != before.effective),
+            available: None,
         };
         if report.labels.is_some() && self.slot.take().is_some() {
             // A session drops what has not left when the agent describes itself anew.
