@@ -244,7 +244,8 @@ fn finish(merged: Option<Node>, planned: &Planned, vars: &Variables) -> (Option<
         return (None, vec![Diagnostic::error("empty-config", Some(planned.place.clone()), message)]);
     };
     let unknown = yaml::substitute(&mut node, vars);
-    let mut findings: Vec<_> = unknown.into_iter().map(document::explain).collect();
+    let ambiguous = yaml::ambiguous_keys(&node);
+    let mut findings: Vec<_> = unknown.into_iter().chain(ambiguous).map(document::explain).collect();
     findings.extend(lint(&node, planned.partial));
     if any_error(&findings) {
         return (None, findings);

@@ -6,7 +6,8 @@
 //! guessed at.
 //!
 //! ```text
-//! bytes ─ parse ─> Node ─ merge ─> Node ─ substitute ─> Node ─┬─ emit ──────────> the text that agents get
+//! bytes ─ parse ─> Node ─ merge ─> Node ─ substitute ─> Node ─┬─ ambiguous_keys ─> errors
+//!                                                             ├─ emit ──────────> the text that agents get
 //!                                                             ├─ config_hash ───> what tells configurations apart
 //!                                                             └─ component_names
 //! ```
@@ -18,6 +19,7 @@
 mod canonical;
 mod components;
 mod emit;
+mod keys;
 mod merge;
 mod node;
 mod parse;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 pub use canonical::config_hash;
 pub use components::component_names;
 pub use emit::emit;
+pub use keys::ambiguous_keys;
 pub use merge::merge;
 pub use node::{Entry, Kind, Node, Style, YamlError, is_plain};
 pub use parse::{Limits, parse};

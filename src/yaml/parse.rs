@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
 use crate::yaml::node::{Entry, Kind, Node, Style, YamlError};
-use crate::yaml::{Place, source};
+use crate::yaml::{Place, keys, source};
 
+mod flow;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,7 @@ struct Open {
     tag: Option<Box<str>>,
     place: Place,
     anchor: usize,
+    is_flow: bool,
 }
 
 enum OpenKind {
@@ -141,17 +143,20 @@ impl<'a> Builder<'a> {
                 let text = if style == ScalarStyle::Plain && span.is_empty() { Cow::Borrowed("") } else { text };
                 let text = self.without_added_break(text, style, span);
                 self.charge(1, text.len(), &place)?;
+                if style == ScalarStyle::Plain && self.open.last().is_some_and(|open| open.is_flow) {
+                    self.check_in_flow(&text, tag.is_some(), span)?;
+                }
                 let tag = tag.map(|tag| tag_text(&tag));
                 let mut node = Node::scalar(&text, style_of(style), place);
                 node.tag = tag;
                 self.anchor(anchor, &node)?;
                 self.add(Part { node, alias: false })?;
             }
-            Event::SequenceStart(_, anchor, tag) => {
-                self.start(OpenKind::Sequence(Vec::new()), anchor, tag, place)?;
+            Event::SequenceStart(style, anchor, tag) => {
+                self.start(OpenKind::Sequence(Vec::new()), style, anchor, tag, place)?;
             }
-            Event::MappingStart(_, anchor, tag) => {
-                self.start(OpenKind::Mapping { entries: Vec::new(), key: None }, anchor, tag, place)?;
+            Event::MappingStart(style, anchor, tag) => {
+                self.start(OpenKind::Mapping { entries: Vec::new(), key: None }, style, anchor, tag, place)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end()?,
             Event::Alias(anchor) => self.alias(anchor, place)?,
@@ -182,6 +187,7 @@ impl<'a> Builder<'a> {
     fn start(
         &mut self,
         kind: OpenKind,
+        style: StructureStyle,
         anchor: usize,
         tag: Option<Cow<'_, Tag>>,
         place: Place,
@@ -190,12 +196,18 @@ impl<'a> Builder<'a> {
         if self.open.len() >= self.limits.depth {
             return Err(too_deep(place, self.limits));
         }
-        self.open.push(Open { kind, tag: tag.map(|tag| tag_text(&tag)), place, anchor });
+        let is_flow = style == StructureStyle::Flow;
+        self.open.push(Open { kind, tag: tag.map(|tag| tag_text(&tag)), place, anchor, is_flow });
         Ok(())
     }
 
+    fn check_in_flow(&mut self, text: &str, has_tag: bool, span: &Span) -> Result<(), YamlError> {
+        let Some((message, help)) = flow::refuse(self.source, text, has_tag, span) else { return Ok(()) };
+        self.report(YamlError::new(self.place(span), message).help(help))
+    }
+
     fn end(&mut self) -> Result<(), YamlError> {
-        let Some(Open { kind, tag, place, anchor }) = self.open.pop() else { return Ok(()) };
+        let Some(Open { kind, tag, place, anchor, is_flow: _ }) = self.open.pop() else { return Ok(()) };
         let kind = match kind {
             OpenKind::Sequence(items) => Kind::Sequence(items),
             OpenKind::Mapping { entries, key: _ } => Kind::Mapping(self.close_mapping(entries)),
@@ -281,6 +293,9 @@ impl<'a> Builder<'a> {
             }
         }
         for error in duplicates(&entries) {
+            self.remember(error);
+        }
+        for error in merged.iter().filter_map(|maps| keys::mixed(maps, &entries)) {
             self.remember(error);
         }
         match merged {
@@ -429,14 +444,19 @@ fn merged_entries(part: Part) -> Result<Vec<Vec<Entry>>, YamlError> {
     }
 }
 
-/// Merged keys first, the weakest map first, each only where nothing stronger has it; then the map's own keys.
+/// Merged keys first, the weakest map first, each only where nothing stronger has it; then the map's own keys. In a map whose own keys are all
+/// text the collector's reader makes text of the merged ones, too.
 fn join(maps: Vec<Vec<Entry>>, own: Vec<Entry>) -> Vec<Entry> {
+    let is_text_only = own.iter().all(|entry| keys::is_text(&entry.key));
     let mut taken: std::collections::BTreeSet<Box<str>> =
         own.iter().filter_map(|entry| entry.key.as_str()).map(Into::into).collect();
     let mut kept = Vec::with_capacity(maps.len());
     for map in maps {
-        let fresh: Vec<Entry> =
-            map.into_iter().filter(|entry| entry.key.as_str().is_some_and(|key| taken.insert(key.into()))).collect();
+        let fresh: Vec<Entry> = map
+            .into_iter()
+            .filter(|entry| entry.key.as_str().is_some_and(|key| taken.insert(key.into())))
+            .map(|entry| if is_text_only { Entry { key: keys::as_text(entry.key), ..entry } } else { entry })
+            .collect();
         kept.push(fresh);
     }
     kept.into_iter().rev().flatten().chain(own).collect()

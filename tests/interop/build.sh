@@ -1,61 +1,93 @@
 #!/usr/bin/env bash
-# Builds the real agents that tests/supervisor.rs drives, the OpenTelemetry supervisor and a collector, from their published Go
-# modules into a cache directory. What is there already is kept. Takes some minutes with cold caches, then none.
+# Builds what the interoperability tests need of other people's software, from its published Go modules, into a cache directory:
 #
-#   tests/interop/build.sh           build what is missing
-#   tests/interop/build.sh --where   only say where the programs are, or will be
+#   agents    the OpenTelemetry supervisor and a collector, for tests/supervisor.rs and tests/confmap.rs
+#   confmap   the collector's own reader of configurations, for tests/confmap.rs
 #
-# Exit status: 0 they are there, 3 there is no Go to build them with, 1 the build failed.
+#   tests/interop/build.sh                build what is missing; what is there already is kept
+#   tests/interop/build.sh NAME...        only these
+#   tests/interop/build.sh --where NAME   only say where the programs of that name are, or will be
+#
+# Takes some minutes with cold caches, then none. Exit status: 0 they are there, 3 there is no Go to build them with, 1 a build failed.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# The newest release whose supervisor and extension the public module proxy serves. collector.yaml names it too.
+# The newest release whose supervisor and extension the public module proxy serves. collector.yaml and confmap/go.mod name it too.
 version=v0.149.0
 contrib=github.com/open-telemetry/opentelemetry-collector-contrib
 
 cache=${GITAMP_INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gitamp-interop}
-# A changed recipe is built anew.
-recipe=$(cat build.sh collector.yaml | git hash-object --stdin | cut -c1-12)
-place=$cache/$version-$recipe
-
-if [ "${1:-}" = --where ]; then
-  echo "$place"
-  exit 0
-fi
-if [ -x "$place/opampsupervisor" ] && [ -x "$place/otelcol" ]; then
-  echo "real agents: $version is there: $place"
-  exit 0
-fi
-if ! command -v go >/dev/null; then
-  echo "real agents: not built, there is no Go here (https://go.dev/dl)" >&2
-  exit 3
-fi
-
-# Built aside and renamed: a build that was cut off leaves nothing that looks finished.
-mkdir -p "$cache"
-aside=$(mktemp -d "$cache/building.XXXXXX")
-trap 'rm -rf "$aside"' EXIT
 export GOWORK=off GOFLAGS="-buildvcs=false -trimpath" CGO_ENABLED=0
 
-echo "real agents: building opampsupervisor $version with $(go env GOVERSION)"
-# From a module of our own: `go install` refuses a module with replacements.
-mkdir "$aside/supervisor"
-(
-  cd "$aside/supervisor"
-  go mod init gitamp.test/supervisor 2>/dev/null
-  go get -tool "$contrib/cmd/opampsupervisor@$version" >"$aside/log" 2>&1 || { cat "$aside/log" >&2; exit 1; }
-  go build -ldflags '-s -w' -o "$aside/out/opampsupervisor" "$contrib/cmd/opampsupervisor"
-)
+# The supervisor comes from a module of our own: `go install` refuses a module with replacements.
+build_agents() {
+  local aside=$1 manifest=$PWD/collector.yaml
+  mkdir "$aside/supervisor"
+  (
+    cd "$aside/supervisor"
+    go mod init gitamp.test/supervisor 2>/dev/null
+    go get -tool "$contrib/cmd/opampsupervisor@$version" >"$aside/log" 2>&1 || { cat "$aside/log" >&2; exit 1; }
+    go build -ldflags '-s -w' -o "$aside/out/opampsupervisor" "$contrib/cmd/opampsupervisor"
+  )
+  (
+    cd "$aside"
+    go run "go.opentelemetry.io/collector/cmd/builder@$version" --config "$manifest" --ldflags '-s -w' >log 2>&1 || { cat log >&2; exit 1; }
+  )
+  mv "$aside/collector/otelcol" "$aside/out/otelcol"
+}
 
-echo "real agents: building a collector $version"
-manifest=$PWD/collector.yaml
-(
-  cd "$aside"
-  go run "go.opentelemetry.io/collector/cmd/builder@$version" --config "$manifest" --ldflags '-s -w' >log 2>&1 || { cat log >&2; exit 1; }
-)
-mv "$aside/collector/otelcol" "$aside/out/otelcol"
+# A module of ours, in the directory that it is called by.
+build_module() { (cd "$2" && go build -mod=readonly -ldflags '-s -w' -o "$1/out/$(basename "$2")" .); }
 
-"$aside/out/otelcol" --version
-# Somebody else may have been faster; one of the two results is kept, both are good.
-mv -T "$aside/out" "$place" 2>/dev/null || [ -x "$place/otelcol" ]
-echo "real agents: built: $place"
+# Everything that decides what is built: a changed recipe is built anew.
+recipe() {
+  case $1 in
+    agents) declare -f build_agents; echo "$version"; cat collector.yaml ;;
+    *) declare -f build_module; cat "$1"/go.mod "$1"/go.sum "$1"/*.go ;;
+  esac | git hash-object --stdin | cut -c1-12
+}
+place() {
+  case $1 in
+    agents) echo "$cache/$version-$(recipe agents)" ;;
+    *) echo "$cache/$1-$(recipe "$1")" ;;
+  esac
+}
+
+build() {
+  local name=$1 where
+  where=$(place "$name")
+  if [ -d "$where" ]; then
+    echo "$name: there: $where"
+    return 0
+  fi
+  if ! command -v go >/dev/null; then
+    echo "$name: not built, there is no Go here (https://go.dev/dl)" >&2
+    return 3
+  fi
+  echo "$name: building with $(go env GOVERSION)"
+  mkdir -p "$cache"
+  # Built aside and renamed: a build that was cut off leaves nothing that looks finished.
+  aside=$(mktemp -d "$cache/building.XXXXXX")
+  mkdir "$aside/out"
+  case $name in
+    agents) build_agents "$aside" ;;
+    *) build_module "$aside" "$name" ;;
+  esac
+  # Somebody else may have been faster; one of the two results is kept, both are good.
+  mv -T "$aside/out" "$where" 2>/dev/null || [ -d "$where" ]
+  rm -rf "$aside"
+  echo "$name: built: $where"
+}
+
+names=(agents confmap)
+aside=
+trap '[ -z "$aside" ] || rm -rf "$aside"' EXIT
+if [ "${1:-}" = --where ]; then
+  place "${2:?whose?}"
+  exit 0
+fi
+[ "$#" -gt 0 ] || set -- "${names[@]}"
+for name; do
+  # Not behind `||`: what fails in it has to end the script, with its status.
+  build "$name"
+done

@@ -1,14 +1,13 @@
 //! Real agents: the OpenTelemetry supervisor and a collector, built by `build.sh` beside this file, and what they are driven with.
 
+mod built;
 mod daemon;
 mod fleet;
 mod process;
 mod supervisor;
 mod tap;
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,20 +26,10 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Where `build.sh` put them. Without them the caller has nothing to test, which is said where a person sees it.
+    /// Where `build.sh` put them; `None`, and a word about it, where there is no Go.
     pub(crate) fn find(test: &str) -> Option<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/build.sh");
-        let output = Command::new(&script).arg("--where").output().expect("build.sh runs");
-        assert!(output.status.success(), "{}: {output:?}", script.display());
-        let place = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end());
-        let found = Self { supervisor: place.join("opampsupervisor"), collector: place.join("otelcol") };
-        if found.supervisor.exists() && found.collector.exists() {
-            return Some(found);
-        }
-        // Not by `eprintln!`: the test harness keeps that of a test that passes to itself.
-        let why = "no real agents are built; tests/interop/build.sh does that, with Go";
-        writeln!(std::io::stderr(), "skipped: {test}: {why}").expect("standard error is there");
-        None
+        let place = built::find("agents", test)?;
+        Some(Self { supervisor: place.join("opampsupervisor"), collector: place.join("otelcol") })
     }
 }
 

@@ -114,6 +114,8 @@ fn merge_keys_and_aliases_are_what_the_collector_reads() {
         ("{a: &x 1, *x : b}", "{a: 1, 1: b}", "an alias as a key"),
         ("{a: &x [1], b: [*x, *x]}", "{a: [1], b: [[1], [1]]}", "lists are repeated"),
         ("{a: &x 1, b: &x 2, c: *x}", "{a: 1, b: 2, c: 2}", "the last anchor of a name counts"),
+        ("{z: {<<: {200: a, 012: b}, c: d}}", "{z: {\"200\": a, \"012\": b, c: d}}", "all keys are text beside text"),
+        ("{z: {<<: {200: a}, 404: d}}", "{z: {200: a, 404: d}}", "and stay what they are beside others"),
         ("{x: &x {}, z: {<<: *x}}", "{x: {}, z: {}}", "an empty map adds nothing"),
     ] {
         let node = read(text);
@@ -150,6 +152,12 @@ fn findings_have_places_and_advice() {
         ("a: [${env:X}]\n", 1, 6, "even behind a `$`", "references in flow lists"),
         ("a: {b: ${env:X}}\n", 1, 9, "even behind a `$`", "references in flow maps"),
         ("a: [x, ${env:X}, y]\n", 1, 9, "even behind a `$`", "between others"),
+        ("a: {nop:, b: 1}\n", 1, 5, "a space is missing behind the `:`", "a colon that the collector takes for text"),
+        ("a: {b: 1, nop:}\n", 1, 11, "a space is missing behind the `:`", "at the end"),
+        ("a: [b:]\n", 1, 5, "a space is missing behind the `:`", "in a list"),
+        ("a: [!x, b]\n", 1, 7, "a space is missing behind this tag", "a comma that the collector takes for a tag"),
+        ("a: {endpoint: :8888}\n", 1, 15, "needs quotes", "a colon that the collector takes for a key's end"),
+        ("a: &a {\"200\": 1}\nb: {<<: *a, 200: 2}\n", 1, 8, "no text in another, at 2:13", "merged keys"),
         ("a: \"x\n", 2, 1, "ends within a quoted text", "an open quote"),
         ("a: \"x\nb: 1\n", 2, 1, "started above", "an open quote with lines below"),
     ] {
