@@ -662,8 +662,10 @@ impl Story {
                 .iter()
                 .any(|reason| reasons.contains(reason));
             let is_over = match group.phase {
-                Phase::Steady | Phase::Failed | Phase::Unproven => true,
-                Phase::Rolling | Phase::Soaking | Phase::Held => is_excused || !group.diagnostics.is_empty(),
+                Phase::Steady | Phase::Failed | Phase::RolledBack | Phase::Undone | Phase::Unproven => true,
+                Phase::Rolling | Phase::RollingBack | Phase::Soaking | Phase::Held => {
+                    is_excused || !group.diagnostics.is_empty()
+                }
             };
             assert!(
                 is_over,

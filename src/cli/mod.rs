@@ -8,12 +8,14 @@ mod agents;
 mod check;
 mod demo;
 pub mod directory;
+mod explain;
 mod findings;
 mod git_transport;
 mod matching;
 mod notes;
 mod orders;
 mod render;
+mod rollout;
 pub mod schema;
 mod screen;
 mod serve;
@@ -47,7 +49,9 @@ struct Arguments {
 enum Command {
     Serve(serve::Arguments),
     Status(status::Arguments),
+    Rollout(rollout::Arguments),
     Agents(agents::Arguments),
+    Explain(explain::Arguments),
     Sync(sync::Arguments),
     Pause(orders::Pause),
     Resume(orders::Resume),
@@ -75,6 +79,8 @@ impl Command {
         match self {
             Self::Serve(arguments) => arguments.run(),
             Self::Status(arguments) => arguments.run(),
+            Self::Rollout(arguments) => arguments.run(),
+            Self::Explain(arguments) => arguments.run(),
             Self::Agents(arguments) => arguments.run(),
             Self::Sync(arguments) => arguments.run(),
             Self::Pause(arguments) => arguments.run(),

@@ -9,7 +9,10 @@ use super::admin_client::{AdminClient, DaemonPlace};
 use super::screen::{Rows, Tint, ago, clean, clean_short, rough, short_hash, short_revision, tinted};
 use super::{Failure, print, watch};
 use crate::time::Timestamp;
-use crate::view::{CommitReport, FleetStatus, GroupStatus, JournalStatus, Phase, SyncStatus, WaitingOn};
+use crate::view::{
+    CommitReport, FailureCluster, FleetStatus, GroupStatus, JournalStatus, Phase, StageState, StageStatus, SyncStatus,
+    WaitingOn,
+};
 
 /// Up to this many groups, the quiet ones are shown as well.
 const SMALL_FLEET: usize = 40;
@@ -64,7 +67,7 @@ impl Arguments {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         if self.watch {
             let is_json = self.output == Output::Json;
-            runtime.block_on(watch::watch(&client, is_json, |status| self.text(status)))?;
+            runtime.block_on(watch::watch(&client, is_json, |_| {}, |status| self.text(status)))?;
         } else {
             let status: FleetStatus = runtime.block_on(client.get("/api/v1/status"))?;
             print(&self.text(&status)?)?;
@@ -114,7 +117,9 @@ pub(super) fn human(status: &FleetStatus, all: bool) -> String {
 /// A rollout is under way, or ended badly.
 fn has_begun(group: &GroupStatus) -> bool {
     match group.phase {
-        Phase::Rolling | Phase::Soaking | Phase::Failed => true,
+        Phase::Rolling | Phase::Soaking | Phase::Failed | Phase::RollingBack | Phase::RolledBack | Phase::Undone => {
+            true
+        }
         Phase::Steady | Phase::Unproven | Phase::Held => false,
     }
 }
@@ -130,6 +135,8 @@ fn is_quiet(group: &GroupStatus) -> bool {
         && group.waiting_on.is_empty()
         && group.failures.is_empty()
         && group.diagnostics.is_empty()
+        && group.orders.is_empty()
+        && group.rolled_back.is_none()
 }
 
 fn header(status: &FleetStatus) -> String {
@@ -232,8 +239,8 @@ fn more(count: usize, shown: usize, what: &str) -> String {
 
 fn tint(group: &GroupStatus) -> Tint {
     match group.phase {
-        Phase::Failed => Tint::Bad,
-        Phase::Held => Tint::Warning,
+        Phase::Failed | Phase::RollingBack | Phase::RolledBack => Tint::Bad,
+        Phase::Held | Phase::Undone => Tint::Warning,
         Phase::Rolling | Phase::Soaking => Tint::Moving,
         Phase::Steady | Phase::Unproven if !group.diagnostics.is_empty() => Tint::Bad,
         Phase::Steady | Phase::Unproven => Tint::Plain,
@@ -307,15 +314,21 @@ fn sections(groups: &[&GroupStatus], now: Timestamp, all: bool) -> String {
 /// Everything that is to say about one group; empty when there is nothing.
 fn section(group: &GroupStatus, now: Timestamp, all: bool) -> String {
     let most = if all { usize::MAX } else { MOST_LINES };
-    let mut text = String::new();
+    let mut text = stages(group);
+    if let Some(hash) = &group.rolled_back {
+        let line = format!("{} was taken back, although the repository still says it", short_hash(Some(hash)));
+        text.push_str(&format!("  {}\n", tinted(&line, Tint::Bad)));
+    }
+    for order in group.orders.iter().take(most) {
+        text.push_str(&format!("  {}\n", tinted(&clean_short(order, LONGEST_MESSAGE), Tint::Warning)));
+    }
+    text.push_str(&more(group.orders.len(), most, "orders"));
     for waiting in &group.waiting_on {
         let tint =
             if waiting.reason == "failed" || waiting.reason == "rollout-failed" { Tint::Bad } else { Tint::Plain };
         text.push_str(&format!("  {}\n", tinted(&wait(waiting, now), tint)));
     }
-    for cluster in group.failures.iter().take(most) {
-        let message = clean_short(&cluster.message, LONGEST_MESSAGE);
-        let line = format!("{} × {message} (e.g. {})", cluster.count, clean(&cluster.example));
+    for line in failures(&group.failures, most) {
         text.push_str(&format!("  {}\n", tinted(&line, Tint::Bad)));
     }
     text.push_str(&more(group.failures.len(), most, "kinds of failures"));
@@ -326,7 +339,41 @@ fn section(group: &GroupStatus, now: Timestamp, all: bool) -> String {
     text
 }
 
-fn wait(waiting: &WaitingOn, now: Timestamp) -> String {
+/// The stages on one line while a rollout runs: those that are through, the one that runs with its counts, those to come.
+fn stages(group: &GroupStatus) -> String {
+    let is_over = group.stages.iter().all(|stage| stage.state == StageState::Done);
+    if group.stages.len() < 2 || is_over {
+        return String::new();
+    }
+    let shown = |stage: &StageStatus| {
+        let name = clean_short(&stage.name, 24);
+        match stage.state {
+            StageState::Done => format!("{name} ✓"),
+            StageState::Failed => format!("{name} ✗ {}/{}", stage.confirmed, stage.size),
+            StageState::Running | StageState::Soaking | StageState::Baking => {
+                format!("{name} {}/{}, {}", stage.confirmed, stage.size, stage.state)
+            }
+            StageState::Waiting if stage.needs_approval => format!("{name} {} (approval)", stage.size),
+            StageState::Waiting => format!("{name} {}", stage.size),
+        }
+    };
+    let line: Vec<String> = group.stages.iter().map(shown).collect();
+    format!("  {}\n", tinted(&line.join(" › "), Tint::Moving))
+}
+
+/// One line a kind of failure, and one more for what the failed have in common.
+pub(super) fn failures(clusters: &[FailureCluster], most: usize) -> Vec<String> {
+    let lines = clusters.iter().take(most).flat_map(|cluster| {
+        let message = clean_short(&cluster.message, LONGEST_MESSAGE);
+        let line = format!("{} × {message} (e.g. {})", cluster.count, clean(&cluster.example));
+        let common = cluster.commonality().map(|text| format!("  {}", clean_short(&text, LONGEST_MESSAGE)));
+        std::iter::once(line).chain(common)
+    });
+    lines.collect()
+}
+
+/// Why something waits, and for how long at most.
+pub(super) fn wait(waiting: &WaitingOn, now: Timestamp) -> String {
     let message = clean_short(&waiting.message, LONGEST_MESSAGE);
     match waiting.until {
         Some(until) if until > now => format!("{message}, for {} at most", rough(until.since(now))),

@@ -1,7 +1,7 @@
 //! What `gitamp status` prints, for fleets in all phases.
 
 use super::*;
-use crate::view::{AgentCounts, Counts, FailureCluster};
+use crate::view::{AgentCounts, Counts};
 use std::time::Duration;
 
 fn now() -> Timestamp {
@@ -200,4 +200,36 @@ fn running_commits_are_named() {
         anstream::adapter::strip_str(&text).to_string(),
         "  rolling out main@sha1:0123456789ab  Raise  by Ada \\u{7}, taken 0s ago, after a force push\n"
     );
+}
+
+#[test]
+fn stages_orders_and_what_was_taken_back_are_shown_shortly() {
+    let stage = |name: &str, size, confirmed, state| StageStatus {
+        name: name.to_owned(),
+        size,
+        confirmed,
+        state,
+        ..StageStatus::default()
+    };
+    let mut rolling = group("prod/a", Phase::Rolling);
+    rolling.stages = vec![
+        stage("canary", 1, 1, StageState::Done),
+        stage("early", 5, 3, StageState::Running),
+        StageStatus { needs_approval: true, ..stage("half", 20, 3, StageState::Waiting) },
+        stage("all", 40, 3, StageState::Waiting),
+    ];
+    let mut frozen = group("prod/b", Phase::Steady);
+    frozen.orders = vec!["frozen by ada: \u{7}holidays".to_owned()];
+    frozen.rolled_back = Some("aaaaaaaaaaaaaaaa".to_owned());
+    let many = (0..60).map(|number| group(&format!("g{number:02}"), Phase::Steady));
+    let text = plain(&fleet(many.chain([rolling, frozen]).collect()), false);
+    for line in [
+        "\nprod/a\n  canary ✓ › early 3/5, running › half 20 (approval) › all 40\n",
+        "\nprod/b\n  aaaaaaaaaaaa was taken back, although the repository still says it\n  frozen by ada: \\u{7}holidays\n",
+    ] {
+        assert!(text.contains(line), "{line:?}\n{text}");
+    }
+    let mut done = group("prod/c", Phase::Steady);
+    done.stages = vec![stage("canary", 1, 1, StageState::Done), stage("all", 40, 40, StageState::Done)];
+    assert_eq!(section(&done, now(), false), "");
 }

@@ -19,9 +19,11 @@ const ENTER: &str = "\x1b[?1049h\x1b[?7l\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?7h\x1b[?1049l";
 
 /// Shows the status until a signal ends it. A daemon that is not there at first is an error; one that goes later is waited for.
+/// Elsewhere than on a terminal it is shown anew when something changes of what `narrow` leaves of it.
 pub(super) async fn watch(
     client: &AdminClient,
     is_json: bool,
+    narrow: impl Fn(&mut FleetStatus),
     text: impl Fn(&FleetStatus) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
     let mut latest: FleetStatus = client.get("/api/v1/status").await?;
@@ -42,7 +44,9 @@ pub(super) async fn watch(
                 screen.draw(&shown)?;
             }
             None => {
-                let now = (essence(&latest), trouble.is_some());
+                let mut essence = essence(&latest);
+                narrow(&mut essence);
+                let now = (essence, trouble.is_some());
                 if printed.as_ref().is_none_or(|(before, _)| *before != now.0) {
                     let gap = if printed.is_some() && !is_json { "\n" } else { "" };
                     print(&format!("{gap}{shown}"))?;

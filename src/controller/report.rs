@@ -5,7 +5,7 @@ use crate::controller::{Controller, GroupState, texts};
 use crate::fleet::GroupName;
 use crate::rollout::record::Progress;
 use crate::rollout::{Closed, Waiting};
-use crate::roster::failures::cluster;
+use crate::roster::failures;
 use crate::roster::member::Placement;
 use crate::time::Timestamp;
 use crate::view::{
@@ -60,8 +60,8 @@ impl Controller {
     fn failures(&self, name: &GroupName, state: &GroupState) -> Vec<crate::view::FailureCluster> {
         let wanted = state.machine.rollout().map(|rollout| rollout.candidate).or(state.machine.record().wanted);
         let Some(group) = self.roster.group(name) else { return Vec::new() };
-        let relevant = group.failures.iter().filter(|(_, failure)| Some(failure.hash) == wanted);
-        cluster(relevant.map(|(id, failure)| (*id, failure))).iter().map(Into::into).collect()
+        let Some(hash) = wanted else { return Vec::new() };
+        failures::of_group(group, hash, |id| self.roster.agent(id)).iter().map(Into::into).collect()
     }
 
     fn phase(&self, state: &GroupState, now: Timestamp) -> Phase {

@@ -273,6 +273,12 @@ pub enum Phase {
     Rolling,
     /// All have it; it is watched.
     Soaking,
+    /// A rollout stopped, and stable goes back to its agents.
+    RollingBack,
+    /// A rollout stopped, and its agents are back on stable: the repository says one thing, the group has another.
+    RolledBack,
+    /// A person went back behind what the repository says.
+    Undone,
     /// A rollout failed: the repository says one thing, the group keeps another.
     Failed,
     /// It may not start; the reasons say why.
@@ -286,6 +292,9 @@ impl fmt::Display for Phase {
             Self::Unproven => "unproven",
             Self::Rolling => "rolling",
             Self::Soaking => "soaking",
+            Self::RollingBack => "rolling-back",
+            Self::RolledBack => "rolled-back",
+            Self::Undone => "undone",
             Self::Failed => "failed",
             Self::Held => "held",
         })

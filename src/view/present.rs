@@ -10,6 +10,9 @@ use crate::roster::member::{Member, Placement};
 use crate::roster::standing::{HeldReason, Standing};
 use crate::view::{AgentStatus, Counts, FailureCluster, WaitingOn};
 
+/// Characters of a label that failed agents have in common.
+const LONGEST_PAIR: usize = 120;
+
 impl From<&Tally> for Counts {
     fn from(tally: &Tally) -> Self {
         Self {
@@ -29,11 +32,17 @@ impl From<&Tally> for Counts {
 
 impl From<&Cluster> for FailureCluster {
     fn from(cluster: &Cluster) -> Self {
+        let common = cluster.common.as_ref();
+        // A value of a label is as long as an agent likes.
+        let pair = |(key, value): &(String, String)| format!("{key}={value}").chars().take(LONGEST_PAIR).collect();
         Self {
             message: cluster.message.clone(),
             count: cluster.count,
             example: cluster.example.to_string(),
-            ..Self::default()
+            in_common: common.map_or_else(Vec::new, |common| common.pairs.iter().map(pair).collect()),
+            sharing: common.map_or(0, |common| common.sharing),
+            peers: common.map_or(0, |common| common.peers),
+            peers_sharing: common.map_or(0, |common| common.peers_sharing),
         }
     }
 }
