@@ -399,6 +399,7 @@ async fn http_is_answered_by_its_rules() {
         ("no protobuf", post(3, ""), b"\x0a\xff\xff", 400),
         ("no gzip", post(3, gzip), b"abc", 400),
         ("a gzip bomb", post(bomb.len(), gzip), &bomb, 413),
+        ("gzip in capitals that is none", post(3, "\r\nContent-Encoding: X-GZIP"), b"abc", 400),
         ("another encoding", post(3, "\r\nContent-Encoding: br"), b"abc", 415),
         ("a hook", "POST /hooks/github HTTP/1.1\r\nContent-Length: 4".to_owned(), b"push", 200),
     ] {
@@ -654,6 +655,123 @@ async fn an_interval_is_offered_to_those_who_take_it() {
     let said = AgentToServer { connection_settings_status: Some(status), capabilities: 0xb902, ..heartbeat(5, 1) };
     assert_eq!(house.door.poll(&said).await.connection_settings, None, "acknowledged");
     assert_eq!(house.traffic.settings_refused.get(), 1);
+}
+
+/// Two clones that poll in turn, each with numbers of its own: the first answer with another identity, and after how many polls.
+#[tokio::test]
+async fn two_that_poll_with_one_identity_end_up_with_two() {
+    let mut house = open(AgentServerOptions { verdict_wait: Duration::ZERO, ..AgentServerOptions::default() }).await;
+    let door = house.door;
+    door.poll(&described(1, 5, "one")).await;
+    drop(house.arrival(1).await);
+    let mut renamed = None;
+    for turn in 1..10 {
+        for number in [500 + turn, 5 + turn] {
+            let answer = door.poll(&heartbeat(1, number)).await;
+            renamed = renamed.or(answer.agent_identification.map(|new| (number, new.new_instance_uid)));
+        }
+        if renamed.is_some() {
+            break;
+        }
+    }
+    let (number, uid) = renamed.expect("told apart within some polls");
+    assert!(AgentId::new(&uid).is_some_and(|new| new != agent(1)));
+    assert_eq!(house.traffic.renamed.get(), 1);
+    let (stays, from) = if number > 500 { ("the older", 30) } else { ("the newer", 530) };
+    for next in from..from + 8 {
+        assert_eq!(door.poll(&heartbeat(1, next)).await.agent_identification, None, "{stays} one keeps it");
+    }
+}
+
+#[tokio::test]
+async fn clones_that_answer_on_lost_connections_are_told_apart_sooner() {
+    let mut house = open(AgentServerOptions::default()).await;
+    let mut older: Option<WebSocketStream<TcpStream>> = None;
+    for connections in 1.. {
+        let mut newer = house.door.websocket().await;
+        say(&mut newer, &hello(1)).await;
+        tokio::select! {
+            answer = hear(&mut newer) => {
+                assert!(answer.agent_identification.is_some(), "{answer:?}");
+                assert!(connections < 10, "before so many takeovers alone would be suspicious: {connections}");
+                break;
+            }
+            message = house.events.recv() => {
+                assert!(matches!(message.expect("it runs").event, AgentEvent::Connected { .. }));
+                drop(house.event("the report").await);
+                assert_eq!(hear(&mut newer).await.agent_identification, None);
+            }
+        }
+        if let Some(mut lost) = older.replace(newer) {
+            assert_eq!(closed(&mut lost).await, CloseCode::Policy);
+            // It is there, and says so by answering the close.
+            while let Some(Ok(_)) = bounded("the end", lost.next()).await {}
+        }
+    }
+    assert_eq!(house.traffic.renamed.get(), 1);
+}
+
+#[tokio::test]
+async fn who_promised_no_heartbeats_is_pinged() {
+    let mut options = AgentServerOptions::default();
+    // Half of it is how long a pong may take here.
+    options.rules.silence = Duration::from_secs(4);
+    let mut house = open(options).await;
+    let mut socket = house.door.websocket().await;
+    say(&mut socket, &hello(1)).await;
+    drop(house.arrival(1).await);
+    hear(&mut socket).await;
+    // Reading answers the pings; so many take longer than the patience with somebody who says nothing.
+    let mut pings = 0;
+    while pings < 3 {
+        let message = bounded("a ping", socket.next()).await.expect("open").expect("in order");
+        assert!(matches!(message, Message::Ping(_)), "{message:?}");
+        pings += 1;
+    }
+    say(&mut socket, &heartbeat(1, 1)).await;
+    assert_eq!(hear(&mut socket).await.instance_uid, vec![1; 16], "it is still known");
+    assert!(house.events.try_recv().is_err(), "and was never lost");
+    // From now on nobody reads.
+    assert_eq!(house.word().await, "lost 1");
+    assert_eq!(house.traffic.silent.get(), 1);
+}
+
+#[tokio::test]
+async fn a_storm_of_connections_is_spread_by_answers_that_clients_obey() {
+    let house = open(AgentServerOptions { max_rate: Some(1), ..AgentServerOptions::default() }).await;
+    let url = format!("ws://{}/v1/opamp", house.door.0);
+    let (mut sockets, mut refusal) = (Vec::new(), None);
+    for _ in 0..40 {
+        let stream = TcpStream::connect(house.door.0).await.expect("accepted");
+        match bounded("an answer", tokio_tungstenite::client_async(&url, stream)).await {
+            Ok((socket, _)) => sockets.push(socket),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                refusal = Some(response);
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let refusal = refusal.expect("one a second, not forty at once");
+    assert_eq!(refusal.status(), 503);
+    let retry_after = refusal.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    assert!(retry_after.is_some_and(|seconds| (30..=60).contains(&seconds)), "{retry_after:?}");
+    assert!(!sockets.is_empty(), "the first one may always come");
+    let mut statuses = Vec::new();
+    for who in 1..=40 {
+        let (status, head, _) = house.door.post("", &hello(who).encode_to_vec()).await;
+        statuses.push(status);
+        if status == 503 {
+            assert!(head.contains("retry-after: "), "{head}");
+            break;
+        }
+    }
+    assert_eq!(statuses.last(), Some(&503), "{statuses:?}");
+    assert!(house.traffic.throttled.get() >= 2);
+    // Who is here is served.
+    say(&mut sockets[0], &hello(99)).await;
+    assert_eq!(house.traffic.turned_away.get(), 0);
+    drop(house.events);
 }
 
 #[tokio::test]

@@ -349,6 +349,7 @@ fn server_options(settings: &Settings) -> AgentServerOptions {
         rules: rules.offering_heartbeat(interval),
         poll_expiry: defaults.poll_expiry.max(interval * 3 + Duration::from_secs(5)),
         keep_alive: defaults.keep_alive.max(interval + Duration::from_secs(15)),
+        max_rate: settings.max_connection_rate,
         max_connections: settings.max_connections.map_or(possible, |most| most.min(possible)),
         ..defaults
     }

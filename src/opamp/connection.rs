@@ -17,7 +17,7 @@ use super::proto::{AgentToServerFlags, RetryInfo, ServerErrorResponse, ServerErr
 use super::session::{Arrival, Offer, Session, identification};
 use super::settings::ConnectionSettings;
 use super::wire::{self, Limits, OutMessage, WireError};
-use crate::agent::{AgentEvent, AgentId, Capabilities, ConnectionId, Transport};
+use crate::agent::{AgentEvent, AgentId, ConnectionId, Transport};
 use crate::time::Timestamp;
 
 /// Rules of every connection of a listener.
@@ -29,7 +29,7 @@ pub struct Rules {
     pub most_agents: usize,
     /// Silence after which an agent that promised heartbeats is lost: three of the usual 30 s, with slack.
     pub heartbeat_silence: Duration,
-    /// Silence after which any other agent is lost. Clients of the reference library send heartbeats unasked.
+    /// Silence after which any other agent is lost; over a WebSocket it is pinged when half of it is over, and a pong is enough.
     pub silence: Duration,
     /// What agents are offered for their connections; `None`: nothing, and they keep what they were configured with.
     pub settings: Option<Arc<ConnectionSettings>>,
@@ -81,6 +81,8 @@ pub enum Heard {
     Stranger,
     /// Malformed or over a limit. The answer says so, too.
     Refused(WireError),
+    /// Another agent uses the same uid over the same connection, and this one gets another; what it said does not count.
+    Duplicate(AgentId),
     /// No such uid can be. The answer says so, too.
     NoIdentity,
     /// The connection carries as many agents as it may.
@@ -159,7 +161,7 @@ impl Connection {
             Err(error) => Heard::Refused(error),
         };
         match &heard {
-            Heard::From(_) | Heard::Stranger => self.refusals = 0,
+            Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) => self.refusals = 0,
             Heard::Crowded => {
                 let retry = RetryInfo { retry_after_nanoseconds: RETRY_AFTER.as_nanos() as u64 };
                 let words = format!("this connection carries {} agents already", context.rules.most_agents);
@@ -217,6 +219,10 @@ impl Connection {
         let arrival = Arrival { now: context.now, names: context.names, message: digest };
         let mut events = Vec::new();
         match self.sessions[place].handle_message(inbound, &arrival, &mut events) {
+            Ok(taken) if taken.is_duplicate => {
+                self.identify(id, context);
+                return Heard::Duplicate(id);
+            }
             Ok(taken) => {
                 if let Some(words) = taken.refused_settings {
                     self.refused_settings = Some(Box::new((id, words)));
@@ -328,6 +334,20 @@ impl Connection {
         self.owed.clear();
     }
 
+    /// The transport itself showed life, without a message: a pong. Agents that promised heartbeats still have to keep their word.
+    pub fn handle_sign_of_life(&mut self, now: Timestamp) {
+        for session in &mut self.sessions {
+            session.handle_sign_of_life(now);
+        }
+    }
+
+    /// When the transport is to be asked for a sign of life: agents that promised no heartbeats may be silent for as long as they like,
+    /// so half of the patience with one of them is over.
+    pub fn poll_ping(&self, rules: &Rules) -> Option<Timestamp> {
+        let quiet = self.sessions.iter().filter(|session| !session.promised_heartbeats());
+        quiet.map(|session| session.heard_at() + rules.silence / 2).min()
+    }
+
     /// Drops the agents that were silent for too long; see [`Connection::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Timestamp, rules: &Rules) {
         let (here, events) = (self.id, &mut self.events);
@@ -392,8 +412,7 @@ impl Connection {
 }
 
 fn patience_ends(session: &Session, rules: &Rules) -> Timestamp {
-    let promised = session.capabilities().contains(Capabilities::REPORTS_HEARTBEAT);
-    session.heard_at() + if promised { rules.heartbeat_silence } else { rules.silence }
+    session.heard_at() + if session.promised_heartbeats() { rules.heartbeat_silence } else { rules.silence }
 }
 
 /// The uid in an `AgentToServer` without a header, before anything else of it is looked at: a request finds its agent by it.

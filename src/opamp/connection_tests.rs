@@ -1,7 +1,7 @@
 //! Transcripts: what goes into a connection and what comes out, as text files.
 //!
 //! A line that is not indented goes in, the indented lines below it are what came out. `> 1 seq=0 ...` is a message of agent 1 (uid
-//! 0101...01) with these fields, `> hex ...` are bytes; `offer`, `retry`, `withdraw` and `restart` act on a slot; `at` sets the clock.
+//! 0101...01) with these fields, `> hex ...` are bytes; `offer`, `retry`, `withdraw` and `restart` act on a slot; `pong` is a sign of life; `at` sets the clock.
 //! Outgoing bytes are decoded with the generated types, so that what is shown is what an agent would read.
 
 use std::cell::RefCell;
@@ -289,6 +289,7 @@ fn play(script: &str) -> String {
                 let (agent, letter) = rest.split_once(' ').expect("offer AGENT CONFIG");
                 connection.handle_offer(id(agent), offer(letter, verb == "retry"));
             }
+            "pong" => connection.handle_sign_of_life(now),
             "restart" => connection.handle_restart(id(rest)),
             "withdraw" => connection.handle_withdraw(id(rest)),
             "close" => connection.handle_close(),
@@ -347,7 +348,9 @@ transcripts!(
     what_is_not_ours_is_ignored,
     available_components,
     heartbeat_offers,
-    restarts
+    restarts,
+    two_agents_with_one_uid,
+    silence
 );
 
 /// The offer in a recorded message of ours, when it has one.

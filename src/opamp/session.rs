@@ -38,6 +38,10 @@ const OUR_CAPABILITIES: u64 = ServerCapabilities::AcceptsStatus as u64
 /// report and be asked for ever.
 const MOST_ASKS: u8 = 3;
 
+/// How often the numbers of a uid may go back to where they had been left until two agents are told apart. One agent never does
+/// that but by messages that overtake each other.
+const MOST_CROSSINGS: u8 = 3;
+
 /// How long to wait before asking such an agent again, and an agent that was asked and still did not describe itself.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -96,6 +100,8 @@ enum Due {
 pub(super) struct Taken {
     /// The agent could not use the settings for its connection, in its words.
     pub(super) refused_settings: Option<Arc<str>>,
+    /// Two agents speak with this uid, and this message, of which nothing counts, is of one of them.
+    pub(super) is_duplicate: bool,
 }
 
 /// What comes with a message from outside of the machine.
@@ -120,15 +126,21 @@ pub(super) struct Session {
     offered: bool,
     /// A full report was asked for and none came yet.
     asked: bool,
+    /// What is known may be of another agent that used this uid, too.
+    mixed: bool,
     /// The agent shall be told to restart.
     restart: bool,
     /// Asked this often without an orderly message since.
     asks: u8,
+    /// How often the numbers went back to where they had been left.
+    crossings: u8,
     progress: Progress,
     due: Due,
     asked_at: Timestamp,
     heard_at: Timestamp,
     sequence: u64,
+    /// The number at which they were left before they jumped.
+    left_at: Option<u64>,
     capabilities: Capabilities,
     description: Option<Digest>,
     effective: Option<Digest>,
@@ -158,13 +170,16 @@ impl Session {
             ended: false,
             offered: false,
             asked: false,
+            mixed: false,
             restart: false,
             asks: 0,
+            crossings: 0,
             progress: Progress::Fresh,
             due: Due::Nothing,
             asked_at: Timestamp::default(),
             heard_at: Timestamp::default(),
             sequence: 0,
+            left_at: None,
             capabilities: Capabilities::default(),
             description: None,
             effective: None,
@@ -187,8 +202,16 @@ impl Session {
         self.heard_at
     }
 
-    pub(super) const fn capabilities(&self) -> Capabilities {
-        self.capabilities
+    /// A sign of life of the connection, which is no message. It says something of agents that promised no messages.
+    pub(super) fn handle_sign_of_life(&mut self, now: Timestamp) {
+        if !self.promised_heartbeats() {
+            self.heard_at = now;
+        }
+    }
+
+    /// True when silence is a bad sign.
+    pub(super) const fn promised_heartbeats(&self) -> bool {
+        self.capabilities.contains(Capabilities::REPORTS_HEARTBEAT)
     }
 
     /// True once a message of the agent was taken: it is known to the controller.
@@ -222,6 +245,9 @@ impl Session {
         let told = components::told(inbound.available_components.as_ref())?;
 
         self.heard_at = arrival.now;
+        if self.is_somebody_else(inbound) {
+            return Ok(Taken { is_duplicate: true, ..Taken::default() });
+        }
         let ask = self.must_ask(inbound, arrival.now);
         let first = !self.greeted;
         self.greeted = true;
@@ -268,7 +294,7 @@ impl Session {
         }
         let (settings, refused_settings) = self.settle(inbound);
         self.due = Due::Answer(if self.ended { Extras::default() } else { Extras { ask, list, settings } });
-        Ok(Taken { refused_settings })
+        Ok(Taken { refused_settings, is_duplicate: false })
     }
 
     /// Puts an offer in the place of one that did not leave yet.
@@ -409,10 +435,35 @@ impl Session {
         Some(last.answer.clone())
     }
 
+    /// True when it is certain that two agents speak with this uid. One that starts anew, or misses something, jumps to other numbers
+    /// and goes on there; two of them go back, again and again, to the number behind the one where the other cut in.
+    fn is_somebody_else(&mut self, inbound: &Inbound) -> bool {
+        let number = inbound.sequence_num;
+        if !self.greeted || number == self.sequence.wrapping_add(1) || inbound.disconnect.is_some() {
+            return false;
+        }
+        let goes_back = number.checked_sub(1).is_some_and(|before| self.left_at == Some(before));
+        self.left_at = Some(self.sequence);
+        if !goes_back {
+            return false;
+        }
+        self.crossings += 1;
+        let is_certain = self.crossings >= MOST_CROSSINGS;
+        if is_certain {
+            // The other one keeps the uid, and the number that it is at. Which of them said what, only it can tell.
+            (self.crossings, self.left_at, self.mixed) = (0, None, true);
+            (self.sent, self.config) = (None, None);
+        }
+        is_certain
+    }
+
     /// Whether something was missed, so that the agent has to report everything.
     fn must_ask(&mut self, inbound: &Inbound, now: Timestamp) -> bool {
         if !self.greeted {
             return !is_complete(inbound);
+        }
+        if std::mem::take(&mut self.mixed) {
+            return true;
         }
         if inbound.sequence_num == self.sequence.wrapping_add(1) {
             self.asks = 0;

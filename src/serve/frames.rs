@@ -207,6 +207,11 @@ impl OutFrame {
         Self::new(OpCode::Data(Data::Binary), head, shared.unwrap_or_default())
     }
 
+    /// A question for a sign of life.
+    pub(super) fn ping() -> Self {
+        Self::new(OpCode::Control(Control::Ping), Bytes::new(), Bytes::new())
+    }
+
     /// The answer to a ping.
     pub(super) fn pong(payload: Bytes) -> Self {
         Self::new(OpCode::Control(Control::Pong), payload, Bytes::new())

@@ -102,7 +102,7 @@ async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Optio
 async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() == server.options.path {
         let is_message = content_type(request.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case(PROTOBUF));
-        return if is_message { message(server, request).await } else { upgrade(phase, request) };
+        return if is_message { message(server, request).await } else { upgrade(server, phase, request) };
     }
     match &server.hooks {
         Some(hooks) if request.uri().path().starts_with("/hooks/") => {
@@ -131,7 +131,7 @@ fn with(mut response: Response<Body>, name: HeaderName, value: &'static str) -> 
 }
 
 /// Turns the connection into a WebSocket (RFC 6455, 4.2). No extension and no subprotocol is ever chosen.
-fn upgrade(phase: &Phase, mut request: Request<Incoming>) -> Response<Body> {
+fn upgrade(server: &Server, phase: &Phase, mut request: Request<Incoming>) -> Response<Body> {
     let has = |name: HeaderName, token: &str| {
         let lines = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
@@ -150,6 +150,10 @@ fn upgrade(phase: &Phase, mut request: Request<Incoming>) -> Response<Body> {
     let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
         return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is no key\n");
     };
+    if !server.admission.admits(server.clock.now()) {
+        server.traffic.throttled.one();
+        return with(unavailable(), header::CONNECTION, "close");
+    }
     *lock(&phase.upgrade) = Some(hyper::upgrade::on(&mut request));
     let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
     response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
@@ -197,8 +201,9 @@ async fn message(server: &Arc<Server>, request: Request<Incoming>) -> Response<B
     with(with(response, header::CONTENT_TYPE, PROTOBUF), header::VARY, "Accept-Encoding")
 }
 
+/// The one way to slow agents down that they obey: after a WebSocket that was accepted and closed they come back at once.
 fn unavailable() -> Response<Body> {
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "there is no room for more agents\n");
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "there is no room for more agents now\n");
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(fastrand::u16(30..=60)));
     response
 }
@@ -210,9 +215,11 @@ async fn read(
 ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Response<Body>> {
     let limit = server.options.rules.limits.message_bytes;
     let too_large = || plain(StatusCode::PAYLOAD_TOO_LARGE, "the message is larger than this server takes\n");
+    let is = |coding: &[u8], names: [&str; 2]| names.iter().any(|name| coding.eq_ignore_ascii_case(name.as_bytes()));
     let is_gzip = match request.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => false,
-        Some(b"gzip") => true,
+        None => false,
+        Some(coding) if is(coding, ["identity", ""]) => false,
+        Some(coding) if is(coding, ["gzip", "x-gzip"]) => true,
         Some(_) => {
             let response = plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only gzip is understood\n");
             return Err(with(response, header::ACCEPT_ENCODING, "gzip"));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::agent::{AgentId, ConnectionId};
+use crate::agent::{AgentId, ConnectionId, Transport};
 use crate::config::RenderedConfig;
 use crate::opamp::Offer;
 use crate::time::Timestamp;
@@ -111,8 +111,30 @@ struct Registry {
 #[derive(Debug)]
 struct Owner {
     connection: ConnectionId,
+    transport: Transport,
+    /// The connection that had it before.
+    before: Option<ConnectionId>,
     takeovers: u8,
     since: Timestamp,
+    /// Signs that whoever lost the agent is still there.
+    signs: u8,
+    signs_since: Timestamp,
+}
+
+impl Owner {
+    fn new(connection: ConnectionId, transport: Transport, now: Timestamp) -> Self {
+        Self { connection, transport, before: None, takeovers: 0, since: now, signs: 0, signs_since: now }
+    }
+
+    /// Forgets what is too old to count.
+    fn age(&mut self, now: Timestamp) {
+        if now.since(self.since) >= CONTEST_WINDOW {
+            (self.takeovers, self.since) = (0, now);
+        }
+        if now.since(self.signs_since) >= SIGNS_WINDOW {
+            (self.signs, self.signs_since) = (0, now);
+        }
+    }
 }
 
 /// What became of a claim.
@@ -129,6 +151,13 @@ pub(super) enum Claim {
 /// Takeovers within [`CONTEST_WINDOW`] that are still taken for reconnects. An agent that lost its network comes back after a second
 /// or more and leaves a dead connection behind; two that share an identity throw each other out many times a second.
 const MOST_TAKEOVERS: u8 = 10;
+
+/// Signs within [`SIGNS_WINDOW`] that two agents speak at once: the one that lost its connection answered the last word on it, came
+/// back on the same connection, or speaks over the other transport in turn. An agent that only lost its network gives none.
+const MOST_SIGNS: u8 = 3;
+
+/// See [`MOST_SIGNS`].
+const SIGNS_WINDOW: Duration = Duration::from_secs(600);
 
 /// See [`MOST_TAKEOVERS`].
 const CONTEST_WINDOW: Duration = Duration::from_secs(60);
@@ -186,24 +215,40 @@ impl AgentLinks {
 
     /// `connection` has this agent from now on, and the connection that had it before learns so. Unless this happened too often
     /// lately: cloned machines share an identity, and would take it from each other for ever.
-    pub(super) fn claim(&self, id: AgentId, connection: ConnectionId, now: Timestamp) -> Claim {
+    pub(super) fn claim(&self, id: AgentId, connection: ConnectionId, transport: Transport, now: Timestamp) -> Claim {
         let before = {
             let mut owners = lock(&self.0.owners);
-            let owner = owners.entry(id).or_insert(Owner { connection, takeovers: 0, since: now });
+            let owner = owners.entry(id).or_insert_with(|| Owner::new(connection, transport, now));
             if owner.connection == connection {
                 return Claim::Free;
             }
-            if now.since(owner.since) >= CONTEST_WINDOW {
-                (owner.takeovers, owner.since) = (0, now);
+            owner.age(now);
+            if owner.before == Some(connection) || owner.transport != transport {
+                owner.signs += 1;
+            }
+            if owner.signs >= MOST_SIGNS {
+                // The claimant becomes somebody else. Should there be a third, it has to show itself, too.
+                owner.signs = 0;
+                return Claim::Contested;
             }
             if owner.takeovers >= MOST_TAKEOVERS {
                 return Claim::Contested;
             }
             owner.takeovers += 1;
+            owner.transport = transport;
+            owner.before = Some(owner.connection);
             std::mem::replace(&mut owner.connection, connection)
         };
         self.say(before, id, Word::Moved);
         Claim::From(before)
+    }
+
+    /// Somebody was still there at the end of `connection`, which had lost this agent to another one.
+    pub(super) fn still_there(&self, id: AgentId, connection: ConnectionId, now: Timestamp) {
+        if let Some(owner) = lock(&self.0.owners).get_mut(&id).filter(|owner| owner.connection != connection) {
+            owner.age(now);
+            owner.signs = owner.signs.saturating_add(1);
+        }
     }
 
     /// The agent left `connection`.
@@ -302,16 +347,56 @@ mod tests {
         let links = AgentLinks::default();
         let (old, new) = (links.open(), links.open());
         let now = Timestamp::default();
-        assert_eq!(links.claim(agent(1), old.id, now), Claim::Free);
-        assert_eq!(links.claim(agent(1), old.id, now), Claim::Free);
-        assert_eq!(links.claim(agent(1), new.id, now), Claim::From(old.id));
+        assert_eq!(links.claim(agent(1), old.id, Transport::WebSocket, now), Claim::Free);
+        assert_eq!(links.claim(agent(1), old.id, Transport::WebSocket, now), Claim::Free);
+        assert_eq!(links.claim(agent(1), new.id, Transport::WebSocket, now), Claim::From(old.id));
         links.offer(old.id, agent(1), config(1), false);
         assert!(matches!(&old.link.take()[..], [(_, Word::Moved)]), "and the old one gets no offers");
         links.release(agent(1), old.id);
-        assert_eq!(links.claim(agent(1), old.id, now), Claim::From(new.id), "only the owner can give it up");
+        assert_eq!(
+            links.claim(agent(1), old.id, Transport::WebSocket, now),
+            Claim::From(new.id),
+            "only the owner can give it up"
+        );
         drop(new);
         links.offer(old.id, agent(1), config(2), false);
         assert_eq!(old.link.take().len(), 1);
+    }
+
+    #[test]
+    fn two_that_both_keep_talking_are_told_apart_and_a_reconnect_is_not() {
+        let links = AgentLinks::default();
+        let places: Vec<_> = (0..40).map(|_| links.open().id).collect();
+        let minutes = |count: u64| Timestamp::from_millis(1_000_000 + count * 60_000);
+        let claim = |at: usize, transport, now| links.claim(agent(1), places[at], transport, now);
+        use Transport::{Http, WebSocket};
+        // An agent whose network drops once a minute leaves dead connections behind.
+        for number in 0..30 {
+            assert_ne!(claim(number, WebSocket, minutes(number as u64)), Claim::Contested, "{number}");
+        }
+        // Connections that answer when they lose the agent belong to somebody.
+        links.still_there(agent(1), places[29], minutes(30));
+        for number in [30, 31, 32] {
+            assert_ne!(
+                claim(number, WebSocket, minutes(30)),
+                Claim::Contested,
+                "the owner's own end is no sign: {number}"
+            );
+            links.still_there(agent(1), places[number - 1], minutes(30));
+        }
+        assert_eq!(claim(33, WebSocket, minutes(31)), Claim::Contested);
+        assert_eq!(claim(34, WebSocket, minutes(31)), Claim::From(places[32]), "signs are used up");
+        // One over each transport, in turn; a single change of the transport is nobody else.
+        let moves = [(35, Http), (36, WebSocket), (37, Http)].map(|(at, transport)| claim(at, transport, minutes(32)));
+        assert_eq!(moves[2], Claim::Contested, "{moves:?}");
+        assert!(!moves[..2].contains(&Claim::Contested), "{moves:?}");
+        // Old signs do not count.
+        assert_ne!(claim(37, Http, minutes(33)), Claim::Contested);
+        assert_ne!(claim(38, WebSocket, minutes(50)), Claim::Contested);
+        assert_ne!(claim(39, Http, minutes(50)), Claim::Contested);
+        // Two connections that stay open and are both used, as through two proxies.
+        let turns = [0, 1, 0, 1, 0].map(|at| links.claim(agent(2), places[at], WebSocket, minutes(60)));
+        assert_eq!(turns.iter().position(|claim| *claim == Claim::Contested), Some(4), "{turns:?}");
     }
 
     #[test]
@@ -320,13 +405,16 @@ mod tests {
         let now = Timestamp::from_millis(1_000);
         let places: Vec<_> = (0..40).map(|_| links.open()).collect();
         let claims = |from: usize, to: usize, at| {
-            places[from..to].iter().map(|place| links.claim(agent(1), place.id, at)).collect::<Vec<_>>()
+            places[from..to]
+                .iter()
+                .map(|place| links.claim(agent(1), place.id, Transport::WebSocket, at))
+                .collect::<Vec<_>>()
         };
         assert!(!claims(0, 11, now).contains(&Claim::Contested), "the first and ten takeovers");
         assert_eq!(claims(11, 20, now), [const { Claim::Contested }; 9]);
         let later = now + CONTEST_WINDOW;
         assert_eq!(
-            links.claim(agent(1), places[20].id, later),
+            links.claim(agent(1), places[20].id, Transport::WebSocket, later),
             Claim::From(places[10].id),
             "who had it kept it till then"
         );

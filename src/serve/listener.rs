@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
@@ -60,6 +61,9 @@ pub struct AgentServerOptions {
     pub verdict_wait: Duration,
     /// Bytes of messages that are held in memory at a time, over all connections; small messages are not counted.
     pub bytes_in_flight: usize,
+    /// New connections and newly polling agents a second, with as many at once; `None`: as many as come. Others are asked to come back
+    /// later, so that those who are here are served.
+    pub max_rate: Option<u32>,
     /// For connections to end in order when the server stops.
     pub drain: Duration,
 }
@@ -79,6 +83,7 @@ impl Default for AgentServerOptions {
             poll_expiry: Duration::from_secs(95),
             verdict_wait: Duration::from_millis(200),
             bytes_in_flight: 64 << 20,
+            max_rate: Some(10_000),
             drain: Duration::from_secs(5),
         }
     }
@@ -101,6 +106,7 @@ pub(super) struct Server {
     pub(super) clock: Clock,
     /// Room for the bytes of larger messages.
     pub(super) room: Arc<Semaphore>,
+    pub(super) admission: Admission,
     events: mpsc::Sender<AgentMessage>,
     names: Mutex<NameCache>,
 }
@@ -144,6 +150,10 @@ impl Server {
     /// Takes one message of an agent.
     pub(super) fn hear(&self, connection: &mut Connection, message: Bytes) -> Heard {
         let heard = connection.handle_message(message, &self.context());
+        if let Heard::Duplicate(agent) = heard {
+            tracing::warn!(%agent, "two agents use one instance_uid in turn; the one that spoke last gets another");
+            self.traffic.renamed.one();
+        }
         if let Some((agent, words)) = connection.poll_refused_settings() {
             self.traffic.settings_refused.one();
             tracing::info!(%agent, "the agent could not use the heartbeat interval that it was offered: {words}");
@@ -163,8 +173,8 @@ impl Server {
         while let Some(event) = connection.poll_event() {
             let mut settled = None;
             match &event {
-                AgentEvent::Connected { id, connection: place, .. } => {
-                    match self.links.claim(*id, *place, self.clock.now()) {
+                AgentEvent::Connected { id, connection: place, transport } => {
+                    match self.links.claim(*id, *place, *transport, self.clock.now()) {
                         Claim::Free => {}
                         Claim::From(before) => self.polls.forget(*id, before, &self.traffic),
                         Claim::Contested => {
@@ -223,6 +233,7 @@ pub fn serve_agents(
         traffic,
         clock,
         room,
+        admission: Admission::new(options.max_rate),
         events,
         names: Mutex::new(NameCache::new(MOST_NAMES)),
         options,
@@ -333,6 +344,7 @@ mod tests {
             traffic: Arc::new(Traffic::default()),
             clock: Clock::start(),
             room: Arc::new(Semaphore::new(1)),
+            admission: Admission::new(None),
             events: mpsc::channel(1).0,
             names: Mutex::new(NameCache::new(1)),
             options: AgentServerOptions::default(),

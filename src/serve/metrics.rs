@@ -185,6 +185,7 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
             "Connections turned away because there are as many as there may be",
             &traffic.turned_away,
         ),
+        ("connections_throttled", "Agents told to come back later because too many came at once", &traffic.throttled),
         ("connections_deaf", "Connections closed because the agent did not read", &traffic.deaf),
         ("connections_silent", "Connections closed because the agent was silent", &traffic.silent),
         ("connections_broken", "Connections closed because the agent broke the protocol", &traffic.broken),

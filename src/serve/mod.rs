@@ -1,6 +1,7 @@
 //! Sockets: agents, hooks and the admin interface. Carries messages in and out, decides nothing.
 
 pub mod admin;
+mod admission;
 pub mod bell;
 mod frames;
 pub mod hooks;

@@ -61,6 +61,10 @@ impl Polls {
         if polls.len() >= server.options.max_polling_agents {
             return None;
         }
+        if !server.admission.admits(server.clock.now()) {
+            server.traffic.throttled.one();
+            return None;
+        }
         let registration = server.links.open();
         let connection = Connection::new(registration.id, Transport::Http);
         let heard = AtomicU64::new(server.clock.now().as_millis());
@@ -130,7 +134,7 @@ fn answer_stranger(server: &Server, message: Bytes) -> Answer {
 fn judged(server: &Server, heard: &Heard, answer: Option<OutMessage>) -> Answer {
     let Some(answer) = answer else { return Answer::Unavailable };
     match heard {
-        Heard::From(_) | Heard::Stranger | Heard::Crowded => Answer::Message(answer),
+        Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) | Heard::Crowded => Answer::Message(answer),
         Heard::NoIdentity => {
             server.traffic.messages_refused.one();
             Answer::Message(answer)

@@ -52,6 +52,8 @@ pub struct Traffic {
     pub accepted: Counter,
     /// Connections that were turned away because there are as many as there may be.
     pub turned_away: Counter,
+    /// Upgrades and first polls that were told to come back later, because too many came at once.
+    pub throttled: Counter,
     /// Failures to accept, such as running out of file descriptors.
     pub accept_errors: Counter,
     /// Messages of agents.

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::frames::{Close, FrameReader, Incoming, OutFrame, SMALL_MESSAGE};
 use super::links::{Registration, Word};
 use super::listener::{NobodyListens, Server};
-use crate::agent::Transport;
+use crate::agent::{AgentId, Transport};
 use crate::opamp::connection::{Connection, Heard};
 use crate::time::Timestamp;
 
@@ -24,6 +24,8 @@ use crate::time::Timestamp;
 enum Ending {
     /// By this server.
     Close(Close),
+    /// By this server, because its only agent speaks over another connection.
+    Moved(AgentId),
     /// By the client, in order: its close frame is answered.
     Answered(Close),
     /// The socket is gone or of no use.
@@ -56,6 +58,8 @@ struct Conversation<'a> {
     complete_by: Option<Instant>,
     /// When somebody was here last: the upgrade, then each message.
     quiet_since: Timestamp,
+    /// A ping went out, and nothing came since.
+    is_pinged: bool,
 }
 
 /// Serves an upgraded connection to its end.
@@ -70,6 +74,7 @@ pub(super) async fn serve(server: &Server, stream: TcpStream, reader: FrameReade
         room: None,
         complete_by: None,
         quiet_since: server.clock.now(),
+        is_pinged: false,
     };
     let Err(ending) = conversation.talk().await;
     conversation.room = None;
@@ -79,24 +84,31 @@ pub(super) async fn serve(server: &Server, stream: TcpStream, reader: FrameReade
         let _told = server.deliver(&mut conversation.connection, &registration.link, |_| false).await;
     }
     match ending {
-        Ending::Close(close) | Ending::Answered(close) => part(conversation.stream, &close).await,
-        Ending::Stopped => part(conversation.stream, &Close::new(CloseCode::Away, "the server stops")).await,
+        Ending::Close(close) | Ending::Answered(close) => drop(part(conversation.stream, &close).await),
+        Ending::Stopped => drop(part(conversation.stream, &Close::new(CloseCode::Away, "the server stops")).await),
+        Ending::Moved(id) => {
+            let close = Close::new(CloseCode::Policy, "the agent speaks over another connection");
+            if part(conversation.stream, &close).await {
+                server.links.still_there(id, registration.id, server.clock.now());
+            }
+        }
         Ending::Lost => {}
     }
 }
 
-/// Says the last word and waits a moment for the client's, so that it reads ours instead of a reset.
-async fn part(mut stream: TcpStream, close: &Close) {
+/// Says the last word and waits a moment for the client's, so that it reads ours instead of a reset. True when there was one: somebody
+/// is at the other end.
+async fn part(mut stream: TcpStream, close: &Close) -> bool {
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
     const MOST_READ: usize = 256 * 1024;
     let mut frame = OutFrame::close(close);
+    let mut read = 0;
     let parting = async {
         while frame.remaining() > 0 {
             stream.writable().await?;
             would_block(frame.write(&stream))?;
         }
         stream.shutdown().await?;
-        let mut read = 0;
         while read < MOST_READ {
             stream.readable().await?;
             let more = discard(&stream)?;
@@ -109,6 +121,7 @@ async fn part(mut stream: TcpStream, close: &Close) {
     };
     // The connection is over either way.
     let _outcome = timeout(PATIENCE, parting).await;
+    read > 0
 }
 
 fn discard(stream: &TcpStream) -> io::Result<Option<usize>> {
@@ -140,10 +153,17 @@ impl Conversation<'_> {
 
     /// One frame or message of the client.
     async fn take(&mut self, incoming: Incoming) -> Result<(), Ending> {
+        self.is_pinged = false;
         match incoming {
             Incoming::Message(message) => self.take_message(message).await,
-            Incoming::Ping(payload) => self.write(OutFrame::pong(payload)).await,
-            Incoming::Pong => Ok(()),
+            Incoming::Ping(payload) => {
+                self.connection.handle_sign_of_life(self.server.clock.now());
+                self.write(OutFrame::pong(payload)).await
+            }
+            Incoming::Pong => {
+                self.connection.handle_sign_of_life(self.server.clock.now());
+                Ok(())
+            }
             Incoming::Close(code) => {
                 let code = code.map(CloseCode::from).filter(|code| code.is_allowed()).unwrap_or(CloseCode::Normal);
                 Err(Ending::Answered(Close::new(code, "")))
@@ -156,7 +176,7 @@ impl Conversation<'_> {
         traffic.messages_in.one();
         traffic.bytes_in.add(message.len());
         match self.server.hear(&mut self.connection, message) {
-            Heard::From(_) | Heard::Stranger => self.quiet_since = self.server.clock.now(),
+            Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) => self.quiet_since = self.server.clock.now(),
             Heard::Crowded | Heard::NoIdentity | Heard::Refused(_) => traffic.messages_refused.one(),
         }
         self.room = None;
@@ -188,7 +208,7 @@ impl Conversation<'_> {
                     let was_all = self.connection.is_only(id);
                     self.connection.handle_moved(id);
                     if was_all {
-                        return Err(Close::new(CloseCode::Policy, "the agent speaks over another connection").into());
+                        return Err(Ending::Moved(id));
                     }
                 }
             }
@@ -250,6 +270,8 @@ impl Conversation<'_> {
     /// Waits until there is something to read, something to say, or nothing for too long.
     async fn wait(&mut self) -> Result<(), Ending> {
         let patience_ends = self.complete_by.unwrap_or_else(|| self.server.clock.instant(self.silent_at()));
+        let ping = self.connection.poll_ping(&self.server.options.rules).filter(|_| !self.is_pinged);
+        let ping = ping.map(|at| self.server.clock.instant(at)).filter(|at| *at < patience_ends);
         tokio::select! {
             biased;
             () = self.registration.link.wake.notified() => Ok(()),
@@ -257,7 +279,13 @@ impl Conversation<'_> {
                 Ok(Some(0)) | Err(_) => Err(Ending::Lost),
                 Ok(Some(_) | None) => Ok(()),
             },
-            () = sleep_until(patience_ends) => self.judge_silence().await,
+            () = sleep_until(ping.unwrap_or(patience_ends)) => match ping {
+                Some(_) => {
+                    self.is_pinged = true;
+                    self.write(OutFrame::ping()).await
+                }
+                None => self.judge_silence().await,
+            },
         }
     }
 

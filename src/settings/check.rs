@@ -269,6 +269,14 @@ fn agents(settings: &mut Settings, reader: &mut Reader<'_>) {
             Ok(_) | Err(_) => Err("must be `auto` or a number from 1 to 10000000"),
         },
     });
+    reader.set(&mut settings.max_connection_rate, "max-connection-rate", |text| match text {
+        // YAML readers make `off` a boolean.
+        "off" | "false" => Ok(None),
+        number => match number.parse::<u32>() {
+            Ok(number @ 1..=1_000_000) => Ok(Some(number)),
+            Ok(_) | Err(_) => Err("must be `off` or a number from 1 to 1000000"),
+        },
+    });
     reader.set(&mut settings.heartbeat_interval, "heartbeat-interval", heartbeat_interval);
     reader.duration(
         &mut settings.forget_after,

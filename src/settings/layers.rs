@@ -128,6 +128,10 @@ pub struct ServeArgs {
     /// Connections at once; `auto` is what the limit of open files allows [default: auto]
     #[arg(long, value_name = "NUMBER", help_heading = "Agents")]
     pub max_connections: Option<Text>,
+    /// New connections a second, and as many at once; others are told to come back in 30 to 60 s; `off`: as many as come
+    /// [default: 10000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Agents")]
+    pub max_connection_rate: Option<Text>,
     /// Offer agents this interval for their heartbeats and polls, to those that take it; `off` leaves them theirs [default: off]
     #[arg(long, value_name = "DURATION", help_heading = "Agents")]
     pub heartbeat_interval: Option<Text>,

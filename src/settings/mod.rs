@@ -146,6 +146,8 @@ pub struct Settings {
     pub max_message_bytes: usize,
     /// Connections at once; `None`: what the limit of open files allows.
     pub max_connections: Option<usize>,
+    /// New connections a second, and as many at once; `None`: as many as come.
+    pub max_connection_rate: Option<u32>,
     /// The interval for heartbeats that agents are offered: 1 s to 10 min, in whole seconds. `None`: they keep their own.
     pub heartbeat_interval: Option<Duration>,
     /// How long an agent that is gone is remembered: 1 min to 30 days.
@@ -189,6 +191,7 @@ impl Settings {
             opamp_path: "/v1/opamp".to_owned(),
             max_message_bytes: 1 << 20,
             max_connections: None,
+            max_connection_rate: Some(10_000),
             heartbeat_interval: None,
             forget_after: Duration::from_secs(3600),
             hooks: None,
