@@ -1,5 +1,7 @@
 //! Why one agent has what it has, in sentences: its group, what it reports, what it should have, and what comes next.
 
+use std::time::Duration;
+
 use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash, Transport};
 use crate::fleet::assign::{Match, Verdict};
 use crate::labels::{Labels, Requirement, Selector};
@@ -46,9 +48,12 @@ pub fn explain(facts: &Facts<'_>) -> Explanation {
     Explanation { agent, belongs, reports: reports(facts), should_have, next, matches }
 }
 
+fn lasted(at: Timestamp, now: Timestamp) -> String {
+    show_duration(Duration::from_secs(now.since(at).as_secs()))
+}
+
 fn ago(at: Timestamp, now: Timestamp) -> String {
-    let seconds = now.since(at).as_secs();
-    format!("{} ago", show_duration(std::time::Duration::from_secs(seconds)))
+    format!("{} ago", lasted(at, now))
 }
 
 fn short(hash: &str) -> &str {
@@ -137,7 +142,7 @@ fn reports(facts: &Facts<'_>) -> Vec<String> {
         text.extend(member.health.as_ref().map(|health| match (health.healthy, &health.message, member.ill_since) {
             (true, _, _) => "It says that it is healthy.".to_owned(),
             (false, message, since) => {
-                let since = since.map_or_else(String::new, |at| format!(" since {}", ago(at, now)));
+                let since = since.map_or_else(String::new, |at| format!(", for {} now", lasted(at, now)));
                 let words = message.as_ref().filter(|text| !text.is_empty());
                 format!(
                     "It says that it is unhealthy{since}{}",
@@ -215,12 +220,7 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
         .offer
         .map_or_else(String::new, |offer| format!("gitamp offered it {} {}", offer.hash.short(), ago(offer.at, now)));
     let until = member.verdict.until.filter(|until| *until > now);
-    let within = |what: &str| {
-        until.map_or_else(String::new, |until| {
-            let seconds = std::time::Duration::from_secs(until.since(now).as_secs());
-            format!("{what}{}", show_duration(seconds))
-        })
-    };
+    let within = |what: &str| until.map_or_else(String::new, |until| format!("{what}{}", lasted(now, until)));
     match member.verdict.standing {
         Standing::Unplaced => {}
         Standing::Confirmed => text.push("It has what it should have, and is well.".to_owned()),
@@ -257,3 +257,7 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;
