@@ -225,11 +225,11 @@ fn digits(text: &str) -> Result<String, &'static str> {
 /// Only rolling back still reaches it. Exit codes: 0 done, 1 refused, 2 no daemon, no answer or not confirmed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    gitamp pin 0191a4f2-81f2-772e-b193-011beed33277 --for 4h --reason \"a heap dump is being taken\"\n  \
+    gitamp pin 0191a4f2 --for 4h --reason \"a heap dump is being taken\"\n  \
     gitamp pin prod/gateways --for 2d\n\n\
     It ends by itself, or with `gitamp unpin`.")]
 pub(super) struct Pin {
-    /// An agent's id, or a group
+    /// An agent's id (the beginning is enough when it is the only one), or a group
     #[arg(value_name = "AGENT|GROUP", value_parser = group)]
     target: String,
     /// How long: 30m, 4h, 2d
@@ -260,9 +260,9 @@ fn length(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     gitamp unpin prod/gateways\n  \
-    gitamp unpin 0191a4f2-81f2-772e-b193-011beed33277 --yes")]
+    gitamp unpin 0191a4f2 --yes")]
 pub(super) struct Unpin {
-    /// An agent's id, or a group
+    /// An agent's id (the beginning is enough when it is the only one), or a group
     #[arg(value_name = "AGENT|GROUP", value_parser = group)]
     target: String,
     #[command(flatten)]

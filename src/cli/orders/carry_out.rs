@@ -13,8 +13,9 @@ use crate::cli::screen::{Tint, clean, clean_short, tinted};
 use crate::cli::status::Output;
 use crate::cli::{Failure, print};
 use crate::time::Timestamp;
-use crate::view::FleetStatus;
+
 use crate::view::command::{Command, Impact, OrderRequest};
+use crate::view::{AgentList, FleetStatus};
 
 /// Groups and effects that are listed before the rest is counted.
 const MOST_LINES: usize = 20;
@@ -24,6 +25,9 @@ const LONGEST_EFFECT: usize = 400;
 
 /// Bytes of an answer to the question; whoever types more means no.
 const LONGEST_ANSWER: u64 = 64;
+
+/// Where an order is tried without being carried out.
+const PREVIEW: &str = "/api/v1/orders/preview";
 
 /// What all orders ask.
 #[derive(Args, Clone, Debug)]
@@ -92,9 +96,9 @@ pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> R
     };
     let request = OrderRequest { command, reason: reason.map(str::to_owned) }.checked()?;
     let is_json = asking.output == Output::Json;
-    let preview = match runtime.block_on(send(&client, "/api/v1/orders/preview", &request))? {
-        Answer::Impact(impact) => impact,
-        Answer::Refused(words) => return refused(&request, &words, is_json),
+    let (request, preview) = match runtime.block_on(previewed(&client, request))? {
+        (request, Answer::Impact(impact)) => (request, impact),
+        (request, Answer::Refused(words)) => return refused(&request, &words, is_json),
     };
     let told = describe(&request.command, &preview);
     if !is_json {
@@ -130,6 +134,31 @@ pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> R
 fn before(now: Timestamp, length: Duration) -> Timestamp {
     let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_millis(now.as_millis().saturating_sub(millis))
+}
+
+/// What the order would do. Where the beginning of an agent's id stands for the agent, the whole id takes its place: nothing but the
+/// one agent that was shown is ever touched.
+async fn previewed(client: &AdminClient, request: OrderRequest) -> Result<(OrderRequest, Answer), AdminError> {
+    let answer = send(client, PREVIEW, &request).await?;
+    let (Answer::Refused(_), Some(prefix)) = (&answer, agent_prefix(&request.command)) else {
+        return Ok((request, answer));
+    };
+    let list: AgentList = client.get(&format!("/api/v1/agents?id={prefix}&limit=2")).await?;
+    let ([agent], 0) = (list.agents.as_slice(), list.more) else { return Ok((request, answer)) };
+    let mut command = request.command.clone();
+    if let Command::Pin { target, .. } | Command::Unpin { target } = &mut command {
+        target.clone_from(&agent.id);
+    }
+    let request = OrderRequest { command, ..request };
+    let answer = send(client, PREVIEW, &request).await?;
+    Ok((request, answer))
+}
+
+/// What may be the beginning of an agent's id.
+fn agent_prefix(command: &Command) -> Option<String> {
+    let (Command::Pin { target, .. } | Command::Unpin { target }) = command else { return None };
+    let is_prefix = target.len() < 36 && target.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    is_prefix.then(|| target.to_ascii_lowercase())
 }
 
 /// A refusal by the state of the fleet is an answer; everything else is trouble.
@@ -266,6 +295,21 @@ mod tests {
         let now = Timestamp::from_millis(7_200_000);
         assert_eq!(before(now, Duration::from_secs(3_600)), Timestamp::from_millis(3_600_000));
         assert_eq!(before(now, Duration::MAX), Timestamp::from_millis(0));
+    }
+
+    #[test]
+    fn only_what_can_be_an_id_is_looked_for_among_the_agents() {
+        let pin = |target: &str| Command::Pin { target: target.to_owned(), length: Duration::from_secs(1) };
+        let whole = "0191a4f2-81f2-772e-b193-011beed33277";
+        for (command, prefix) in [
+            (pin("0191A4F2"), Some("0191a4f2")),
+            (Command::Unpin { target: "0191-".to_owned() }, Some("0191-")),
+            (pin(whole), None),
+            (pin("prod/gateways"), None),
+            (Command::Pause { group: "cafe".to_owned() }, None),
+        ] {
+            assert_eq!(agent_prefix(&command).as_deref(), prefix, "{command:?}");
+        }
     }
 
     #[tokio::test]
