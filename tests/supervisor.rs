@@ -19,6 +19,10 @@ use interop::{Daemon, FleetRepository, Programs, Supervisor, Tap};
 
 const EVERYBODY: &str = "{matchAll: true}";
 
+/// Watched for longer than any test takes; whatever fails stays as it is.
+const CAREFUL: &str =
+    "{stages: [{name: all, agents: 100%, soak: 0s}], bake: 10m, progressDeadline: 20s, onFailure: pause}";
+
 /// A configuration that any collector here can run; `processors` are its processors, with their settings.
 fn logs(processors: &[(&str, &str)]) -> String {
     let defined: String = processors.iter().map(|(name, settings)| format!("  {name}: {settings}\n")).collect();
@@ -75,6 +79,10 @@ fn a_fleet_follows_commits_bad_ones_and_reverts() {
     assert_eq!(agent.labels["service.name"], "otelcol", "{:?}", agent.labels);
     assert_eq!(agent.labels["deployment.environment"], "test", "{:?}", agent.labels);
     assert!(has(&agent, "receivers/nop") && has(&agent, "exporters/debug"), "{:?}", agent.components);
+    let available = daemon.available_components(&agent.id);
+    for name in ["receivers/otlp", "processors/memory_limiter", "extensions/opamp"] {
+        assert!(available.iter().any(|one| one == name), "its build has {name}, used or not: {available:?}");
+    }
     let first_collector = supervisor.collector();
 
     // A changed one.
@@ -239,4 +247,82 @@ fn a_supervisor_killed_while_it_applies_gets_there() {
     let next = repository.commit("Without batches");
     repository.wait_ending(&next, Ending::Succeeded);
     daemon.wait_agent("gw", "as everybody", is_confirmed);
+}
+
+/// A scalar that is sound YAML, and whose tag no reader can follow: nothing here reads values, so it passes.
+#[test]
+fn yaml_that_only_the_agent_cannot_read_stops_no_collector() {
+    let Some(programs) = Programs::find("yaml_that_only_the_agent_cannot_read_stops_no_collector") else { return };
+    let (directory, repository, first) = one_group(&logs(&[("batch", "{}")]));
+    let daemon = Daemon::start(directory.path(), &repository);
+    let endpoint = format!("ws://{}/v1/opamp", daemon.address());
+    let supervisor = Supervisor::start(&programs, directory.path(), "gw", &endpoint, "", &daemon);
+    repository.wait_ending(&first, Ending::Succeeded);
+    let good = daemon.wait_agent("gw", "confirmed", is_confirmed).hash;
+    let collector = supervisor.collector();
+
+    repository.write_group_with("all", EVERYBODY, CAREFUL, &logs(&[("batch", "{timeout: !!timestamp soon}")]));
+    let broken = repository.commit("Soon");
+    let note = repository.wait_ending(&broken, Ending::Failed);
+    let failures = &note.groups["all"].failures;
+    assert!(failures.iter().any(|failure| failure.message.contains("timestamp")), "{note:?}");
+    let agent = daemon.wait_agent("gw", "failed", |agent| agent.config_status == "failed");
+    assert_eq!((agent.state.as_str(), agent.healthy), ("failed", Some(true)), "it runs what it ran: {agent:?}");
+    assert_eq!(supervisor.collector(), collector, "and was not even stopped");
+
+    let back = repository.revert();
+    repository.wait_ending(&back, Ending::Succeeded);
+    daemon.wait_agent("gw", "back", |agent| is_confirmed(agent) && agent.hash == good);
+    assert_eq!(supervisor.collector(), collector, "the same configuration again starts nothing");
+}
+
+/// The configuration is right, and applied; what it needs is taken away later, and from then on the collector dies at every start.
+#[test]
+fn a_collector_that_dies_later_fails_the_commit() {
+    let Some(programs) = Programs::find("a_collector_that_dies_later_fails_the_commit") else { return };
+    let (directory, repository, first) = one_group(&logs(&[]));
+    let daemon = Daemon::start(directory.path(), &repository);
+    let endpoint = format!("ws://{}/v1/opamp", daemon.address());
+    let supervisor = Supervisor::start(&programs, directory.path(), "gw", &endpoint, "", &daemon);
+    repository.wait_ending(&first, Ending::Succeeded);
+
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+    repository.write_group_with("all", EVERYBODY, CAREFUL, &otlp(port));
+    let fragile = repository.commit("Listen");
+    daemon.wait_agent("gw", "listening", |agent| is_confirmed(agent) && has(agent, "receivers/otlp"));
+    supervisor.kill_collector();
+    let taken =
+        interop::wait("the port is free", || TcpListener::bind(("127.0.0.1", port)).map_err(|error| error.to_string()));
+
+    let note = repository.wait_ending(&fragile, Ending::Failed);
+    let failures = &note.groups["all"].failures;
+    assert!(failures.iter().any(|failure| failure.message.contains("applied, but unhealthy")), "{note:?}");
+    let agent = daemon.wait_agent("gw", "failed", |agent| agent.state == "failed");
+    assert_eq!((agent.config_status.as_str(), agent.healthy), ("applied", Some(false)), "{agent:?}");
+
+    let back = repository.revert();
+    repository.wait_ending(&back, Ending::Succeeded);
+    daemon.wait_agent("gw", "back", |agent| is_confirmed(agent) && has(agent, "receivers/nop"));
+    drop(taken);
+}
+
+#[test]
+fn an_offered_heartbeat_interval_is_taken_and_nothing_else_changes() {
+    let name = "an_offered_heartbeat_interval_is_taken_and_nothing_else_changes";
+    let Some(programs) = Programs::find(name) else { return };
+    let (directory, repository, first) = one_group(&logs(&[]));
+    let daemon = Daemon::start_with(directory.path(), &repository, &["--heartbeat-interval", "1s"]);
+    let tap = Tap::start(daemon.address());
+    let endpoint = format!("ws://{}/v1/opamp", tap.address());
+    let supervisor = Supervisor::start(&programs, directory.path(), "gw", &endpoint, "", &daemon);
+    repository.wait_ending(&first, Ending::Succeeded);
+    // Ten would take five minutes at the supervisor's own interval.
+    interop::wait("heartbeats come every second", || match tap.heartbeats() {
+        10.. => Ok(()),
+        count => Err(format!("{count} heartbeats")),
+    });
+    let agent = daemon.wait_agent("gw", "as before", is_confirmed);
+    assert_eq!((agent.transport.as_str(), tap.offers()), ("websocket", 1));
+    assert_eq!(tap.connections(), 1, "it kept its connection");
+    drop(supervisor);
 }

@@ -22,11 +22,17 @@ pub(crate) struct Daemon {
     repository: PathBuf,
     agents: SocketAddr,
     admin: SocketAddr,
+    more: Vec<String>,
 }
 
 impl Daemon {
     /// Starts it on free ports, with its state and its log below `directory`, and waits until it is ready.
     pub(crate) fn start(directory: &Path, repository: &FleetRepository) -> Self {
+        Self::start_with(directory, repository, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_with(directory: &Path, repository: &FleetRepository, more: &[&str]) -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
         let mut daemon = Self {
             process: None,
@@ -34,6 +40,7 @@ impl Daemon {
             repository: repository.path().to_owned(),
             agents: free(),
             admin: free(),
+            more: more.iter().map(|flag| (*flag).to_owned()).collect(),
         };
         daemon.run();
         daemon
@@ -52,6 +59,7 @@ impl Daemon {
         command.arg("serve").arg("--repo").arg(&self.repository).arg("--state-dir").arg(self.directory.join("state"));
         command.args(["--listen", &self.agents.to_string(), "--admin-listen", &self.admin.to_string()]);
         command.args(["--interval", "2s", "--log", "debug", "--log-format", "human"]).current_dir(&self.directory);
+        command.args(&self.more);
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         self.process = Some(Process::start(&mut command));
         wait("the daemon is ready", || {
@@ -77,6 +85,13 @@ impl Daemon {
         let text = self.get(&format!("/api/v1/agents{query}")).expect("a list");
         let list: AgentList = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         list.agents
+    }
+
+    /// What the build of this agent could run.
+    pub(crate) fn available_components(&self, id: &str) -> Vec<String> {
+        let text = self.get(&format!("/api/v1/agents?id={id}")).expect("a list");
+        let mut list: AgentList = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        list.agents.pop().unwrap_or_else(|| panic!("{id} is not there: {text}")).available_components
     }
 
     /// Waits until the agent of this name is as it should be.

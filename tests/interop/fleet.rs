@@ -27,9 +27,14 @@ impl FleetRepository {
 
     /// Writes a group that selects the agents with this label, with its whole configuration; changes go to everybody at once.
     pub(crate) fn write_group(&self, name: &str, selector: &str, collector: &str) {
+        let rollout = "{stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}";
+        self.write_group_with(name, selector, rollout, collector);
+    }
+
+    /// The same with rules of its own for its rollouts.
+    pub(crate) fn write_group_with(&self, name: &str, selector: &str, rollout: &str, collector: &str) {
         let directory = self.path.join(name);
         fs::create_dir_all(&directory).expect("a directory");
-        let rollout = "{stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}";
         let group = format!("apiVersion: gitamp/v1\nkind: Group\nselector: {selector}\nrollout: {rollout}\n");
         fs::write(directory.join("group.yaml"), group).expect("written");
         fs::write(directory.join("collector.yaml"), collector).expect("written");

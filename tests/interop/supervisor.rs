@@ -41,7 +41,7 @@ impl Supervisor {
         let config = format!(
             "server: {{endpoint: '{endpoint}'}}\n\
              capabilities:\n  accepts_remote_config: true\n  reports_remote_config: true\n  \
-             reports_available_components: true\n\
+             reports_available_components: true\n  accepts_opamp_connection_settings: true\n  accepts_restart_command: true\n\
              storage: {{directory: '{state}'}}\n\
              agent:\n  executable: '{collector}'\n  bootstrap_timeout: 60s\n  config_files: ['{quiet}']\n  \
              passthrough_logs: true\n  description:\n    \
@@ -86,6 +86,12 @@ impl Supervisor {
             [id] => Ok(id),
             ref other => Err(format!("{other:?}")),
         })
+    }
+
+    /// Kills its collector without a word. The supervisor starts another one five seconds later.
+    pub(crate) fn kill_collector(&self) {
+        let kill = ["-c", "kill -s KILL -- \"$0\"", &self.collector().to_string()];
+        assert!(Command::new("sh").args(kill).status().expect("sh starts").success(), "it ran");
     }
 
     /// What it merged for its collector.

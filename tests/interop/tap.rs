@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use gitamp::opamp::proto::ServerToAgent;
+use gitamp::opamp::proto::{AgentToServer, ServerToAgent};
 use prost::Message as _;
 
 /// One message, with its OpAMP header.
@@ -21,18 +22,24 @@ type Recording = Arc<Mutex<Vec<Message>>>;
 pub(crate) struct Tap {
     address: SocketAddr,
     recording: Recording,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Tap {
     /// Takes connections on a port of its own and carries them to `to`.
     pub(crate) fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let tap = Self { address: listener.local_addr().expect("an address"), recording: Recording::default() };
-        let recording = Arc::clone(&tap.recording);
+        let tap = Self {
+            address: listener.local_addr().expect("an address"),
+            recording: Recording::default(),
+            connections: Arc::default(),
+        };
+        let (recording, connections) = (Arc::clone(&tap.recording), Arc::clone(&tap.connections));
         thread::spawn(move || {
             for agent in listener.incoming().flatten() {
                 // While the daemon is away its agents are refused, as they would be without a tap.
                 if let Ok(daemon) = TcpStream::connect(to) {
+                    connections.fetch_add(1, Ordering::Relaxed);
                     let copy = |socket: &TcpStream| socket.try_clone().expect("a second handle");
                     carry(copy(&agent), copy(&daemon), true, Arc::clone(&recording));
                     carry(daemon, agent, false, Arc::clone(&recording));
@@ -46,6 +53,11 @@ impl Tap {
         self.address
     }
 
+    /// How often an agent connected.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// How many configurations were offered over this wire.
     pub(crate) fn offers(&self) -> usize {
         let is_offer = |message: &&Message| {
@@ -53,6 +65,21 @@ impl Tap {
             read.remote_config.is_some()
         };
         self.messages().iter().filter(|message| !message.from_agent).filter(is_offer).count()
+    }
+
+    /// How many of the agent's messages said nothing but that it is there.
+    pub(crate) fn heartbeats(&self) -> usize {
+        let is_heartbeat = |message: &&Message| {
+            let read = AgentToServer::decode(&message.bytes[1..]).expect("a real agent's messages are sound");
+            let bare = AgentToServer {
+                instance_uid: read.instance_uid.clone(),
+                sequence_num: read.sequence_num,
+                capabilities: read.capabilities,
+                ..Default::default()
+            };
+            read == bare
+        };
+        self.messages().iter().filter(|message| message.from_agent).filter(is_heartbeat).count()
     }
 
     /// Everything so far, a message a line: `>` from the agent, `<` to it.
