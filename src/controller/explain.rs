@@ -8,6 +8,7 @@ use crate::time::Timestamp;
 use crate::view::Explanation;
 use crate::view::command::Refusal;
 use crate::view::explain::{Facts, explain};
+use crate::view::present;
 
 /// Ids that are named when several begin alike.
 const MOST_IDS: usize = 5;
@@ -21,18 +22,25 @@ impl Controller {
         let (id, member) = self.only_one(prefix)?;
         let name = member.placement.group();
         let state = name.and_then(|name| self.groups.get(name));
-        let part = name.map(|name| self.part(name, now));
+        let group = name.and_then(|name| self.roster.group(name));
+        let mut part = name.map(|name| self.part(name, now));
+        if let (Some(part), Some(group)) = (&mut part, group) {
+            // Why others are held is nothing about this one.
+            let held = present::held(group.held());
+            part.waiting_on.retain(|waiting| !held.contains(waiting));
+        }
         let matches = member.labels.as_ref().map_or_else(Vec::new, |labels| {
             Assigner::new(self.groups.iter().map(|(name, state)| (name, &*state.definition))).explain(labels)
         });
+        let stage = part.as_ref().and_then(|part| part.stage.clone());
         Ok(explain(&Facts {
             id,
             member,
-            group: name.and_then(|name| self.roster.group(name)),
+            group,
             selector: state.map(|state| &state.definition.selector),
             revision: state.map(|state| state.revision.as_str()),
-            stage: part.as_ref().and_then(|part| part.stage.as_deref()),
-            waiting: part.as_ref().map_or_else(Vec::new, |part| part.waiting_on.clone()),
+            stage: stage.as_deref(),
+            waiting: part.map_or_else(Vec::new, |part| part.waiting_on),
             orders: Vec::new(),
             matches,
             now,

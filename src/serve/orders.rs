@@ -24,12 +24,8 @@ pub(super) async fn preview(admin: &Admin, request: Request) -> Result<Json<Impa
 pub(super) async fn give(admin: &Admin, peer: Option<u32>, request: Request) -> Result<Json<Impact>, Refused> {
     let order = read(request.into_body()).await?;
     let by = name_peer(peer).await;
-    let (name, reason) = (order.command.name(), order.reason.clone());
-    let outcome = ask(admin, |reply| AdminRequest::Order { order, by: by.clone(), reply }, PATIENCE).await?;
-    match &outcome {
-        Ok(impact) => tracing::info!(by, reason, groups = ?impact.groups, agents = impact.agents, "order: {name}"),
-        Err(refusal) => tracing::info!(by, reason, "order refused: {name}: {refusal}"),
-    }
+    // The controller tells of it in the log and in the journal, refused or not.
+    let outcome = ask(admin, |reply| AdminRequest::Order { order, by, reply }, PATIENCE).await?;
     answer(outcome)
 }
 

@@ -198,16 +198,16 @@ fn describe(command: &Command, impact: &Impact) -> String {
         more => format!(" and {more} more"),
     };
     let groups = match impact.groups.len() {
-        0 => "no group".to_owned(),
-        1 => format!("the group {}", names.join("")),
-        count => format!("{count} groups: {}{more}", names.join(", ")),
+        0 => String::new(),
+        1 => format!(", the group {}", names.join("")),
+        count => format!(", {count} groups: {}{more}", names.join(", ")),
     };
     let agents = match impact.agents {
         0 => "touches no agent".to_owned(),
         1 => "touches 1 agent".to_owned(),
         count => format!("touches {count} agents"),
     };
-    let line = format!("{} {agents}, {groups}", command.name());
+    let line = format!("{} {agents}{groups}", command.name());
     format!("{}\n{text}", tinted(&line, Tint::Bold))
 }
 
@@ -266,7 +266,7 @@ mod tests {
         assert!(many.starts_with("undo touches 250 agents, 25 groups: prod/g0, prod/g1, "), "{many}");
         assert!(many.contains("prod/g19 and 5 more\n") && many.ends_with("  … and 5 more\n"), "{many}");
         let freeze = Command::Freeze { group: None };
-        assert_eq!(plain(&describe(&freeze, &Impact::default())), "freeze touches no agent, no group\n");
+        assert_eq!(plain(&describe(&freeze, &Impact::default())), "freeze touches no agent\n");
     }
 
     #[test]
