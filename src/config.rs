@@ -82,6 +82,11 @@ impl ComponentNames {
         self.0.iter().map(String::as_str)
     }
 
+    /// True when this name is here.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
     /// True when every name of `other` is here too.
     pub fn contains_all(&self, other: &Self) -> bool {
         other.0.is_subset(&self.0)

@@ -591,7 +591,7 @@ impl Story {
         for (_, member) in roster.agents() {
             let Some(name) = member.placement.group() else { continue };
             let verdict = &member.verdict;
-            let is = |standing: Standing| usize::from(verdict.standing == standing);
+            let is = |standing: Standing| usize::from(verdict.standing == standing && !verdict.outside);
             let held = match verdict.standing {
                 Standing::Held(_) => 1,
                 Standing::Unplaced
@@ -609,7 +609,7 @@ impl Story {
                 is(Standing::Offered),
                 is(Standing::Confirmed),
                 held,
-                is(Standing::Away),
+                usize::from(verdict.standing == Standing::Away),
                 is(Standing::Lost),
                 usize::from(verdict.vanished),
             ];

@@ -14,6 +14,7 @@ pub mod record;
 mod report;
 mod restore;
 mod revision;
+mod stages;
 mod storage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,12 +26,15 @@ use bytes::Bytes;
 use crate::agent::{AgentEvent, AgentId, ConnectionId};
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::controller::commits::Commits;
+use crate::controller::record::OrdersFile;
 use crate::controller::storage::Storage;
 use crate::fleet::assign::Assigner;
 use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::snapshot::{CommitId, CommitInfo};
 use crate::fleet::{GroupDefinition, GroupName, RenderedFleet};
 use crate::rollout::machine::{Finished, Machine, Outcome, Plan, Rules};
+use crate::rollout::record::{Pin, Said};
+use crate::rollout::{Closed, Desired};
 use crate::roster::{Roster, RosterAction};
 use crate::time::Timestamp;
 use crate::view::Ending;
@@ -117,6 +121,13 @@ struct Next {
     revision: String,
 }
 
+/// A revision that changes more than the policy allows without a person's word.
+#[derive(Debug)]
+struct Guarded {
+    revision: Box<Revision>,
+    reason: String,
+}
+
 /// A group with everything that belongs to it but its agents.
 #[derive(Debug)]
 struct GroupState {
@@ -143,6 +154,19 @@ pub struct Controller {
     diagnostics: Vec<Diagnostic>,
     /// Groups of the newest revision that are rejected and have never been good.
     stillborn: BTreeSet<GroupName>,
+    /// Groups that the newest revision rejects.
+    rejected: BTreeSet<GroupName>,
+    /// For each group: those that wait for it (`dependsOn`).
+    dependents: BTreeMap<GroupName, BTreeSet<GroupName>>,
+    /// A revision that a guard holds until a person promotes its commit.
+    guarded: Option<Guarded>,
+    /// The guarded commit that a person promoted.
+    promoted: Option<CommitId>,
+    /// A person stopped every offer to the whole fleet.
+    frozen: Option<Said>,
+    /// Agents that a person wants to keep what they have.
+    pins: BTreeMap<AgentId, Pin>,
+    orders: OrdersFile,
     commits: Commits,
     storage: Storage,
     actions: VecDeque<Action>,
@@ -162,6 +186,13 @@ impl Controller {
             policy: None,
             diagnostics: Vec::new(),
             stillborn: BTreeSet::new(),
+            rejected: BTreeSet::new(),
+            dependents: BTreeMap::new(),
+            guarded: None,
+            promoted: None,
+            frozen: None,
+            pins: BTreeMap::new(),
+            orders: OrdersFile::default(),
             commits: Commits::default(),
             storage: Storage::default(),
             actions: VecDeque::new(),
@@ -207,12 +238,14 @@ impl Controller {
 
     /// Takes what a session tells.
     pub fn handle_agent(&mut self, event: AgentEvent, now: Timestamp) {
+        self.notice_gap(now);
         self.roster.handle_event(event, now);
         self.settle(now);
     }
 
     /// Time has passed. Also to be called after a batch of [`Controller::handle_agent`]: records are stored from here.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.notice_gap(now);
         self.roster.handle_timeout(now);
         self.settle(now);
         while let Some((at, name)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
@@ -268,6 +301,7 @@ impl Controller {
             let _effect = self.plan(name, next, now);
             return;
         }
+        self.draw_stage(name, now);
         let Some(state) = self.groups.get_mut(name) else { return };
         if state.machine.take_unstored() {
             self.storage.urgent.insert(name.clone());
@@ -282,21 +316,35 @@ impl Controller {
             }
             self.timers.extend(due.map(|at| (at, name.clone())));
         }
-        let mut desired = state.machine.desired();
-        let current = self.roster.group(name).map(|group| &group.desired);
-        let closes = current.is_some_and(|current| {
-            current.candidate.is_some() && desired.candidate.is_none()
-                || desired.closed.is_some() && current.closed.is_none()
-        });
+        let desired = state.machine.desired(now);
         if self.storage.holds(name) {
             self.publish(name, desired, now);
-        } else if closes {
-            // Only what is forbidden takes effect at once. What is new and allowed waits for the record.
-            desired.room = desired.room.min(current.map_or(0, |current| current.room));
-            desired.reach = desired.reach.min(current.map_or(0, |current| current.reach));
-            self.publish(name, desired, now);
+        } else {
+            self.close(name, desired, now);
         }
         self.storage.touched.insert(name.clone());
+        self.tell_dependents(name, now);
+    }
+
+    /// Only what is forbidden takes effect at once. What is new and allowed waits for the record.
+    fn close(&mut self, name: &GroupName, mut desired: Desired, now: Timestamp) {
+        let Some(current) = self.roster.group(name).map(|group| &group.desired) else { return };
+        let closes = current.candidate.is_some() && desired.candidate.is_none()
+            || desired.closed.is_some() && current.closed.is_none()
+            || desired.holds_back && !current.holds_back;
+        if !closes {
+            return;
+        }
+        (desired.room, desired.reach) = (desired.room.min(current.room), desired.reach.min(current.reach));
+        if desired.candidate.is_some() {
+            // It is held back, and nobody joins it.
+            (desired.cohort, desired.draws) = (current.cohort.clone(), current.draws);
+        }
+        if desired.restoring_since.is_some() {
+            desired.restoring_since = None;
+            desired.closed.get_or_insert(Closed::NotStored);
+        }
+        self.publish(name, desired, now);
     }
 
     /// Brings the reports of open commits up to date for the groups that were touched.
@@ -314,7 +362,7 @@ impl Controller {
         }
     }
 
-    fn publish(&mut self, name: &GroupName, desired: crate::rollout::Desired, now: Timestamp) {
+    fn publish(&mut self, name: &GroupName, desired: Desired, now: Timestamp) {
         let configs = &self.configs;
         self.roster.set_desired(name, desired, |hash| configs.get(&hash).cloned(), now);
     }
@@ -326,12 +374,15 @@ impl Controller {
             let mut part = self.part(name, now);
             part.counts = (&tally).into();
             let (ending, is_warning) = match outcome {
-                Outcome::Succeeded => (Ending::Succeeded, false),
-                Outcome::Failed => (Ending::Failed, true),
-                Outcome::Superseded => (Ending::Superseded, false),
+                Outcome::Succeeded => (Some(Ending::Succeeded), false),
+                Outcome::Failed => (Some(Ending::Failed), true),
+                Outcome::RollingBack => (None, true),
+                Outcome::RolledBack => (Some(Ending::RolledBack), true),
+                Outcome::Superseded => (Some(Ending::Superseded), false),
             };
+            let what = ending.map_or_else(|| "is taken back".to_owned(), |ending| ending.to_string());
             let summary = format!(
-                "{} {ending}: {} confirmed, {} failed, {} held, {} away",
+                "{} {what}: {} confirmed, {} failed, {} held, {} away",
                 candidate.short(),
                 tally.confirmed,
                 tally.failed,
@@ -344,8 +395,9 @@ impl Controller {
                 .filter(|_| is_warning)
                 .map(|cluster| format!("; {}: {}", cluster.count, cluster.message));
             self.notice(Some(name), is_warning, summary + &causes.collect::<String>());
-            self.commits.finish(name, candidate, ending, &part, now);
             self.storage.news = true;
+            let Some(ending) = ending else { continue };
+            self.commits.finish(name, candidate, ending, &part, now);
             let next = self.groups.get_mut(name).and_then(|state| state.next.take());
             if let Some(next) = next.filter(|_| outcome != Outcome::Superseded) {
                 let _effect = self.plan(name, next, now);

@@ -1,23 +1,376 @@
-//! What operators order.
+//! What operators order: whom it concerns, what it would do, and doing it. Every order goes into the journal.
 
-use crate::controller::Controller;
-use crate::time::Timestamp;
+use crate::agent::AgentId;
+use crate::config::ConfigHash;
+use crate::controller::record::OrderEntry;
+use crate::controller::{Controller, GroupState};
+use crate::fleet::GroupName;
+use crate::fleet::snapshot::CommitId;
+use crate::rollout::Machine;
+use crate::rollout::record::{Pin, Said};
+use crate::time::{Timestamp, show_duration};
 use crate::view::command::{Command, Impact, Order, Refusal};
+
+/// Orders that the journal keeps beside its own history.
+const MOST_ORDERS: usize = 200;
+
+/// Agents that may be pinned one by one; a larger part of a fleet is a group.
+const MOST_PINS: usize = 1_000;
+
+/// Hex digits of a commit or a configuration that are enough to name it.
+const FEWEST_DIGITS: usize = 7;
+
+/// Longest pin. What is to stay longer belongs into the repository.
+const LONGEST_PIN: std::time::Duration = std::time::Duration::from_secs(366 * 24 * 3600);
+
+/// The refusal of any other length.
+const PIN_LENGTH: &str = "a pin lasts longer than nothing, and a year at most";
+
+/// What an order comes down to, once its words are understood.
+enum Target {
+    /// Of these groups, each by itself.
+    Groups(Vec<GroupName>),
+    /// Each of these groups goes back to this configuration.
+    Undo(Vec<(GroupName, ConfigHash)>),
+    /// The whole fleet.
+    Fleet,
+    /// One agent.
+    Agent(AgentId),
+    /// A commit that a guard holds.
+    Guarded,
+}
 
 impl Controller {
     /// What this command would do now; nothing is changed.
     ///
     /// # Errors
     /// When it cannot be carried out, with what to do instead.
-    pub fn preview(&self, command: &Command, _now: Timestamp) -> Result<Impact, Refusal> {
-        Err(Refusal::new(format!("`{}` is not known to this daemon", command.name())))
+    pub fn preview(&self, command: &Command, now: Timestamp) -> Result<Impact, Refusal> {
+        let target = self.target(command)?;
+        let said = Said { by: String::new(), at: now, reason: None };
+        match &target {
+            Target::Groups(names) => {
+                for name in names {
+                    let state = self.state_of(name.as_str())?;
+                    let mut tried = state.machine.clone();
+                    order_machine(&mut tried, command, &said, &state.revision, now)
+                        .map_err(|error| Refusal::new(format!("{name}: {error}")))?;
+                }
+            }
+            Target::Undo(names) => {
+                for (name, to) in names {
+                    let state = self.state_of(name.as_str())?;
+                    let mut tried = state.machine.clone();
+                    tried
+                        .undo(*to, said.clone(), &state.revision, now)
+                        .map_err(|error| Refusal::new(format!("{name}: {error}")))?;
+                }
+            }
+            Target::Fleet => self.check_fleet(command)?,
+            Target::Agent(id) => self.check_pin(command, *id)?,
+            Target::Guarded => {}
+        }
+        Ok(self.impact(command, &target))
     }
 
-    /// Carries out an order, and has it recorded in the journal.
+    /// Carries out an order, and has it recorded in the journal, refused ones too.
     ///
     /// # Errors
     /// When it cannot be carried out, with what to do instead; then nothing was changed.
     pub fn handle_order(&mut self, order: &Order, now: Timestamp) -> Result<Impact, Refusal> {
-        self.preview(&order.command, now)
+        let outcome = self.preview(&order.command, now).and_then(|impact| {
+            let target = self.target(&order.command)?;
+            self.carry_out(order, target, now)?;
+            Ok(impact)
+        });
+        let result = match &outcome {
+            Ok(impact) => impact.effects.join("; "),
+            Err(refusal) => format!("refused: {}", refusal.message),
+        };
+        let reason = order.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        let line = format!("{} by {}{reason}: {result}", order.command.name(), order.by);
+        self.notice(None, false, line.clone());
+        self.storage.ordered.push(line);
+        self.orders.orders.push(OrderEntry { order: order.clone(), result });
+        let superfluous = self.orders.orders.len().saturating_sub(MOST_ORDERS);
+        self.orders.orders.drain(..superfluous);
+        self.settle(now);
+        self.flush(now);
+        outcome
     }
+
+    fn carry_out(&mut self, order: &Order, target: Target, now: Timestamp) -> Result<(), Refusal> {
+        let said = Said { by: order.by.clone(), at: now, reason: order.reason.clone() };
+        let refuse = |error: &str| Refusal::new(error);
+        match target {
+            Target::Groups(names) => {
+                for name in names {
+                    let Some(state) = self.groups.get_mut(&name) else { continue };
+                    order_machine(&mut state.machine, &order.command, &said, &state.revision, now).map_err(refuse)?;
+                    self.after_machine(&name, now);
+                }
+            }
+            Target::Undo(names) => {
+                for (name, to) in names {
+                    let Some(state) = self.groups.get_mut(&name) else { continue };
+                    state.machine.undo(to, said.clone(), &state.revision, now).map_err(refuse)?;
+                    state.next = None;
+                    self.after_machine(&name, now);
+                }
+            }
+            Target::Fleet => {
+                self.frozen = matches!(order.command, Command::Freeze { .. }).then_some(said);
+                self.storage.fleet_changed = true;
+                self.spread_freeze();
+                for name in self.groups.keys().cloned().collect::<Vec<_>>() {
+                    if let Some(state) = self.groups.get_mut(&name) {
+                        state.machine.handle_timeout(now);
+                    }
+                    self.after_machine(&name, now);
+                }
+            }
+            Target::Agent(id) => {
+                self.pins.retain(|_, pin| pin.until > now);
+                let until = if let Command::Pin { length, .. } = &order.command { Some(now + *length) } else { None };
+                match until {
+                    Some(until) => self.pins.insert(id, Pin { until, said }),
+                    None => self.pins.remove(&id),
+                };
+                self.roster.set_pin(id, until, now);
+                self.storage.fleet_changed = true;
+            }
+            Target::Guarded => {
+                if let Some(guarded) = self.guarded.take() {
+                    self.promoted = Some(guarded.revision.info.id);
+                    self.storage.fleet_changed = true;
+                    self.handle_revision(*guarded.revision, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Understands whom a command means.
+    fn target(&self, command: &Command) -> Result<Target, Refusal> {
+        let one = |name: &str| self.state_of(name).map(|_| Target::Groups(vec![GroupName::new(name)]));
+        match command {
+            Command::Pause { group }
+            | Command::Resume { group }
+            | Command::Abort { group }
+            | Command::Retry { group } => one(group),
+            Command::Promote { target, .. } => self.promoted_by(target),
+            Command::Undo { group, to } => {
+                let state = self.state_of(group)?;
+                let to = self.undo_target(group, state, to.as_deref())?;
+                Ok(Target::Undo(vec![(GroupName::new(group.as_str()), to)]))
+            }
+            Command::UndoSince { since } => self.changed_since(*since),
+            Command::Pin { target, .. } | Command::Unpin { target } => {
+                if self.groups.contains_key(&GroupName::new(target.as_str())) {
+                    return one(target);
+                }
+                let id =
+                    target.parse().map_err(|_| Refusal::new(format!("`{target}` is no group and no agent's id")))?;
+                Ok(Target::Agent(id))
+            }
+            Command::Freeze { group: Some(group) } | Command::Unfreeze { group: Some(group) } => one(group),
+            Command::Freeze { group: None } | Command::Unfreeze { group: None } => Ok(Target::Fleet),
+        }
+    }
+
+    fn state_of(&self, name: &str) -> Result<&GroupState, Refusal> {
+        self.groups
+            .get(&GroupName::new(name))
+            .ok_or_else(|| Refusal::new(format!("there is no group `{name}`; `gitamp status` lists them")))
+    }
+
+    fn promoted_by(&self, target: &str) -> Result<Target, Refusal> {
+        if self.groups.contains_key(&GroupName::new(target)) {
+            return Ok(Target::Groups(vec![GroupName::new(target)]));
+        }
+        if !is_hex(target) {
+            return Err(Refusal::new(format!(
+                "`{target}` is no group, and no commit of {FEWEST_DIGITS} hex digits or more"
+            )));
+        }
+        if self.guarded.as_ref().is_some_and(|guarded| guarded.revision.info.id.to_string().starts_with(target)) {
+            return Ok(Target::Guarded);
+        }
+        let is_of = |revision: &str| commit_of(revision).is_some_and(|commit| commit.starts_with(target));
+        let waits = |state: &GroupState| {
+            let rollout = state.machine.rollout();
+            rollout.is_some_and(|rollout| is_of(&rollout.revision)) && state.machine.waits_for_a_word()
+        };
+        let names: Vec<GroupName> =
+            self.groups.iter().filter(|(_, state)| waits(state)).map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            return Err(Refusal::new(format!("nothing of commit {target} waits for a person's word")));
+        }
+        Ok(Target::Groups(names))
+    }
+
+    fn undo_target(&self, group: &str, state: &GroupState, to: Option<&str>) -> Result<ConfigHash, Refusal> {
+        let machine = &state.machine;
+        let Some(to) = to else {
+            let nothing = || Refusal::new(format!("{group} has no earlier stable configuration to go back to"));
+            return machine.undo_target().ok_or_else(nothing);
+        };
+        if !is_hex(to) {
+            return Err(Refusal::new(format!("`{to}` is no hash or commit of {FEWEST_DIGITS} hex digits or more")));
+        }
+        let record = machine.record();
+        let is_meant = |hash: &&ConfigHash| {
+            let revision = record.promoted.get(hash).and_then(|promoted| commit_of(&promoted.revision));
+            hash.to_string().starts_with(to) || revision.is_some_and(|commit| commit.starts_with(to))
+        };
+        record.stables.iter().find(is_meant).copied().ok_or_else(|| {
+            let known: Vec<String> = record.stables.iter().map(|hash| hash.short()).collect();
+            Refusal::new(format!("{group} retains no configuration `{to}`, only {}", known.join(", ")))
+        })
+    }
+
+    /// The groups whose configuration changed since, each with what it had before.
+    fn changed_since(&self, since: Timestamp) -> Result<Target, Refusal> {
+        let mut changed = Vec::new();
+        let mut lost = Vec::new();
+        for (name, state) in &self.groups {
+            let machine = &state.machine;
+            let record = machine.record();
+            let is_before = |hash: &&ConfigHash| record.promoted.get(hash).is_some_and(|one| one.started < since);
+            let runs = machine.introduced_since(since);
+            let is_new = record.stables.first().is_some_and(|stable| !is_before(&stable));
+            if !runs && !is_new {
+                continue;
+            }
+            match record.stables.iter().find(is_before) {
+                Some(hash) => changed.push((name.clone(), *hash)),
+                None if record.stables.is_empty() || (is_new && record.stables.len() == 1) => {}
+                None => lost.push(name.to_string()),
+            }
+        }
+        if !lost.is_empty() {
+            let names = lost.join(", ");
+            return Err(Refusal::new(format!(
+                "what {names} had before {since} is not retained any more; revert the commits"
+            )));
+        }
+        if changed.is_empty() {
+            return Err(Refusal::new(format!("no group has changed since {since}")));
+        }
+        Ok(Target::Undo(changed))
+    }
+
+    fn check_fleet(&self, command: &Command) -> Result<(), Refusal> {
+        match (command, &self.frozen) {
+            (Command::Freeze { .. }, Some(said)) => {
+                Err(Refusal::new(format!("the whole fleet is frozen already, by {}", said.by)))
+            }
+            (Command::Unfreeze { .. }, None) => Err(Refusal::new("the whole fleet is not frozen")),
+            (_, _) => Ok(()),
+        }
+    }
+
+    fn check_pin(&self, command: &Command, id: AgentId) -> Result<(), Refusal> {
+        let is_pinned = self.pins.contains_key(&id);
+        let Command::Pin { length, .. } = command else {
+            return if is_pinned { Ok(()) } else { Err(Refusal::new("the agent is not pinned")) };
+        };
+        if length.is_zero() || *length > LONGEST_PIN {
+            return Err(Refusal::new(PIN_LENGTH));
+        }
+        if self.pins.len() >= MOST_PINS && !is_pinned {
+            return Err(Refusal::new(format!("{MOST_PINS} agents are pinned already: pin the group instead")));
+        }
+        Ok(())
+    }
+
+    fn impact(&self, command: &Command, target: &Target) -> Impact {
+        let selected = |name: &GroupName| self.groups.get(name).map_or(0, |state| state.machine.tally().selected);
+        let of = |names: &[GroupName], effect: &dyn Fn(&GroupName) -> String| Impact {
+            groups: names.iter().map(ToString::to_string).collect(),
+            agents: names.iter().map(selected).sum(),
+            effects: names.iter().map(effect).collect(),
+        };
+        match target {
+            Target::Groups(names) => of(names, &|name| format!("{name}: {}", effect_of(command))),
+            Target::Undo(names) => Impact {
+                groups: names.iter().map(|(name, _)| name.to_string()).collect(),
+                agents: names.iter().map(|(name, _)| selected(name)).sum(),
+                effects: names.iter().map(|(name, to)| format!("{name}: goes back to {}", to.short())).collect(),
+            },
+            Target::Fleet => Impact {
+                groups: self.groups.keys().map(ToString::to_string).collect(),
+                agents: self.roster.connected(),
+                effects: vec![format!("the whole fleet: {}", effect_of(command))],
+            },
+            Target::Agent(id) => {
+                Impact { groups: Vec::new(), agents: 1, effects: vec![format!("agent {id}: {}", effect_of(command))] }
+            }
+            Target::Guarded => {
+                let guarded = self.guarded.as_ref();
+                let id: Option<CommitId> = guarded.map(|guarded| guarded.revision.info.id);
+                let reason = guarded.map_or("", |guarded| guarded.reason.as_str());
+                let commit = id.map(|id| id.to_string()).unwrap_or_default();
+                Impact {
+                    groups: guarded
+                        .map(|guarded| guarded.revision.fleet.groups.keys().map(ToString::to_string).collect())
+                        .unwrap_or_default(),
+                    agents: self.roster.connected(),
+                    effects: vec![format!("commit {commit} is taken, although {reason}")],
+                }
+            }
+        }
+    }
+}
+
+fn effect_of(command: &Command) -> String {
+    match command {
+        Command::Pause { .. } => "its rollout offers nothing new".to_owned(),
+        Command::Resume { .. } => "goes on".to_owned(),
+        Command::Abort { .. } => "its rollout ends, and its agents go back to stable".to_owned(),
+        Command::Retry { .. } => "what failed is tried again from the first stage".to_owned(),
+        Command::Promote { now: false, .. } => "the stage that waits may start".to_owned(),
+        Command::Promote { now: true, .. } => "what it waits for now is skipped".to_owned(),
+        Command::Undo { .. } | Command::UndoSince { .. } => "goes back".to_owned(),
+        Command::Pin { length, .. } => format!("keeps what it has for {}", show_duration(*length)),
+        Command::Unpin { .. } => "takes part in rollouts again".to_owned(),
+        Command::Freeze { .. } => "no offer of any kind leaves".to_owned(),
+        Command::Unfreeze { .. } => "offers may leave again".to_owned(),
+    }
+}
+
+/// Orders one group's rollouts.
+fn order_machine(
+    machine: &mut Machine,
+    command: &Command,
+    said: &Said,
+    revision: &str,
+    now: Timestamp,
+) -> Result<(), &'static str> {
+    match command {
+        Command::Pause { .. } => machine.pause(said.clone()),
+        Command::Resume { .. } => machine.resume(revision, now),
+        Command::Abort { .. } => machine.abort(said.clone(), now),
+        Command::Retry { .. } => machine.retry(now),
+        Command::Promote { now: hurry, .. } => machine.promote(*hurry, now),
+        Command::Pin { length, .. } if length.is_zero() || *length > LONGEST_PIN => Err(PIN_LENGTH),
+        Command::Pin { length, .. } => {
+            machine.pin(Pin { until: now + *length, said: said.clone() });
+            Ok(())
+        }
+        Command::Unpin { .. } => machine.unpin(now),
+        Command::Freeze { .. } => machine.freeze(said.clone()),
+        Command::Unfreeze { .. } => machine.unfreeze(now),
+        // They name a configuration, and go another way.
+        Command::Undo { .. } | Command::UndoSince { .. } => Ok(()),
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.len() >= FEWEST_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The commit of `main@sha1:<commit>`.
+fn commit_of(revision: &str) -> Option<&str> {
+    revision.rsplit_once(':').map(|(_, commit)| commit)
 }

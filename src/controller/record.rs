@@ -12,9 +12,10 @@ use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer};
 use crate::fleet::strategy::{Amount, Expect, OnFailure, OnNewCommit, Stage, Strategy};
 use crate::fleet::{GroupDefinition, GroupName, NotAWindow, Window};
 use crate::labels::{Operator, Requirement, Selector};
-use crate::rollout::record::GroupRecord;
+use crate::rollout::record::{GroupRecord, Pin, Said};
 use crate::time::Timestamp;
 use crate::view::CommitReport;
+use crate::view::command::Order;
 
 /// The form of the records. A successor that finds a newer one refuses to guess.
 pub const VERSION: u32 = 1;
@@ -48,6 +49,32 @@ pub struct FleetFile {
     /// Its `fleet.yaml`: the policy that the next revision is judged by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// A person stopped every offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Said>,
+    /// Agents that keep what they have for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pins: BTreeMap<String, Pin>,
+    /// The held commit that a person let go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<String>,
+}
+
+/// What operators ordered, the newest last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrdersFile {
+    /// The orders.
+    pub orders: Vec<OrderEntry>,
+}
+
+/// One order, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderEntry {
+    /// What, who, when and why.
+    pub order: Order,
+    /// The answer: what it did, or why it was refused.
+    pub result: String,
 }
 
 /// A commit as the journal keeps it.
@@ -128,6 +155,12 @@ pub struct NextFile {
     /// True when it moved agents of other groups here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moved_in: bool,
+    /// Its commit wants it held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Said>,
+    /// Its commit wants one stage, and may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fast: bool,
 }
 
 /// One failure.
@@ -137,6 +170,9 @@ pub struct FailureFile {
     pub hash: ConfigHash,
     /// Its words.
     pub message: String,
+    /// True when it vanished.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_absent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,6 +376,13 @@ impl GroupFile {
     pub fn read(bytes: &[u8]) -> Result<Self, RecordError> {
         let file: Self = serde_yaml::from_slice(bytes)?;
         if file.version == VERSION { Ok(file) } else { Err(RecordError::Version(file.version)) }
+    }
+}
+
+impl OrdersFile {
+    /// Reads one.
+    pub fn read(bytes: &[u8]) -> Result<Self, RecordError> {
+        Ok(serde_yaml::from_slice(bytes)?)
     }
 }
 

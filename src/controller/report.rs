@@ -3,7 +3,7 @@
 use crate::controller::commits::Part;
 use crate::controller::{Controller, GroupState, texts};
 use crate::fleet::GroupName;
-use crate::rollout::record::Progress;
+use crate::rollout::record::{Progress, WayBack};
 use crate::rollout::{Closed, Waiting};
 use crate::roster::failures;
 use crate::roster::member::Placement;
@@ -51,6 +51,9 @@ impl Controller {
         if state.next.is_some() {
             waiting.push(WaitingOn::from(&Waiting::NewerCommit));
         }
+        if let Some((unavailable, limit)) = self.roster.fleet_limit(name) {
+            waiting.push(present::fleet_budget(unavailable, limit));
+        }
         if let Some(group) = group {
             waiting.extend(present::held(group.held()));
         }
@@ -58,23 +61,32 @@ impl Controller {
     }
 
     fn failures(&self, name: &GroupName, state: &GroupState) -> Vec<crate::view::FailureCluster> {
-        let wanted = state.machine.rollout().map(|rollout| rollout.candidate).or(state.machine.record().wanted);
+        let machine = &state.machine;
+        let wanted = machine.rollout().map(|rollout| rollout.candidate).or(machine.record().wanted);
+        // On the way back, and when that stopped, what agents said of stable matters as much.
+        let restored = machine.stable().filter(|_| machine.has_tried_to_go_back());
         let Some(group) = self.roster.group(name) else { return Vec::new() };
-        let Some(hash) = wanted else { return Vec::new() };
-        failures::of_group(group, hash, |id| self.roster.agent(id)).iter().map(Into::into).collect()
+        let hashes: Vec<_> = wanted.into_iter().chain(restored).collect();
+        failures::of_group(group, &hashes, |id| self.roster.agent(id)).iter().map(Into::into).collect()
     }
 
     fn phase(&self, state: &GroupState, now: Timestamp) -> Phase {
-        let Some(rollout) = state.machine.rollout() else { return Phase::Steady };
+        let Some(rollout) = state.machine.rollout() else {
+            return if state.machine.record().undone.is_some() { Phase::Undone } else { Phase::Steady };
+        };
         if state.machine.is_unproven() {
             return Phase::Unproven;
         }
         match rollout.progress {
+            Progress::Failed { way_back: WayBack::Done, .. } => Phase::RolledBack,
             Progress::Failed { .. } => Phase::Failed,
+            Progress::RollingBack { .. } => Phase::RollingBack,
             Progress::Soaking { .. } | Progress::Baking { .. } => Phase::Soaking,
-            Progress::Rolling => {
-                let is_blocked = state.machine.waiting(now).iter().any(|waiting| matches!(waiting, Waiting::Closed(_)));
-                if is_blocked { Phase::Held } else { Phase::Rolling }
+            Progress::Opening | Progress::Rolling => {
+                let holds = |waiting: &Waiting| {
+                    matches!(waiting, Waiting::Closed(_) | Waiting::Paused { .. } | Waiting::Approval { .. })
+                };
+                if state.machine.waiting(now).iter().any(holds) { Phase::Held } else { Phase::Rolling }
             }
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{ConfigHash, RenderedConfig};
-use crate::controller::record::{FleetFile, GroupFile, RecordError, read_report};
-use crate::controller::storage::{FLEET_FILE, group_of_file};
+use crate::controller::record::{FleetFile, GroupFile, OrdersFile, RecordError, read_report};
+use crate::controller::storage::{FLEET_FILE, ORDERS_FILE, group_of_file};
 use crate::controller::{Controller, GroupState, Next, Options, rules};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::{CommitId, CommitInfo};
@@ -34,6 +34,7 @@ impl Controller {
             let restored = match group_of_file(path) {
                 Some(name) => controller.restore_group(&name, bytes, now),
                 None if path == FLEET_FILE => controller.restore_fleet(bytes),
+                None if path == ORDERS_FILE => OrdersFile::read(bytes).map(|file| controller.orders = file),
                 None => Ok(()),
             };
             match restored {
@@ -44,9 +45,15 @@ impl Controller {
         }
         controller.restore_commits(files, now, &mut problems);
         controller.assign(now);
+        controller.spread_freeze();
+        controller.find_dependents();
+        for (id, pin) in controller.pins.clone() {
+            controller.roster.set_pin(id, Some(pin.until), now);
+        }
         let names: Vec<GroupName> = controller.groups.keys().cloned().collect();
         for name in names {
-            if let Some(desired) = controller.groups.get(&name).map(|state| state.machine.desired()) {
+            controller.refresh_prerequisites(&name);
+            if let Some(desired) = controller.groups.get(&name).map(|state| state.machine.desired(now)) {
                 controller.publish(&name, desired, now);
             }
         }
@@ -59,6 +66,9 @@ impl Controller {
         self.accepted = file.commit.map(CommitInfo::try_from).transpose()?;
         self.policy = file.policy.map(Bytes::from);
         self.refused = file.refused.and_then(|id| id.parse().ok());
+        self.promoted = file.promoted.and_then(|id| id.parse().ok());
+        self.frozen = file.frozen;
+        self.pins = file.pins.into_iter().filter_map(|(id, pin)| Some((id.parse().ok()?, pin))).collect();
         Ok(())
     }
 
@@ -96,7 +106,10 @@ impl Controller {
         // An id that is none belongs to nobody; the rest of the record is as good as before.
         for (id, failure) in file.failures {
             if let Ok(id) = id.parse() {
-                failures.insert(id, Failure { hash: failure.hash, message: failure.message.into() });
+                failures.insert(
+                    id,
+                    Failure { hash: failure.hash, message: failure.message.into(), is_absent: failure.is_absent },
+                );
             }
         }
         let ill: BTreeSet<_> = file.ill_before.iter().filter_map(|id| id.parse().ok()).collect();
@@ -108,7 +121,14 @@ impl Controller {
         self.roster.restore(name, failures, ill, assumed);
         let next = file.next.and_then(|next| {
             let config = self.configs.get(&next.wanted)?.clone();
-            let plan = Plan { wanted: next.wanted, rules: rules(&definition), moved_in: next.moved_in };
+            let plan = Plan {
+                wanted: next.wanted,
+                rules: rules(&definition),
+                moved_in: next.moved_in,
+                revision: next.revision.clone(),
+                hold: next.hold,
+                fast: next.fast,
+            };
             Some(Next { plan, config, revision: next.revision })
         });
         let machine =

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::ConfigHash;
 use crate::controller::{Controller, GroupState, Next, Revision, rules, texts};
 use crate::fleet::diagnostic::{Diagnostic, Severity};
-use crate::fleet::snapshot::{CommitId, CommitInfo};
+use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer};
 use crate::fleet::{GroupName, RenderedFleet};
 use crate::rollout::machine::{Effect, Machine, Plan};
+use crate::rollout::record::Said;
 use crate::time::Timestamp;
 use crate::view::{CommitReport, Ending, GroupReport};
 
@@ -41,28 +42,21 @@ impl Controller {
             self.refuse(&info, report, now);
             return false;
         }
+        if let Some(held) = self.guard(&info, rewritten, &fleet) {
+            self.hold(info.id, held, report, now);
+            return true;
+        }
+        self.guarded = None;
         self.accepted = Some(info.clone());
         self.policy = fleet.policy.clone();
         self.storage.fleet_changed = true;
         self.roster.pause();
+        self.roster.set_fleet_budget(fleet.judged_by.max_unavailable);
         self.remove_groups(&fleet, &mut report, now);
         let ready = self.take_definitions(&fleet, &mut report);
+        self.find_dependents();
         let receivers = self.assign(now);
-        let mut begun = BTreeSet::new();
-        for name in &ready {
-            let config = fleet.groups.get(name).and_then(|group| group.config.clone());
-            let definition = fleet.groups.get(name).and_then(|group| group.definition.clone());
-            let (Some(config), Some(definition)) = (config, definition) else { continue };
-            let plan = Plan { wanted: config.hash(), rules: rules(&definition), moved_in: receivers.contains(name) };
-            let next = Next { plan, config, revision: info.revision() };
-            let hash = next.config.hash();
-            let effect = self.plan(name, next, now);
-            if matches!(effect, Effect::Started | Effect::Waits) {
-                begun.insert(name.to_string());
-            }
-            let part = self.entry(name, hash, effect, now);
-            report.groups.extend(part.map(|part| (name.to_string(), part)));
-        }
+        let begun = self.plan_all(&ready, &receivers, &info, &fleet, &mut report, now);
         if !is_new {
             // A commit that is taken once more, after a restart: what is known of it is in the journal already.
             report.groups.retain(|name, _| begun.contains(name));
@@ -73,6 +67,7 @@ impl Controller {
         }
         for name in &ready {
             // Other rules may end what runs, a shorter soak for example: only now is the commit there to be told.
+            self.refresh_prerequisites(name);
             if let Some(state) = self.groups.get_mut(name) {
                 state.machine.handle_timeout(now);
             }
@@ -85,6 +80,47 @@ impl Controller {
             self.settle(now);
         }
         true
+    }
+
+    /// Plans what the revision says of every good group. Returns the groups in which something begins.
+    fn plan_all(
+        &mut self,
+        ready: &[GroupName],
+        receivers: &BTreeSet<GroupName>,
+        info: &CommitInfo,
+        fleet: &RenderedFleet,
+        report: &mut CommitReport,
+        now: Timestamp,
+    ) -> BTreeSet<String> {
+        for name in ready {
+            let unfinished = self.unfinished(name, Some(fleet));
+            if let Some(state) = self.groups.get_mut(name) {
+                state.machine.set_prerequisites(unfinished);
+            }
+        }
+        let mut begun = BTreeSet::new();
+        for name in ready {
+            let config = fleet.groups.get(name).and_then(|group| group.config.clone());
+            let definition = fleet.groups.get(name).and_then(|group| group.definition.clone());
+            let (Some(config), Some(definition)) = (config, definition) else { continue };
+            let hash = config.hash();
+            let plan = Plan {
+                wanted: hash,
+                rules: rules(&definition),
+                moved_in: receivers.contains(name),
+                revision: info.revision(),
+                hold: hold_of(info, now),
+                fast: info.trailer == Some(RolloutTrailer::Fast) && fleet.judged_by.allows_fast(name),
+            };
+            let next = Next { plan, config, revision: info.revision() };
+            let effect = self.plan(name, next, now);
+            if matches!(effect, Effect::Started | Effect::Waits) {
+                begun.insert(name.to_string());
+            }
+            let part = self.entry(name, hash, effect, now);
+            report.groups.extend(part.map(|part| (name.to_string(), part)));
+        }
+        begun
     }
 
     fn refuse(&mut self, info: &CommitInfo, mut report: CommitReport, now: Timestamp) {
@@ -101,6 +137,10 @@ impl Controller {
 
     /// A revision whose commit changed nothing below the fleet root.
     pub fn handle_unrelated(&mut self, info: CommitInfo) {
+        if self.guarded.is_some() {
+            // What is held stays so; the accepted commit is the one that the next is compared with.
+            return;
+        }
         self.accepted = Some(info);
         self.storage.fleet_changed = true;
     }
@@ -134,11 +174,13 @@ impl Controller {
     fn take_definitions(&mut self, fleet: &RenderedFleet, report: &mut CommitReport) -> Vec<GroupName> {
         let mut ready = Vec::new();
         self.stillborn.clear();
+        self.rejected.clear();
         for (name, group) in &fleet.groups {
             if group.definition.is_some() && group.config.is_some() {
                 ready.push(name.clone());
                 continue;
             }
+            self.rejected.insert(name.clone());
             let state = self.groups.get(name);
             let part = GroupReport {
                 ending: Some(Ending::Rejected),
@@ -207,6 +249,7 @@ impl Controller {
         let ending = match effect {
             Effect::Nothing => return None,
             Effect::Started | Effect::Joined | Effect::Waits => None,
+            Effect::FailedBefore if state.machine.is_rolled_back() => Some(Ending::RolledBack),
             Effect::FailedBefore => Some(Ending::Failed),
         };
         let started_at = state.machine.rollout().filter(|_| effect != Effect::Waits).map(|rollout| rollout.started);
@@ -244,6 +287,12 @@ impl Controller {
         }
         self.commits.add(id, report, now);
     }
+}
+
+/// `Gitamp-Rollout: hold` of a commit.
+fn hold_of(info: &CommitInfo, now: Timestamp) -> Option<Said> {
+    let reason = Some("Gitamp-Rollout: hold".to_owned());
+    (info.trailer == Some(RolloutTrailer::Hold)).then(|| Said { by: info.committer.clone(), at: now, reason })
 }
 
 fn changes(report: &CommitReport) -> String {

@@ -26,6 +26,9 @@ pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// The fleet's file below `state/`.
 pub(super) const FLEET_FILE: &str = "fleet.yaml";
 
+/// The operators' orders below `state/`.
+pub(super) const ORDERS_FILE: &str = "orders.yaml";
+
 /// The file of a group below `state/`. `@` begins no directory of a fleet, so it can never be another group's folder.
 pub(super) fn group_file(name: &GroupName) -> String {
     format!("groups/{name}/@record.yaml")
@@ -52,6 +55,7 @@ pub(super) fn commit_file(id: CommitId) -> String {
 struct InFlight {
     ticket: u64,
     groups: BTreeSet<GroupName>,
+    ordered: Vec<String>,
     news: BTreeMap<CommitId, (CommitReport, bool)>,
     configs: BTreeSet<ConfigHash>,
 }
@@ -68,6 +72,8 @@ pub(super) struct Storage {
     refreshed: Option<Timestamp>,
     /// True when the fleet's file is out of date.
     pub fleet_changed: bool,
+    /// Orders that the journal does not hold yet, for its history.
+    pub ordered: Vec<String>,
     /// True when a note has more to tell than other counts.
     pub news: bool,
     /// Bodies that the journal holds.
@@ -113,6 +119,7 @@ impl Controller {
         }
         let is_urgent = !self.storage.urgent.is_empty()
             || self.storage.fleet_changed
+            || !self.storage.ordered.is_empty()
             || self.storage.news
             || self.commits.has_ended();
         let is_lazy = !self.storage.lazy.is_empty() || self.commits.has_news();
@@ -142,8 +149,15 @@ impl Controller {
                 commit: self.accepted.as_ref().map(CommitFile::from),
                 refused: self.refused.map(|id| id.to_string()),
                 policy: self.policy.as_ref().map(|policy| String::from_utf8_lossy(policy).into_owned()),
+                frozen: self.frozen.clone(),
+                pins: self.pins.iter().map(|(id, pin)| (id.to_string(), pin.clone())).collect(),
+                promoted: self.promoted.map(|id| id.to_string()),
             };
             files.insert(FLEET_FILE.to_owned(), Some(encode(&file, &mut problems)));
+        }
+        let ordered = std::mem::take(&mut self.storage.ordered);
+        if !ordered.is_empty() {
+            files.insert(ORDERS_FILE.to_owned(), Some(encode(&self.orders, &mut problems)));
         }
         self.storage.news = false;
         let news = self.commits.take_news();
@@ -157,8 +171,8 @@ impl Controller {
             self.notice(None, true, problem);
         }
         self.storage.tickets += 1;
-        let (ticket, message) = (self.storage.tickets, message(&news, groups.len()));
-        self.storage.in_flight = Some(InFlight { ticket, groups, news, configs });
+        let (ticket, message) = (self.storage.tickets, message(&ordered, &news, groups.len()));
+        self.storage.in_flight = Some(InFlight { ticket, groups, ordered, news, configs });
         self.storage.last = Some(now);
         self.actions.push_back(Action::Store(Store { ticket, message, notes, files }));
     }
@@ -170,6 +184,8 @@ impl Controller {
             wanted: next.plan.wanted,
             revision: next.revision.clone(),
             moved_in: next.plan.moved_in,
+            hold: next.plan.hold.clone(),
+            fast: next.plan.fast,
         });
         if let Some(group) = self.roster.group(name) {
             file.failures = group
@@ -177,7 +193,14 @@ impl Controller {
                 .iter()
                 .take(MOST_REMEMBERED)
                 .map(|(id, failure)| {
-                    (id.to_string(), FailureFile { hash: failure.hash, message: failure.message.to_string() })
+                    (
+                        id.to_string(),
+                        FailureFile {
+                            hash: failure.hash,
+                            message: failure.message.to_string(),
+                            is_absent: failure.is_absent,
+                        },
+                    )
                 })
                 .collect();
             file.ill_before = group.ill.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
@@ -211,7 +234,7 @@ impl Controller {
             // Where the record allows more by now, that is on its way. Otherwise what is desired now follows from what was stored,
             // and from the agents as they are now: what they forbade meanwhile stays forbidden.
             let state = self.groups.get(&name).filter(|_| !self.storage.urgent.contains(&name));
-            if let Some(desired) = state.map(|state| state.machine.desired()) {
+            if let Some(desired) = state.map(|state| state.machine.desired(now)) {
                 self.publish(&name, desired, now);
             }
         }
@@ -232,6 +255,7 @@ impl Controller {
             }
         }
         self.storage.urgent.extend(failed.groups);
+        self.storage.ordered.splice(..0, failed.ordered);
         self.commits.give_back(failed.news);
         // Nobody knows whether it was done: what only one of the two states holds is neither relied on nor left behind.
         let (before, after) = (std::mem::take(&mut self.storage.configs), failed.configs);
@@ -243,15 +267,13 @@ impl Controller {
     }
 }
 
-fn message(news: &BTreeMap<CommitId, (CommitReport, bool)>, groups: usize) -> String {
-    let mut parts: Vec<String> = news
-        .values()
-        .take(3)
-        .map(|(report, _)| match report.ending {
-            Some(ending) => format!("{}: {ending}", report.revision),
-            None => format!("{}: running", report.revision),
-        })
-        .collect();
+fn message(ordered: &[String], news: &BTreeMap<CommitId, (CommitReport, bool)>, groups: usize) -> String {
+    let mut parts = ordered.to_vec();
+    let endings = news.values().take(3).map(|(report, _)| match report.ending {
+        Some(ending) => format!("{}: {ending}", report.revision),
+        None => format!("{}: running", report.revision),
+    });
+    parts.extend(endings);
     if parts.is_empty() {
         parts.push(format!("{groups} groups"));
     }

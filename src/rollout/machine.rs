@@ -8,12 +8,10 @@
 use std::time::Duration;
 
 use crate::config::ConfigHash;
-use crate::fleet::strategy::{Amount, Expect, OnNewCommit, Stage, Strategy};
-use crate::rollout::record::{GroupRecord, Kind, Progress, RolloutRecord};
-use crate::rollout::{
-    Closed, DEFAULT_MAX_FAILURES, Desired, FailedBecause, MOST_REMEMBERED, SETTLE, SETTLE_AT_MOST, Tally, Waiting,
-    budget,
-};
+use crate::fleet::strategy::{Expect, OnNewCommit, Strategy};
+use crate::rollout::cohort::{Cohort, Draw};
+use crate::rollout::record::{GroupRecord, Kind, Progress, Promoted, RolloutRecord, Said, WayBack};
+use crate::rollout::{Closed, Desired, Tally, budget, orders};
 use crate::time::Timestamp;
 
 /// Stable configurations that are retained, the current one included.
@@ -31,6 +29,12 @@ pub struct Plan {
     pub rules: Rules,
     /// True when the revision moved agents of other groups here.
     pub moved_in: bool,
+    /// The revision.
+    pub revision: String,
+    /// The commit wants its rollout held until a person says more (`Gitamp-Rollout: hold`).
+    pub hold: Option<Said>,
+    /// The commit wants one stage of everybody without a watch, and may (`Gitamp-Rollout: fast`).
+    pub fast: bool,
 }
 
 /// How changes of a group arrive, and what holds them back.
@@ -68,6 +72,10 @@ pub enum Outcome {
     Succeeded,
     /// It stopped.
     Failed,
+    /// It stopped, and its agents are on their way back to stable: no end yet.
+    RollingBack,
+    /// It stopped, and its agents are back on stable.
+    RolledBack,
     /// Another candidate took its place.
     Superseded,
 }
@@ -84,23 +92,29 @@ pub struct Finished {
 }
 
 /// The rollout of one group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
-    rules: Rules,
+    pub(super) rules: Rules,
     observe: bool,
-    record: GroupRecord,
-    tally: Tally,
+    pub(super) record: GroupRecord,
+    pub(super) tally: Tally,
     /// When this process took the group over, and the agents it then had; `None` for a group that this process saw first.
-    restarted: Option<usize>,
-    since: Timestamp,
-    forget_after: Duration,
+    pub(super) restarted: Option<usize>,
+    pub(super) since: Timestamp,
+    pub(super) forget_after: Duration,
     /// True while the record in memory allows more than the stored one does.
-    unstored: bool,
+    pub(super) unstored: bool,
     /// True while the record differs in what may be stored later.
-    outdated: bool,
+    pub(super) outdated: bool,
     /// When watched time was last added.
-    watching_since: Option<Timestamp>,
-    finished: Vec<Finished>,
+    pub(super) watching_since: Option<Timestamp>,
+    /// The groups that have to finish the same revision first, and have not; with the reason.
+    pub(super) prerequisites: Vec<String>,
+    /// The whole fleet is frozen.
+    fleet_frozen: Option<Said>,
+    /// True while the next stage's agents are to be drawn.
+    pub(super) wants_draw: Option<Draw>,
+    pub(super) finished: Vec<Finished>,
     successes: u64,
 }
 
@@ -118,6 +132,9 @@ impl Machine {
             unstored: false,
             outdated: false,
             watching_since: None,
+            prerequisites: Vec::new(),
+            fleet_frozen: None,
+            wants_draw: None,
             finished: Vec::new(),
             successes: 0,
         }
@@ -149,14 +166,65 @@ impl Machine {
         self.record.stables.first().copied()
     }
 
+    /// The agents that the next stage asks for, once when they are to be drawn; then call [`Machine::open`].
+    pub fn take_draw(&mut self) -> Option<Draw> {
+        self.wants_draw.take()
+    }
+
+    /// Which of `dependsOn` have not finished yet, in words; true when that changed.
+    pub fn set_prerequisites(&mut self, unfinished: Vec<String>) -> bool {
+        let is_news = self.prerequisites != unfinished;
+        self.prerequisites = unfinished;
+        is_news
+    }
+
+    /// The whole fleet is frozen, or no longer.
+    pub fn set_fleet_frozen(&mut self, said: Option<Said>) {
+        self.fleet_frozen = said;
+    }
+
     /// The rollout that runs or failed.
     pub fn rollout(&self) -> Option<&RolloutRecord> {
         self.record.rollout.as_ref()
     }
 
-    /// True when the rollout runs: it exists and has not failed.
+    /// True when the rollout runs, or its agents are on their way back: it exists and has not failed.
     pub fn is_running(&self) -> bool {
         self.rollout().is_some_and(|rollout| !is_failed(rollout))
+    }
+
+    /// True when the rollout needs a person: for approval, or because its commit holds it.
+    pub fn waits_for_a_word(&self) -> bool {
+        let is_asked = |rollout: &RolloutRecord| {
+            let needs = rollout.progress == Progress::Opening && rollout.approved <= rollout.stage;
+            rollout.held.is_some() || needs && self.stage().needs_approval
+        };
+        self.rollout().is_some_and(|rollout| !is_stopped(rollout) && is_asked(rollout))
+    }
+
+    /// True when a rollout that began since introduces something.
+    pub fn introduced_since(&self, since: Timestamp) -> bool {
+        let runs = |rollout: &RolloutRecord| {
+            !is_stopped(rollout) && rollout.started >= since && Some(rollout.candidate) != self.stable()
+        };
+        self.rollout().is_some_and(runs)
+    }
+
+    /// True when a rollout stopped and its agents are back on stable.
+    pub fn is_rolled_back(&self) -> bool {
+        self.rollout().and_then(way_back) == Some(WayBack::Done)
+    }
+
+    /// True when stable goes back to the agents, or stopped on its way.
+    pub fn has_tried_to_go_back(&self) -> bool {
+        let rollout = self.rollout();
+        let is_on_its_way = rollout.is_some_and(|rollout| is_stopped(rollout) && !is_failed(rollout));
+        is_on_its_way || matches!(rollout.and_then(way_back), Some(WayBack::Failed { .. }))
+    }
+
+    /// True while the rollout introduces its candidate.
+    pub(super) fn is_introducing(&self) -> bool {
+        self.rollout().is_some_and(|rollout| !is_stopped(rollout))
     }
 
     /// True when the repository says something that no agent has ever been there to prove.
@@ -173,7 +241,8 @@ impl Machine {
     pub fn can_finish(&self, now: Timestamp) -> bool {
         let somebody = self.tally.eligible > 0 || self.tally.vanished > 0 || self.absent(now) > 0;
         let is_hopeless = self.tally.eligible > 0 && self.is_complete() && !self.is_proven();
-        self.is_running() && somebody && !is_hopeless
+        let is_paused = self.rollout().is_some_and(|rollout| rollout.paused.is_some() || rollout.held.is_some());
+        self.is_introducing() && somebody && !is_hopeless && !is_paused
     }
 
     /// Every configuration that may be needed: to offer, to go back to, to recognise.
@@ -203,8 +272,14 @@ impl Machine {
         let is_revert = self.record.stables.contains(&wanted);
         // Rules hold at once, also while the configuration itself has to wait: a `suspend: true` never waits.
         if self.rules != plan.rules {
-            self.rules = plan.rules;
+            self.rules = plan.rules.clone();
             self.unstored = true;
+        }
+        if self.record.undone.is_some() {
+            if self.record.wanted == Some(wanted) {
+                return Effect::Nothing;
+            }
+            (self.record.undone, self.unstored) = (None, true);
         }
         let is_other = |rollout: &RolloutRecord| rollout.candidate != wanted;
         let is_finished_first = self.rules.strategy.on_new_commit == OnNewCommit::Finish && !is_revert;
@@ -218,19 +293,13 @@ impl Machine {
                 effect
             }
             Some(other) => {
-                if !is_failed(&other) {
-                    self.finish(other.candidate, Outcome::Superseded);
-                }
-                if !self.record.stables.contains(&other.candidate) {
-                    self.record.superseded.retain(|hash| *hash != other.candidate && *hash != wanted);
-                    self.record.superseded.insert(0, other.candidate);
-                    self.record.superseded.truncate(SUPERSEDED);
-                }
-                self.start(wanted, other.seed, if is_revert { Kind::Revert } else { Kind::Forward }, now)
+                self.replace(&other, wanted);
+                let kind = if is_revert { Kind::Revert } else { Kind::Forward };
+                self.start(&plan, other.seed, kind, now)
             }
             None if self.stable() == Some(wanted) && !plan.moved_in => Effect::Nothing,
-            None if self.stable() == Some(wanted) => self.start(wanted, wanted, Kind::Move, now),
-            None => self.start(wanted, wanted, if is_revert { Kind::Revert } else { Kind::Forward }, now),
+            None if self.stable() == Some(wanted) => self.start(&plan, wanted, Kind::Move, now),
+            None => self.start(&plan, wanted, if is_revert { Kind::Revert } else { Kind::Forward }, now),
         };
         if self.record.wanted != Some(wanted) {
             self.record.wanted = Some(wanted);
@@ -239,12 +308,39 @@ impl Machine {
         effect
     }
 
-    fn start(&mut self, candidate: ConfigHash, seed: ConfigHash, kind: Kind, now: Timestamp) -> Effect {
-        self.record.rollout =
-            Some(RolloutRecord { candidate, seed, kind, started: now, stage: 0, progress: Progress::Rolling });
-        self.watching_since = None;
-        self.unstored = true;
+    /// Another candidate takes the place of this rollout. Who holds a superseded candidate keeps it until the next one comes; what
+    /// tripped a gate nobody keeps.
+    pub(super) fn replace(&mut self, other: &RolloutRecord, wanted: ConfigHash) {
+        if is_stopped(other) {
+            if !is_failed(other) {
+                self.finish(other.candidate, Outcome::Failed);
+            }
+            return;
+        }
+        self.finish(other.candidate, Outcome::Superseded);
+        if !self.record.stables.contains(&other.candidate) {
+            self.record.superseded.retain(|hash| *hash != other.candidate && *hash != wanted);
+            self.record.superseded.insert(0, other.candidate);
+            self.record.superseded.truncate(SUPERSEDED);
+        }
+    }
+
+    fn start(&mut self, plan: &Plan, seed: ConfigHash, kind: Kind, now: Timestamp) -> Effect {
+        let hold = plan.hold.clone().filter(|_| kind != Kind::Revert);
+        let fresh = orders::fresh(plan.wanted, seed, kind, &plan.revision, now);
+        self.begin(RolloutRecord { fast: plan.fast, held: hold, ..fresh }, now);
         Effect::Started
+    }
+
+    /// A rollout of everybody at once that nothing holds back is open from the start: the first agent to come is offered it.
+    pub(super) fn begin(&mut self, rollout: RolloutRecord, now: Timestamp) {
+        self.record.rollout = Some(rollout);
+        (self.watching_since, self.wants_draw) = (None, None);
+        self.unstored = true;
+        let is_open = self.is_last_stage() && self.obstacles(now).is_empty();
+        if let Some(rollout) = self.record.rollout.as_mut().filter(|_| is_open) {
+            (rollout.progress, rollout.introduced) = (Progress::Rolling, true);
+        }
     }
 
     /// Ends the group: it is no longer in the repository.
@@ -252,7 +348,8 @@ impl Machine {
         if let Some(rollout) = self.record.rollout.take()
             && !is_failed(&rollout)
         {
-            self.finish(rollout.candidate, Outcome::Superseded);
+            let outcome = if is_stopped(&rollout) { Outcome::Failed } else { Outcome::Superseded };
+            self.finish(rollout.candidate, outcome);
         }
     }
 
@@ -281,7 +378,8 @@ impl Machine {
     fn extend_reach(&mut self, now: Timestamp) {
         let (members, reach) = (self.tally.members, self.record.reach);
         let is_known = self.restarted.is_none() || now >= self.since + self.rules.strategy.progress_deadline;
-        if members > reach && (self.tally.pending > 0 || self.tally.unavailable > 0) {
+        let waits = self.tally.pending > 0 || self.tally.outside.pending > 0 || self.tally.unavailable > 0;
+        if members > reach && waits {
             self.record.reach = budget::reach_to_store(reach, members);
             self.unstored = true;
         } else if is_known && reach > members + members / 10 {
@@ -295,83 +393,17 @@ impl Machine {
         self.advance(now);
     }
 
-    /// When [`Machine::handle_timeout`] is due, and why.
-    pub fn poll_timeout(&self, now: Timestamp) -> Option<(Timestamp, &'static str)> {
-        let rollout = self.rollout()?;
-        let due = match rollout.progress {
-            Progress::Failed { .. } => None,
-            Progress::Rolling => {
-                if !self.is_complete() {
-                    // What cannot end without those who never came back gives up on them, so that newer commits need not wait.
-                    return (self.absent(now) > 0).then(|| (self.since + self.forget_after, "forget"));
-                }
-                let settled = self.restless_until(now).map(|at| (at, "settle"));
-                let missing = self.missing(now).and_then(|(.., until)| until).map(|at| (at, "forget"));
-                settled.or(missing)
-            }
-            Progress::Soaking { watched } => self.watched_until(self.stage().soak, watched, now).map(|at| (at, "soak")),
-            Progress::Baking { watched } => {
-                self.watched_until(self.rules.strategy.bake, watched, now).map(|at| (at, "bake"))
-            }
-        };
-        // What was due already and did not move the rollout on waits for agents, not for time.
-        due.filter(|(at, _)| *at > now)
-    }
-
-    fn advance(&mut self, now: Timestamp) {
-        let Some(rollout) = self.record.rollout.clone() else { return };
-        if is_failed(&rollout) || self.tally.candidate != Some(rollout.candidate) {
-            self.watching_since = None;
-            return;
-        }
-        let (failed, allowed) = (self.tally.failed, self.allowed_failures(&rollout));
-        if failed > allowed || failed > MOST_REMEMBERED {
-            self.set_progress(Progress::Failed { failed, allowed });
-            self.finish(rollout.candidate, Outcome::Failed);
-            return;
-        }
-        match rollout.progress {
-            Progress::Failed { .. } => {}
-            Progress::Rolling => {
-                let may_end = self.blocked().is_none() && self.is_complete() && self.is_proven();
-                if may_end && self.restless_until(now).is_none() && self.missing(now).is_none() {
-                    let is_forward = rollout.kind == Kind::Forward;
-                    if is_forward && !self.stage().soak.is_zero() {
-                        self.watch(Progress::Soaking { watched: Duration::ZERO }, now);
-                    } else if is_forward && !self.rules.strategy.bake.is_zero() {
-                        self.watch(Progress::Baking { watched: Duration::ZERO }, now);
-                    } else {
-                        self.succeed(rollout.candidate);
-                    }
-                }
-            }
-            Progress::Soaking { watched } => {
-                let watched = watched + self.watched_since(now);
-                if watched < self.stage().soak || !self.is_complete() {
-                    self.keep_watching(Progress::Soaking { watched });
-                } else if self.rules.strategy.bake.is_zero() {
-                    self.succeed(rollout.candidate);
-                } else {
-                    self.watch(Progress::Baking { watched: Duration::ZERO }, now);
-                }
-            }
-            Progress::Baking { watched } => {
-                let watched = watched + self.watched_since(now);
-                if watched < self.rules.strategy.bake || !self.is_complete() {
-                    self.keep_watching(Progress::Baking { watched });
-                } else {
-                    self.succeed(rollout.candidate);
-                }
-            }
-        }
-    }
-
-    fn succeed(&mut self, candidate: ConfigHash) {
+    pub(super) fn succeed(&mut self, rollout: &RolloutRecord) {
+        let candidate = rollout.candidate;
         self.finish(candidate, Outcome::Succeeded);
         self.successes += 1;
         self.record.stables.retain(|hash| *hash != candidate);
         self.record.stables.insert(0, candidate);
         self.record.stables.truncate(STABLES);
+        let promoted = Promoted { started: rollout.started, revision: rollout.revision.clone() };
+        self.record.promoted.insert(candidate, promoted);
+        let stables = &self.record.stables;
+        self.record.promoted.retain(|hash, _| stables.contains(hash));
         self.record.superseded.clear();
         self.record.rollout = None;
         self.record.population = self.tally.selected + self.tally.vanished;
@@ -379,100 +411,28 @@ impl Machine {
         self.unstored = true;
     }
 
-    fn finish(&mut self, candidate: ConfigHash, outcome: Outcome) {
+    pub(super) fn finish(&mut self, candidate: ConfigHash, outcome: Outcome) {
         self.finished.push(Finished { candidate, outcome, tally: self.tally.clone() });
     }
 
-    fn set_progress(&mut self, progress: Progress) {
-        if let Some(rollout) = &mut self.record.rollout {
-            rollout.progress = progress;
-            self.unstored = true;
-        }
-    }
-
-    fn watch(&mut self, progress: Progress, now: Timestamp) {
-        self.set_progress(progress);
-        self.watching_since = self.is_watching(now).then_some(now);
-    }
-
-    /// Watched time that is not lost to a restart is worth a record now and then, but not a wait.
-    fn keep_watching(&mut self, progress: Progress) {
-        if let Some(rollout) = &mut self.record.rollout
-            && rollout.progress != progress
-        {
-            rollout.progress = progress;
-            self.outdated = true;
-        }
-    }
-
-    /// Watched time since the last look; the clock of soak and bake stands still while too few are connected, while agents are
-    /// in the middle of something, and while nothing may be offered.
-    fn watched_since(&mut self, now: Timestamp) -> Duration {
-        let watched = self.watching_since.map_or(Duration::ZERO, |since| now.since(since));
-        self.watching_since = self.is_watching(now).then_some(now);
-        watched
-    }
-
-    fn is_watching(&self, now: Timestamp) -> bool {
-        let (connected, of) = self.watched_agents(now);
-        self.blocked().is_none() && connected * 10 >= of * 9
-    }
-
-    /// Of those who were offered something and said no goodbye: how many are connected.
-    fn watched_agents(&self, now: Timestamp) -> (usize, usize) {
-        let connected = self.tally.confirmed + self.tally.offered;
-        (connected, connected + self.tally.vanished + self.absent(now))
-    }
-
-    /// Agents that the group had before a restart and that were not heard since; until they are forgotten.
-    fn absent(&self, now: Timestamp) -> usize {
-        let expected = self.restarted.filter(|_| now < self.since + self.forget_after);
-        expected.map_or(0, |population| population.saturating_sub(self.tally.heard))
-    }
-
-    fn stage(&self) -> &Stage {
-        const NONE: &Stage = &Stage {
-            name: String::new(),
-            agents: Some(Amount::ALL),
-            selector: None,
-            soak: Duration::ZERO,
-            needs_approval: false,
-            max_failures: None,
-        };
-        let index = self.rollout().map_or(0, |rollout| rollout.stage);
-        self.rules.strategy.stages.get(index).unwrap_or(NONE)
-    }
-
-    /// The running stage's name.
-    pub fn stage_name(&self) -> Option<&str> {
-        self.is_running().then(|| self.stage().name.as_str())
-    }
-
-    fn allowed_failures(&self, rollout: &RolloutRecord) -> usize {
-        let of_stage = if rollout.kind == Kind::Forward { self.stage().max_failures } else { None };
-        let amount = of_stage.or(self.rules.strategy.max_failures).unwrap_or(DEFAULT_MAX_FAILURES);
-        budget::allowed_failures(amount, self.population())
-    }
-
-    /// The agents that a share is a share of. After a restart the recorded number holds until so many were heard: a hundredth of
-    /// the first ten to come back is nothing.
-    fn population(&self) -> usize {
-        let recorded = self.restarted.filter(|population| self.tally.heard < *population).unwrap_or(0);
-        self.tally.eligible.max(recorded)
-    }
-
-    /// Why a running rollout may not move at all.
-    fn blocked(&self) -> Option<Closed> {
+    /// Why the group may not move at all. Only a freeze, `suspend` and a daemon that watches hold back reverts and rollbacks.
+    pub(super) fn blocked(&self, now: Timestamp) -> Option<Closed> {
         if self.observe {
             return Some(Closed::Observing);
+        }
+        if let Some(said) = self.fleet_frozen.as_ref().or(self.record.frozen.as_ref()) {
+            return Some(Closed::Frozen { said: said.clone(), whole_fleet: self.fleet_frozen.is_some() });
         }
         if self.rules.suspend {
             return Some(Closed::Suspended);
         }
-        let rollout = self.rollout()?;
-        if rollout.kind == Kind::Revert {
+        if self.rollout().is_some_and(|rollout| rollout.kind == Kind::Revert || is_stopped(rollout)) {
             return None;
         }
+        if let Some(pin) = self.record.pinned.as_ref().filter(|pin| pin.until > now) {
+            return Some(Closed::Pinned { until: pin.until, said: pin.said.clone() });
+        }
+        self.rollout()?;
         if let Some(reason) = &self.rules.held {
             return Some(Closed::Unsupported(reason.clone()));
         }
@@ -483,54 +443,69 @@ impl Machine {
         is_outside.then_some(Closed::Unexpected { selected, min, max })
     }
 
-    fn is_complete(&self) -> bool {
-        let tally = &self.tally;
-        tally.eligible > 0 && tally.pending == 0 && tally.offered == 0 && tally.lost == 0
-    }
-
-    /// At least one agent confirmed that was well before; where nobody was well, one that was ill will do.
-    fn is_proven(&self) -> bool {
-        self.tally.proof > 0 || (self.tally.confirmed > 0 && self.tally.ill_before == self.tally.eligible)
-    }
-
-    fn restless_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let started = self.rollout()?.started.max(self.since);
-        let until = (self.tally.restless_at? + SETTLE).min(started + SETTLE_AT_MOST);
-        (until > now).then_some(until)
-    }
-
-    /// Gone without a goodbye, of how many, until when; only when that is more than a fifth.
-    fn missing(&self, now: Timestamp) -> Option<(usize, usize, Option<Timestamp>)> {
-        let absent = self.absent(now);
-        let missing = absent + self.tally.vanished;
-        let of = self.tally.selected + missing;
-        let until = if absent > 0 { Some(self.since + self.forget_after) } else { self.tally.forgotten_at };
-        (missing * 5 > of).then_some((missing, of, until))
+    /// Who is to have the candidate now.
+    pub(super) fn cohort(&self) -> Cohort {
+        let Some(rollout) = self.rollout() else { return Cohort::default() };
+        let opened = match rollout.progress {
+            Progress::Opening => rollout.stage,
+            Progress::Rolling | Progress::Soaking { .. } | Progress::Baking { .. } => {
+                if self.is_last_stage() {
+                    return Cohort::everybody();
+                }
+                rollout.stage + 1
+            }
+            Progress::RollingBack { .. } | Progress::Failed { .. } => return Cohort::default(),
+        };
+        let opened = self.rules.strategy.stages.iter().take(opened);
+        let selectors = opened.filter_map(|stage| stage.selector.clone()).collect();
+        Cohort { everybody: false, selectors, drawn: rollout.drawn.clone() }
     }
 
     /// What the agents should have now. Only to be given to the roster once the record is stored.
-    pub fn desired(&self) -> Desired {
+    pub fn desired(&self, now: Timestamp) -> Desired {
         let strategy = &self.rules.strategy;
-        let blocked = self.blocked();
+        let blocked = self.blocked(now);
         let rollout = self.rollout();
-        let candidate =
-            rollout.filter(|rollout| blocked.is_none() && !is_failed(rollout)).map(|rollout| rollout.candidate);
-        let mut kept = self.record.superseded.clone();
-        kept.extend(rollout.filter(|rollout| candidate != Some(rollout.candidate)).map(|rollout| rollout.candidate));
+        let introduced = rollout.filter(|rollout| blocked.is_none() && !is_stopped(rollout));
+        let candidate = introduced.map(|rollout| rollout.candidate);
+        let restoring_since = match rollout.map(|rollout| &rollout.progress) {
+            Some(Progress::RollingBack { since, .. }) => Some(*since),
+            Some(_) | None => None,
+        };
+        let way_back = rollout.and_then(way_back);
+        let goes_back = restoring_since.is_some() || matches!(way_back, Some(WayBack::Done | WayBack::Failed { .. }));
+        let mut kept = if goes_back { Vec::new() } else { self.record.superseded.clone() };
+        kept.extend(
+            rollout
+                .filter(|rollout| candidate != Some(rollout.candidate) && !goes_back)
+                .map(|rollout| rollout.candidate),
+        );
         kept.retain(|hash| Some(*hash) != self.stable());
-        let is_paused = rollout.is_some_and(|rollout| {
+        let is_stuck = rollout.is_some_and(|rollout| match way_back {
             // Forward: who does not hold the candidate may still have stable. Otherwise stable is what is reverted, or what failed.
-            is_failed(rollout) && (rollout.kind != Kind::Forward || self.stable().is_none())
+            Some(WayBack::None) => rollout.kind != Kind::Forward || self.stable().is_none(),
+            Some(WayBack::Failed { .. }) => true,
+            Some(WayBack::Done) | None => false,
         });
         let closed = match blocked {
-            Some(closed @ (Closed::Observing | Closed::Suspended)) => Some(closed),
+            Some(closed @ (Closed::Observing | Closed::Suspended | Closed::Frozen { .. } | Closed::Pinned { .. })) => {
+                Some(closed)
+            }
             Some(closed) if self.stable().is_none() => Some(closed),
-            Some(_) | None => is_paused.then_some(Closed::RolloutFailed),
+            Some(_) | None => is_stuck.then_some(Closed::RolloutFailed),
         };
         Desired {
             candidate,
+            cohort: candidate.map(|_| self.cohort()).unwrap_or_default(),
+            draws: introduced.map_or(0, |rollout| rollout.draws),
+            since: introduced.map(|rollout| rollout.started),
+            holds_back: introduced.is_some() && self.holds_back(),
+            moving: introduced.is_some_and(|rollout| rollout.kind == Kind::Move),
+            restoring_since,
+            reverting: introduced.is_some_and(|rollout| rollout.kind == Kind::Revert),
             stable: self.stable(),
             successes: self.successes,
+            retries: self.record.retries,
             wanted: self.record.wanted,
             kept,
             seed: rollout.map(|rollout| rollout.seed).or(self.stable()),
@@ -542,81 +517,28 @@ impl Machine {
             progress_deadline: strategy.progress_deadline,
         }
     }
+}
 
-    /// Everything that the rollout waits for, in the order of their weight.
-    pub fn waiting(&self, now: Timestamp) -> Vec<Waiting> {
-        let Some(rollout) = self.rollout() else {
-            return self.blocked().map(Waiting::Closed).into_iter().chain(self.waiting_for_room()).collect();
-        };
-        let tally = &self.tally;
-        if let Progress::Failed { failed, allowed } = rollout.progress {
-            return vec![Waiting::Failed(FailedBecause::TooManyFailures { failed, allowed })];
-        }
-        if let Some(closed) = self.blocked() {
-            return vec![Waiting::Closed(closed)];
-        }
-        if tally.selected == 0 && tally.lost == 0 && self.missing(now).is_none() {
-            return vec![Waiting::NoAgents];
-        }
-        let mut waiting = Vec::new();
-        if tally.eligible == 0 && tally.selected > 0 {
-            waiting.push(Waiting::NobodyEligible { selected: tally.selected });
-        }
-        waiting.extend(self.waiting_for_room());
-        if tally.unready > 0 {
-            waiting.push(Waiting::Illness { agents: tally.unready });
-        }
-        if tally.offered > 0 {
-            waiting.push(Waiting::Confirmation { agents: tally.offered });
-        }
-        if tally.lost > 0 {
-            waiting.push(Waiting::LostAgents { agents: tally.lost });
-        }
-        if let Some((missing, of, until)) = self.missing(now) {
-            waiting.push(Waiting::TooManyMissing { missing, of, until });
-        }
-        match rollout.progress {
-            Progress::Rolling if self.is_complete() => {
-                waiting.extend(self.restless_until(now).map(|until| Waiting::Settling { until }));
-                if !self.is_proven() {
-                    waiting.push(Waiting::NoProof);
-                }
-            }
-            Progress::Rolling | Progress::Failed { .. } => {}
-            Progress::Soaking { watched } => waiting.extend(self.watching(self.stage().soak, watched, now, true)),
-            Progress::Baking { watched } => {
-                waiting.extend(self.watching(self.rules.strategy.bake, watched, now, false));
-            }
-        }
-        waiting
-    }
+/// True when the rollout is over, without having succeeded.
+pub(super) fn is_failed(rollout: &RolloutRecord) -> bool {
+    way_back(rollout).is_some()
+}
 
-    /// When a watch is over; when it stands still for agents that never came back after a restart: when they are forgotten.
-    fn watched_until(&self, whole: Duration, watched: Duration, now: Timestamp) -> Option<Timestamp> {
-        let forgotten = (self.absent(now) > 0).then(|| self.since + self.forget_after);
-        self.watching_since.map(|since| since + whole.saturating_sub(watched)).or(forgotten)
-    }
-
-    /// Agents that would be offered something if enough of the others were available.
-    fn waiting_for_room(&self) -> Option<Waiting> {
-        let Tally { eligible, pending, unready, unavailable, assumed, .. } = self.tally;
-        let limit = budget::limit(self.rules.strategy.max_unavailable, eligible).min(self.record.room);
-        let pending = pending.saturating_sub(unready);
-        (pending > 0 && unavailable >= limit).then_some(Waiting::Budget { pending, unavailable, assumed, limit })
-    }
-
-    /// What the watch waits for; `None` when it was long enough, and agents are waited for.
-    fn watching(&self, whole: Duration, watched: Duration, now: Timestamp, is_soak: bool) -> Option<Waiting> {
-        let (connected, of) = self.watched_agents(now);
-        let Some(since) = self.watching_since else { return Some(Waiting::NotWatching { connected, of }) };
-        let until = since + whole.saturating_sub(watched);
-        (until > now).then_some(if is_soak { Waiting::Soak { until } } else { Waiting::Bake { until } })
+/// True when the rollout does not introduce its candidate any more.
+pub(super) fn is_stopped(rollout: &RolloutRecord) -> bool {
+    match rollout.progress {
+        Progress::Failed { .. } | Progress::RollingBack { .. } => true,
+        Progress::Opening | Progress::Rolling | Progress::Soaking { .. } | Progress::Baking { .. } => false,
     }
 }
 
-fn is_failed(rollout: &RolloutRecord) -> bool {
+fn way_back(rollout: &RolloutRecord) -> Option<WayBack> {
     match rollout.progress {
-        Progress::Failed { .. } => true,
-        Progress::Rolling | Progress::Soaking { .. } | Progress::Baking { .. } => false,
+        Progress::Failed { way_back, .. } => Some(way_back),
+        Progress::Opening
+        | Progress::Rolling
+        | Progress::Soaking { .. }
+        | Progress::Baking { .. }
+        | Progress::RollingBack { .. } => None,
     }
 }

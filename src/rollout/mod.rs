@@ -4,16 +4,22 @@
 //! The roster turns that into offers and counts what becomes of them. Nothing about a single agent crosses this line, so a
 //! rollout costs the same for ten agents and for ten thousand, and resumes from a record of a few lines.
 
+mod advance;
 pub mod budget;
+pub mod cohort;
 pub mod machine;
+pub mod orders;
 pub mod record;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::time::Duration;
 
 use crate::config::ConfigHash;
-use crate::fleet::strategy::Amount;
+use crate::fleet::strategy::{Amount, OutsideWindows};
+use crate::rollout::cohort::Cohort;
+use crate::rollout::record::{Cause, Said, WayBack};
 use crate::time::Timestamp;
 
 pub use machine::{Finished, Machine, Outcome, Plan};
@@ -42,6 +48,12 @@ pub struct Tally {
     pub selected: usize,
     /// Connected, selected, and able to take a configuration and to tell what became of it.
     pub eligible: usize,
+    /// The draw that these counts are about.
+    pub draws: u32,
+    /// True: these counts are about the way back to stable.
+    pub restoring: bool,
+    /// Eligible agents that the counts from here to `failed_absent` are about: those in the cohort of the candidate, or all.
+    pub cohort: usize,
     /// Connected and waiting for an offer.
     pub pending: usize,
     /// Of these: ill only just now, so that it is open whether they were ill before.
@@ -54,15 +66,27 @@ pub struct Tally {
     pub proof: usize,
     /// Eligible agents that were ill before their offer: they prove nothing.
     pub ill_before: usize,
+    /// Vanished after their offer.
+    pub lost: usize,
+    /// Gone without a goodbye, whether offered or not; the lost are among them.
+    pub cohort_vanished: usize,
+    /// Would count as failed, if those who were not offered the candidate were not as sick.
+    pub excused: usize,
+    /// Failed because they vanished and did not come back in time.
+    pub failed_absent: usize,
+    /// Those who are not in the cohort yet.
+    pub outside: Outside,
+    /// Holders of the candidate, and those who were offered it.
+    pub treated: Sickness,
+    /// All others.
+    pub peers: Sickness,
     /// Failed the candidate, connected or not.
     pub failed: usize,
     /// Connected but not to be offered anything, for reasons that the roster lists.
     pub held: usize,
     /// Said goodbye, or left before any offer.
     pub away: usize,
-    /// Vanished after their offer.
-    pub lost: usize,
-    /// Gone without a goodbye, whether offered or not; the lost are among them.
+    /// Of the whole group: gone without a goodbye, whether offered or not.
     pub vanished: usize,
     /// Count against the budget: offered and unresolved, ill, lost, or assumed so after a restart.
     pub unavailable: usize,
@@ -78,15 +102,49 @@ pub struct Tally {
     pub forgotten_at: Option<Timestamp>,
 }
 
+/// Agents whose stage has not come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// Connected and eligible.
+    pub eligible: usize,
+    /// Waiting for an offer of stable.
+    pub pending: usize,
+}
+
+/// How many of some agents fell sick since a rollout began: unhealthy, or gone without a goodbye.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sickness {
+    /// Of so many.
+    pub of: usize,
+    /// So many.
+    pub sick: usize,
+}
+
 /// What a group's agents should have; the roster makes it so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// What the running rollout introduces, for everybody in its cohort.
     pub candidate: Option<ConfigHash>,
+    /// Who that is.
+    pub cohort: Cohort,
+    /// How often that was drawn: counts say which draw they are about.
+    pub draws: u32,
+    /// When the candidate's rollout started: who falls sick later may have done so because of it.
+    pub since: Option<Timestamp>,
+    /// True: who does not have the candidate yet is not offered it for now.
+    pub holds_back: bool,
+    /// True: the candidate is stable itself, on its way to agents that a commit moved here; who is not in the cohort keeps what it has.
+    pub moving: bool,
+    /// Stable goes back to everybody since then: its outcomes count.
+    pub restoring_since: Option<Timestamp>,
+    /// True: the candidate is an earlier stable; it reaches pinned agents as well.
+    pub reverting: bool,
     /// What everybody else should have.
     pub stable: Option<ConfigHash>,
     /// How many rollouts of this process succeeded: with each one, what happened before is settled.
     pub successes: u64,
+    /// How often a person asked for another try: with each one, failures of the candidate are forgiven.
+    pub retries: u64,
     /// What the newest accepted revision renders; the memory of failures lasts as long as this stays.
     pub wanted: Option<ConfigHash>,
     /// Configurations whose holders keep them until another reaches them: superseded candidates, a failed one.
@@ -114,6 +172,20 @@ pub enum Closed {
     Suspended,
     /// The daemon only watches.
     Observing,
+    /// A person froze it.
+    Frozen {
+        /// Who, when and why.
+        said: Said,
+        /// True when that holds for the whole fleet.
+        whole_fleet: bool,
+    },
+    /// A person wants it to keep what it has.
+    Pinned {
+        /// Until when.
+        until: Timestamp,
+        /// Who, when and why.
+        said: Said,
+    },
     /// The definition asks for what cannot be done yet.
     Unsupported(String),
     /// Fewer or more agents match than the group expects.
@@ -203,20 +275,56 @@ pub enum Waiting {
     },
     /// Nobody confirmed: without a single proof nothing becomes stable.
     NoProof,
-    /// The rollout failed; the group keeps what it has until a commit changes what is wanted.
-    Failed(FailedBecause),
+    /// The rollout stopped; the group keeps what it has until a commit changes what is wanted, or a person asks for another try.
+    Failed {
+        /// Why.
+        cause: Cause,
+        /// What became of the way back.
+        way_back: WayBack,
+        /// True when there is nothing stable to go back to.
+        nothing_stable: bool,
+    },
+    /// The rollout stopped, and stable goes back to its agents.
+    RollingBack {
+        /// Why.
+        cause: Cause,
+        /// Agents that are not back yet.
+        left: usize,
+    },
+    /// A person, or the commit itself, holds the rollout.
+    Paused {
+        /// Who, when and why.
+        said: Said,
+    },
+    /// A stage needs a person's word before it starts.
+    Approval {
+        /// Which.
+        stage: String,
+    },
+    /// No stage may start at this time.
+    Window(OutsideWindows),
+    /// Another group has to finish first.
+    Prerequisite {
+        /// Which and why, in words.
+        reason: String,
+    },
+    /// Agents that were not offered the candidate are as sick as those that were.
+    Outage {
+        /// Those that were.
+        treated: Sickness,
+        /// Those that were not.
+        peers: Sickness,
+    },
+    /// The next stage waits until the record of it is stored and its agents are known.
+    Opening {
+        /// Which.
+        stage: String,
+    },
+    /// A person went back behind what the repository says.
+    Undone {
+        /// Who, when and why.
+        said: Said,
+    },
     /// A newer commit waits for the end of the running rollout.
     NewerCommit,
-}
-
-/// Why a rollout failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FailedBecause {
-    /// More agents failed than allowed.
-    TooManyFailures {
-        /// How many failed.
-        failed: usize,
-        /// How many may.
-        allowed: usize,
-    },
 }

@@ -1,5 +1,6 @@
 //! What must be remembered of a group's rollout: enough for a fresh process to go on where the last one was.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,60 @@ pub enum Kind {
     Move,
 }
 
+/// Who ordered something, when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Said {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Why a rollout stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum Cause {
+    /// More agents failed than allowed.
+    TooManyFailures {
+        /// How many had failed.
+        failed: usize,
+        /// How many were allowed to.
+        allowed: usize,
+    },
+    /// A person ended it.
+    Aborted {
+        /// Who, when and why.
+        said: Said,
+    },
+}
+
+/// What became of the way back to stable after a rollout stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum WayBack {
+    /// None was taken: the agents keep what they have.
+    None,
+    /// Everybody is back on stable.
+    Done,
+    /// It failed as well, and stopped.
+    Failed {
+        /// How many agents failed stable.
+        failed: usize,
+        /// How many were allowed to.
+        allowed: usize,
+    },
+}
+
 /// Where a rollout is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "is")]
 pub enum Progress {
+    /// The stage has not begun.
+    Opening,
     /// Offers are made to the stage.
     Rolling,
     /// The stage is confirmed and watched.
@@ -37,13 +88,35 @@ pub enum Progress {
         #[serde(with = "millis")]
         watched: Duration,
     },
+    /// It stopped, and stable goes back to everybody.
+    RollingBack {
+        /// Why it stopped.
+        cause: Cause,
+        /// Since when. An outcome of stable counts only when it was offered since.
+        since: Timestamp,
+    },
     /// It stopped.
     Failed {
-        /// How many agents had failed.
-        failed: usize,
-        /// How many were allowed to.
-        allowed: usize,
+        /// Why.
+        cause: Cause,
+        /// What became of the way back.
+        way_back: WayBack,
     },
+}
+
+/// The thresholds that were drawn when stages opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Drawn {
+    /// The labels whose values make the kinds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spread_by: Vec<String>,
+    /// For each large kind: the highest rank that is in; `None`: nobody of this kind yet.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub strata: BTreeMap<String, Option<u64>>,
+    /// The same for all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rest: Option<u64>,
 }
 
 /// A rollout that has not come to an end, or that failed and was not replaced.
@@ -58,11 +131,67 @@ pub struct RolloutRecord {
     pub kind: Kind,
     /// When it started.
     pub started: Timestamp,
+    /// The revision that brought it.
+    pub revision: String,
     /// The stage it is in, from 0.
-    #[serde(default)]
     pub stage: usize,
     /// Where it is.
     pub progress: Progress,
+    /// Who is in the stages that were opened, beside those whom a stage's selector names.
+    #[serde(default, skip_serializing_if = "Drawn::is_empty")]
+    pub drawn: Drawn,
+    /// How many agents the opened stages had when the last of them was opened.
+    pub size: usize,
+    /// How often a cohort was drawn: counts of agents are about one of them.
+    pub draws: u32,
+    /// True when the stage added somebody who did not have the candidate already.
+    pub adds: bool,
+    /// True once any stage did.
+    pub introduced: bool,
+    /// How often all agents of a stage had vanished, and others were drawn in their place: once a stage at most.
+    pub replaced: usize,
+    /// Stages below this one are approved.
+    pub approved: usize,
+    /// True when a person wants no further wait in this stage: no soak, bake, window.
+    pub hurried: bool,
+    /// One stage of everybody, without a watch: its commit said so, and may.
+    pub fast: bool,
+    /// The commit itself holds it until a person says more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Said>,
+    /// A person holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Said>,
+}
+
+/// What a person ordered in the repository's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Undone {
+    /// What the group is to have.
+    pub to: ConfigHash,
+    /// Who, when and why.
+    pub said: Said,
+}
+
+/// A group that keeps what it has for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pin {
+    /// Until when.
+    pub until: Timestamp,
+    /// Who, when and why.
+    pub said: Said,
+}
+
+/// How a configuration became stable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Promoted {
+    /// When its rollout started.
+    pub started: Timestamp,
+    /// The revision that brought it.
+    pub revision: String,
 }
 
 /// What must be remembered of one group's rollouts.
@@ -73,12 +202,26 @@ pub struct GroupRecord {
     pub wanted: Option<ConfigHash>,
     /// The configurations that finished a whole rollout, the newest (stable) first, at most three.
     pub stables: Vec<ConfigHash>,
+    /// How each of them became that.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub promoted: BTreeMap<ConfigHash, Promoted>,
     /// The rollout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutRecord>,
     /// Candidates that were superseded since stable: whoever holds one keeps it until the next reaches them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<ConfigHash>,
+    /// A person went back behind what the repository says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone: Option<Undone>,
+    /// The group keeps what it has for a while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pin>,
+    /// Nothing at all is offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Said>,
+    /// How often a person asked for another try: with each one, failures before it are forgiven.
+    pub retries: u64,
     /// The most agents that could be in the middle of an offer.
     pub room: usize,
     /// The most members, connected or not, among whom offers could be made: whoever is not back after a restart may be in the middle

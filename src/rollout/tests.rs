@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::machine::{Effect, Rules};
 use super::record::{GroupRecord, Kind, Progress};
 use super::*;
-use crate::fleet::strategy::{Expect, OnNewCommit, Strategy};
+use crate::fleet::strategy::{Expect, OnFailure, OnNewCommit, Strategy};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,7 +19,14 @@ fn after(seconds: u64) -> Timestamp {
 }
 
 fn plan(letter: u8) -> Plan {
-    Plan { wanted: hash(letter), rules: Rules::default(), moved_in: false }
+    Plan {
+        wanted: hash(letter),
+        rules: Rules::default(),
+        moved_in: false,
+        revision: String::new(),
+        hold: None,
+        fast: false,
+    }
 }
 
 fn machine() -> Machine {
@@ -33,6 +40,7 @@ fn counts(letter: u8, confirmed: usize, failed: usize) -> Tally {
         members: 10,
         selected: 10,
         eligible: 10,
+        cohort: 10,
         pending: 10 - confirmed - failed,
         confirmed,
         proof: confirmed,
@@ -62,11 +70,14 @@ fn plans_lead_to_what_the_design_says() {
     assert_eq!(machine.plan(plan(b'B'), START), Effect::Started, "another one takes its place");
     assert_eq!(machine.plan(plan(b'B'), START), Effect::Joined, "the same again");
     machine.observe(counts(b'B', 0, 1), START);
+    assert_eq!(machine.plan(plan(b'B'), START), Effect::Joined, "its agents are on their way back");
+    machine.observe(Tally { restoring: true, ..counts(b'A', 10, 0) }, START);
     assert_eq!(machine.plan(plan(b'B'), START), Effect::FailedBefore, "it is not tried again by itself");
     assert_eq!(machine.plan(plan(b'A'), START), Effect::Started, "back to stable");
     assert_eq!(machine.rollout().map(|rollout| rollout.kind), Some(Kind::Revert));
     let outcomes: Vec<Outcome> = machine.take_finished().into_iter().map(|finished| finished.outcome).collect();
-    assert_eq!(outcomes, [Outcome::Superseded, Outcome::Failed], "the move, then B; a failed one ends only once");
+    let expected = [Outcome::Superseded, Outcome::RollingBack, Outcome::RolledBack];
+    assert_eq!(outcomes, expected, "the move, then B; one that was taken back ends only once");
 }
 
 #[test]
@@ -98,7 +109,7 @@ fn newer_commits_wait_only_for_what_can_end() {
     machine.observe(counts(b'B', 3, 0), START);
     let stop = Rules { suspend: true, ..finish() };
     assert_eq!(machine.plan(Plan { rules: stop, ..plan(b'C') }, START), Effect::Waits);
-    assert_eq!(machine.desired().closed, Some(Closed::Suspended), "suspend never waits");
+    assert_eq!(machine.desired(START).closed, Some(Closed::Suspended), "suspend never waits");
     assert_eq!(machine.plan(next(b'A'), START), Effect::Started, "nor does a revert");
 }
 
@@ -177,7 +188,7 @@ fn failures_are_counted_against_their_share() {
         machine.observe(tally, START);
         let progress = machine.rollout().map(|rollout| rollout.progress.clone());
         assert_eq!(matches!(progress, Some(Progress::Failed { .. })), fails, "{why}");
-        assert_eq!(machine.desired().candidate.is_none(), fails, "{why}: a failed one is offered no more");
+        assert_eq!(machine.desired(START).candidate.is_none(), fails, "{why}: a failed one is offered no more");
     }
 }
 
@@ -185,7 +196,7 @@ fn failures_are_counted_against_their_share() {
 fn what_a_failed_rollout_leaves_depends_on_what_it_was_for() {
     let fail = |machine: &mut Machine, letter| {
         machine.observe(counts(letter, 0, 10), START);
-        machine.desired()
+        machine.desired(START)
     };
     let mut first = machine();
     first.plan(plan(b'A'), START);
@@ -195,6 +206,16 @@ fn what_a_failed_rollout_leaves_depends_on_what_it_was_for() {
     make_stable(&mut forward, b'A', START);
     forward.plan(plan(b'B'), START);
     let desired = fail(&mut forward, b'B');
+    assert_eq!((desired.closed, desired.stable), (None, Some(hash(b'A'))), "everybody gets stable");
+    assert_eq!((desired.kept, desired.restoring_since), (Vec::new(), Some(START)), "whoever has it goes back");
+    forward.observe(Tally { restoring: true, ..counts(b'A', 9, 1) }, START);
+    assert_eq!(forward.desired(START).closed, Some(Closed::RolloutFailed), "the way back failed too: it stops");
+
+    let mut paused = machine();
+    make_stable(&mut paused, b'A', START);
+    let strategy = Strategy { on_failure: OnFailure::Pause, ..Strategy::default() };
+    paused.plan(Plan { rules: Rules { strategy, ..Rules::default() }, ..plan(b'B') }, START);
+    let desired = fail(&mut paused, b'B');
     assert_eq!((desired.closed, desired.stable), (None, Some(hash(b'A'))), "whoever is new gets stable");
     assert_eq!(desired.kept, [hash(b'B')], "whoever has it keeps it");
 
@@ -237,7 +258,7 @@ fn soak_and_bake_count_watched_time_only() {
     machine.observe(counts(b'A', 10, 0), after(10));
     assert_eq!(machine.poll_timeout(after(10)), Some((after(110), "soak")));
     // Two of ten vanish for a while.
-    let gone = Tally { selected: 8, eligible: 8, confirmed: 8, vanished: 2, ..counts(b'A', 10, 0) };
+    let gone = Tally { selected: 8, eligible: 8, confirmed: 8, vanished: 2, cohort_vanished: 2, ..counts(b'A', 10, 0) };
     machine.observe(gone, after(50));
     assert_eq!(machine.poll_timeout(after(50)), None, "the watch stands still");
     assert_eq!(machine.waiting(after(60)), [Waiting::NotWatching { connected: 8, of: 10 }]);
@@ -272,13 +293,13 @@ fn what_holds_a_rollout_back_does_not_hold_back_a_revert() {
         make_stable(&mut machine, b'A', START);
         make_stable(&mut machine, b'B', START);
         machine.plan(Plan { rules: rules.clone(), ..plan(b'C') }, START);
-        assert_eq!(machine.desired().candidate, None, "{why}");
+        assert_eq!(machine.desired(START).candidate, None, "{why}");
         machine.plan(Plan { rules, ..plan(b'A') }, START);
-        assert_eq!(machine.desired().candidate.is_none(), holds_revert, "{why}");
+        assert_eq!(machine.desired(START).candidate.is_none(), holds_revert, "{why}");
     }
     let mut watching = Machine::new(true, HOUR, START);
     watching.plan(plan(b'A'), START);
-    assert_eq!(watching.desired().closed, Some(Closed::Observing));
+    assert_eq!(watching.desired(START).closed, Some(Closed::Observing));
 }
 
 #[test]
@@ -288,12 +309,12 @@ fn what_offers_need_is_stored_before_they_are_made() {
     assert!(machine.take_unstored(), "a new rollout");
     machine.observe(counts(b'A', 0, 0), START);
     assert!(machine.take_unstored(), "room for two, among ten members");
-    assert_eq!((machine.desired().room, machine.desired().reach), (2, 10));
+    assert_eq!((machine.desired(START).room, machine.desired(START).reach), (2, 10));
     machine.observe(counts(b'A', 4, 0), START);
     assert!(!machine.take_unstored(), "nothing more than before");
     machine.observe(Tally { members: 11, ..counts(b'A', 4, 0) }, START);
     assert!(machine.take_unstored(), "an eleventh member, and somebody waits for an offer");
-    assert_eq!(machine.desired().reach, 11);
+    assert_eq!(machine.desired(START).reach, 11);
     machine.observe(Tally { members: 12, pending: 0, offered: 6, ..counts(b'A', 4, 0) }, START);
     assert!(!machine.take_unstored(), "nobody waits for an offer");
     machine.observe(Tally { members: 5, ..counts(b'A', 4, 0) }, START);
@@ -312,7 +333,7 @@ fn a_successor_goes_on_where_the_record_says() {
     assert_eq!(&record, machine.record());
 
     let mut successor = Machine::restore(record, machine.rules().clone(), false, HOUR, after(100));
-    assert_eq!(successor.desired(), Desired { successes: 0, ..machine.desired() });
+    assert_eq!(successor.desired(START), Desired { successes: 0, ..machine.desired(START) });
     let back = |count: usize| Tally {
         members: count,
         selected: count,

@@ -78,10 +78,10 @@ pub struct Failed<'a> {
 /// The clusters of the group's failures with this configuration.
 pub fn of_group<'a>(
     group: &'a Group,
-    hash: ConfigHash,
+    hashes: &[ConfigHash],
     member: impl Fn(AgentId) -> Option<&'a Member>,
 ) -> Vec<Cluster> {
-    let is_about = |failure: &Failure| failure.hash == hash;
+    let is_about = |failure: &Failure| hashes.contains(&failure.hash);
     let failed = group.failures.iter().filter(|(_, failure)| is_about(failure)).map(|(id, failure)| Failed {
         id: *id,
         message: &failure.message,
@@ -94,7 +94,7 @@ pub fn of_group<'a>(
     cluster(failed, || {
         // Who was given it and is well tells most. Who was not is the next best.
         let proven: Vec<&Labels> = others()
-            .filter(|one| has_proven(one, hash))
+            .filter(|one| hashes.iter().any(|hash| has_proven(one, *hash)))
             .filter_map(|one| one.labels.as_ref())
             .take(MOST_PEERS)
             .collect();

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{AgentId, ConfigState};
+use crate::agent::{AgentId, Capabilities, ConfigState};
 use crate::config::{ConfigHash, RenderedConfig};
+use crate::rollout::cohort::{self, Draw, Drawable, Opening};
 use crate::rollout::{Desired, MOST_REMEMBERED, SETTLE, Tally, budget};
-use crate::roster::member::Member;
+use crate::roster::member::{Member, Offer};
 use crate::roster::standing::{HeldReason, Standing, Verdict};
 use crate::time::Timestamp;
 
@@ -18,6 +19,8 @@ pub struct Failure {
     pub hash: ConfigHash,
     /// In its words, or in ours when it said nothing.
     pub message: Arc<str>,
+    /// True when it vanished, and never said anything.
+    pub is_absent: bool,
 }
 
 /// What a process that died may have left in the middle of something: agents that have not been heard since.
@@ -61,17 +64,63 @@ pub struct Group {
 
 impl Group {
     /// What the member should have; `None`: it keeps what it has.
-    pub fn desired_for(&self, member: &Member) -> Option<ConfigHash> {
-        if self.desired.candidate.is_some() {
+    pub fn desired_for(&self, id: AgentId, member: &Member) -> Option<ConfigHash> {
+        if self.in_cohort(id, member) {
             return self.desired.candidate;
         }
-        if self.holds_kept(member) { None } else { self.desired.stable }
+        // Who was moved here by a commit keeps what it has until its stage.
+        let waits_for_stage = self.desired.moving || member.moved && self.desired.candidate.is_some();
+        if waits_for_stage || self.holds_kept(id, member) { None } else { self.desired.stable }
+    }
+
+    /// True when the running rollout's candidate is for this member now. Who has it already, or is being given it, is not left
+    /// behind.
+    pub fn in_cohort(&self, id: AgentId, member: &Member) -> bool {
+        let Some(candidate) = self.desired.candidate else { return false };
+        self.desired.cohort.everybody
+            || holds(member, candidate)
+            || self.desired.cohort.includes(member.labels.as_ref(), self.rank(id))
     }
 
     /// True when it holds a candidate that was superseded or failed, and no other is on its way to it.
-    pub fn holds_kept(&self, member: &Member) -> bool {
-        self.desired.candidate.is_none()
+    pub fn holds_kept(&self, id: AgentId, member: &Member) -> bool {
+        !self.in_cohort(id, member)
             && member.state().and_then(ConfigState::known).is_some_and(|hash| self.desired.kept.contains(&hash))
+    }
+
+    /// True when what becomes of this configuration with this offer says something about the rollout.
+    pub fn judges(&self, hash: ConfigHash, offer: Option<&Offer>) -> bool {
+        let is_restored = |since| {
+            let given =
+                offer.is_some_and(|offer| offer.hash == hash && offer.at >= since && offer.connection.is_some());
+            self.desired.stable == Some(hash) && given
+        };
+        self.desired.watched
+            && (self.desired.candidate == Some(hash) || self.desired.restoring_since.is_some_and(is_restored))
+    }
+
+    /// True when those who were not offered the candidate fell as sick as those who were, since the rollout began: then it is not
+    /// this candidate. Half their share is enough, because nobody falls sick all at once.
+    pub fn peers_are_as_sick(&self) -> bool {
+        let (treated, peers) = (self.tally.treated, self.tally.peers);
+        self.desired.candidate.is_some() && peers.sick > 0 && peers.sick * treated.of * 2 >= treated.sick * peers.of
+    }
+
+    /// The agents that a stage can be drawn from.
+    pub fn draw<'a>(&self, request: &Draw, member: impl Fn(AgentId) -> Option<&'a Member>) -> Opening {
+        let candidate = self.desired.candidate;
+        let drawable: Vec<Drawable<'_>> = self
+            .members
+            .iter()
+            .filter_map(|id| Some((*id, member(*id)?)))
+            .filter(|(_, member)| member.is_connected() && member.is_eligible() && member.pinned_until.is_none())
+            .map(|(id, member)| Drawable {
+                labels: member.labels.as_ref(),
+                rank: self.rank(id),
+                holds: candidate.is_some_and(|candidate| holds(member, candidate)),
+            })
+            .collect();
+        cohort::draw(request, &drawable)
     }
 
     /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where
@@ -102,21 +151,50 @@ impl Group {
         }
     }
 
+    /// True when the member says what it runs, and that is not what this configuration names. Names that the agent itself completes
+    /// (`otlp/${env:SITE}`) are left out.
+    pub fn runs_something_else(&self, hash: ConfigHash, member: &Member) -> bool {
+        let says = member.capabilities.contains(Capabilities::REPORTS_EFFECTIVE_CONFIG);
+        match (self.config(hash), &member.effective) {
+            (Some(config), Some(effective)) if says => {
+                let mut names = config.components().iter().filter(|name| !name.contains('$'));
+                !names.all(|name| effective.contains(name))
+            }
+            (Some(_) | None, Some(_) | None) => false,
+        }
+    }
+
     /// True when the agent failed this very configuration here.
     pub fn has_failed(&self, id: AgentId, hash: ConfigHash) -> bool {
         self.failures.get(&id).is_some_and(|failure| failure.hash == hash)
     }
 
-    /// The failures of which hash count: the candidate's, and where none is running, the wanted one's.
+    /// The failures of which hash count: the candidate's; on the way back those of stable; and where nothing is running, the wanted
+    /// one's.
     fn judged(&self) -> Option<ConfigHash> {
-        self.desired.candidate.or(self.desired.wanted).or(self.desired.stable)
+        let restored = self.desired.restoring_since.and(self.desired.stable);
+        restored.or(self.desired.candidate).or(self.desired.wanted).or(self.desired.stable)
+    }
+
+    fn count_failures(&mut self) {
+        let judged = self.judged();
+        let counted = self.failures.values().filter(|failure| Some(failure.hash) == judged);
+        let (all, absent) = counted.fold((0, 0), |(all, absent), one| (all + 1, absent + usize::from(one.is_absent)));
+        (self.failed_of_hash, self.tally.failed_absent) = (all, absent);
     }
 
     /// Remembers a failure.
     pub fn remember(&mut self, id: AgentId, failure: Failure) {
-        let is_judged = self.judged() == Some(failure.hash);
-        let was_judged = self.failures.insert(id, failure).is_some_and(|before| self.judged() == Some(before.hash));
-        self.failed_of_hash = self.failed_of_hash + usize::from(is_judged) - usize::from(was_judged);
+        let judged = self.judged();
+        let add = |number: &mut usize, by: isize| *number = number.saturating_add_signed(by);
+        let counted = |failure: &Failure| isize::from(judged == Some(failure.hash));
+        let absent = |failure: &Failure| isize::from(judged == Some(failure.hash) && failure.is_absent);
+        add(&mut self.failed_of_hash, counted(&failure));
+        add(&mut self.tally.failed_absent, absent(&failure));
+        if let Some(before) = self.failures.insert(id, failure) {
+            add(&mut self.failed_of_hash, -counted(&before));
+            add(&mut self.tally.failed_absent, -absent(&before));
+        }
         self.memory_changed = true;
     }
 
@@ -130,8 +208,8 @@ impl Group {
         if self.failures.len() <= MOST_REMEMBERED {
             return;
         }
-        if let Some(failure) = self.failures.remove(&id) {
-            self.failed_of_hash -= usize::from(self.judged() == Some(failure.hash));
+        if self.failures.remove(&id).is_some() {
+            self.count_failures();
             self.memory_changed = true;
         }
     }
@@ -145,11 +223,17 @@ impl Group {
         let keeps =
             |hash| desired.wanted == Some(hash) || desired.stable == Some(hash) || desired.candidate == Some(hash);
         let before = self.failures.len();
-        self.failures.retain(|_, failure| keeps(failure.hash));
+        let forgiven = desired.candidate.filter(|_| self.is_retry(&desired));
+        self.failures.retain(|_, failure| keeps(failure.hash) && Some(failure.hash) != forgiven);
         self.memory_changed |= before != self.failures.len();
         self.desired = desired;
-        let judged = self.judged();
-        self.failed_of_hash = self.failures.values().filter(|failure| Some(failure.hash) == judged).count();
+        self.count_failures();
+    }
+
+    /// True when a person asked for another try of the candidate since.
+    pub fn is_retry(&self, desired: &Desired) -> bool {
+        // What is published first after a restart is no news.
+        self.desired.wanted.is_some() && desired.retries > self.desired.retries
     }
 
     /// The order in which agents of this group get something new: a hash of the agent and the rollout's seed, so that it is the
@@ -197,9 +281,10 @@ impl Group {
         add(&mut tally.unavailable, verdict.unavailable);
         add(&mut tally.vanished, verdict.vanished);
         add(&mut tally.back, verdict.back);
-        add(&mut tally.ill_before, verdict.ill_before && verdict.eligible);
+        let sickness = if verdict.treated { &mut tally.treated } else { &mut tally.peers };
+        add(&mut sickness.of, verdict.eligible || verdict.vanished);
+        add(&mut sickness.sick, (verdict.eligible || verdict.vanished) && verdict.sick);
         match verdict.standing {
-            Standing::Unplaced | Standing::Failed => {}
             Standing::Held(reason) => {
                 add(&mut tally.held, true);
                 let count = self.held.entry(reason).or_default();
@@ -208,6 +293,25 @@ impl Group {
                     self.held.remove(&reason);
                 }
             }
+            Standing::Away => add(&mut tally.away, true),
+            Standing::Unplaced
+            | Standing::Failed
+            | Standing::Pending
+            | Standing::Offered
+            | Standing::Confirmed
+            | Standing::Lost => {}
+        }
+        if verdict.outside {
+            add(&mut tally.outside.eligible, verdict.eligible);
+            add(&mut tally.outside.pending, verdict.standing == Standing::Pending);
+            return;
+        }
+        add(&mut tally.cohort, verdict.eligible);
+        add(&mut tally.cohort_vanished, verdict.vanished && verdict.standing != Standing::Failed);
+        add(&mut tally.ill_before, verdict.ill_before && verdict.eligible);
+        add(&mut tally.excused, verdict.excused);
+        match verdict.standing {
+            Standing::Unplaced | Standing::Failed | Standing::Held(_) | Standing::Away => {}
             Standing::Pending => {
                 add(&mut tally.pending, true);
                 add(&mut tally.unready, verdict.unready);
@@ -217,7 +321,6 @@ impl Group {
                 add(&mut tally.confirmed, true);
                 add(&mut tally.proof, !verdict.ill_before);
             }
-            Standing::Away => add(&mut tally.away, true),
             Standing::Lost => add(&mut tally.lost, true),
         }
     }
@@ -240,7 +343,7 @@ impl Group {
     }
 
     /// How many agents that are not back are assumed to be in the middle of something.
-    fn assumed(&self, now: Timestamp) -> usize {
+    pub fn assumed(&self, now: Timestamp) -> usize {
         let still = |assumed: &Assumed| {
             if now < assumed.until { assumed.room.min(assumed.reach.saturating_sub(self.tally.back)) } else { 0 }
         };
@@ -251,7 +354,10 @@ impl Group {
     pub fn tally(&self, now: Timestamp, forget_after: Duration) -> Tally {
         let assumed = self.assumed(now);
         Tally {
-            candidate: self.desired.candidate,
+            // While nothing may leave, agents that wait are no longer counted as such: that nobody waits proves nothing.
+            candidate: self.desired.candidate.filter(|_| self.desired.closed.is_none()),
+            draws: self.desired.draws,
+            restoring: self.desired.restoring_since.is_some() && self.desired.closed.is_none(),
             assumed,
             members: self.members.len(),
             failed: self.failed_of_hash,
@@ -266,17 +372,28 @@ impl Group {
         &self.held
     }
 
-    /// The next one to be offered something, when there is room: first those that are unavailable already.
-    pub fn next_pending(&self, now: Timestamp) -> Option<AgentId> {
+    /// Agents that can be offered something, and those that take room now.
+    pub fn load(&self) -> (usize, usize) {
+        (self.tally.eligible, self.tally.unavailable)
+    }
+
+    /// The next one to be offered something, when there is room: first those that are unavailable already. True: it takes room.
+    pub fn next_pending(&self, now: Timestamp) -> Option<(AgentId, bool)> {
         if self.desired.closed.is_some() || self.members.len() > self.desired.reach {
             return None;
         }
         let (takes_room, _, id) = self.pending.first()?;
         if !takes_room {
-            return Some(*id);
+            return Some((*id, false));
         }
         let unavailable = self.tally.unavailable + self.assumed(now);
         let room = budget::room(self.desired.max_unavailable, self.tally.eligible, self.desired.room, unavailable);
-        (room > 0).then_some(*id)
+        (room > 0).then_some((*id, true))
     }
+}
+
+/// True when the member has this configuration, or was offered it and has not said anything else.
+fn holds(member: &Member, hash: ConfigHash) -> bool {
+    let is_offered = |offer: &Offer| offer.hash == hash && !offer.answered && !offer.withdrawn && !offer.settled;
+    member.state().and_then(ConfigState::known) == Some(hash) || member.offer.as_ref().is_some_and(is_offered)
 }

@@ -68,12 +68,16 @@ pub struct Offer {
     pub hash: ConfigHash,
     /// When it was first offered this; reconnecting does not start the deadline anew.
     pub at: Timestamp,
+    /// When it was last put out: what is told later may be about it.
+    pub sent: Timestamp,
     /// Where; `None` when an earlier process made it.
     pub connection: Option<ConnectionId>,
     /// True once a report named the hash.
     pub answered: bool,
     /// True once the agent was confirmed with it.
     pub confirmed: bool,
+    /// True once the agent reported good health with it.
+    pub well: bool,
     /// True once the rollout that it belonged to is over: what happens now is no evidence any more.
     pub settled: bool,
     /// True once the slot was told to drop it.
@@ -85,7 +89,18 @@ pub struct Offer {
 impl Offer {
     /// A fresh offer.
     pub fn new(hash: ConfigHash, at: Timestamp, connection: Option<ConnectionId>) -> Self {
-        Self { hash, at, connection, answered: false, confirmed: false, settled: false, withdrawn: false, void: false }
+        Self {
+            hash,
+            at,
+            sent: at,
+            connection,
+            answered: false,
+            confirmed: false,
+            well: false,
+            settled: false,
+            withdrawn: false,
+            void: false,
+        }
     }
 }
 
@@ -110,12 +125,20 @@ pub struct Member {
     pub effective: Option<Arc<ComponentNames>>,
     /// The names of what its build could run.
     pub available: Option<Arc<ComponentNames>>,
+    /// When it told them.
+    pub effective_at: Option<Timestamp>,
     /// Where it belongs.
     pub placement: Placement,
     /// What it was offered last.
     pub offer: Option<Offer>,
     /// True once it was offered a candidate since the last change of stable: an illness that shows now was not there before.
     pub tried: bool,
+    /// True while it still has what it had in the group that a commit moved it out of.
+    pub moved: bool,
+    /// A person asked for another try of this, which it had failed.
+    pub retried: Option<ConfigHash>,
+    /// Until then it keeps what it has.
+    pub pinned_until: Option<Timestamp>,
     /// True once it was heard by this process.
     pub heard_once: bool,
     /// What it is to its group; counted in the group's tally exactly as it stands here.
@@ -137,9 +160,13 @@ impl Default for Member {
             ill_since: None,
             effective: None,
             available: None,
+            effective_at: None,
             placement: Placement::Unknown,
             offer: None,
             tried: false,
+            moved: false,
+            retried: None,
+            pinned_until: None,
             heard_once: false,
             verdict: Verdict::NOBODY,
             timer: None,
@@ -174,9 +201,37 @@ impl Member {
         self.config.as_ref().map(|(state, _)| state)
     }
 
+    /// A person asks for another try of what it failed: it may be offered the same once more.
+    pub fn forgive(&mut self, hash: ConfigHash) {
+        if self.offer.is_some_and(|offer| offer.hash == hash) {
+            self.offer = None;
+        }
+        if let Some(link) = self.link.as_mut().filter(|link| link.offered == Some(hash)) {
+            link.offered = None;
+        }
+        let has_failed = |state: &ConfigState| state.known() == Some(hash) && state.status == ConfigStatus::Failed;
+        self.retried = self.state().is_some_and(has_failed).then_some(hash);
+    }
+
+    /// The process stood still for so long: what was awaited meanwhile is awaited so much longer.
+    pub fn shift(&mut self, gap: std::time::Duration) {
+        if let Some(offer) = &mut self.offer {
+            offer.at = offer.at + gap;
+        }
+        for at in [&mut self.ill_since, &mut self.pinned_until].into_iter().flatten() {
+            *at = *at + gap;
+        }
+        if let Some((_, since)) = &mut self.config {
+            *since = *since + gap;
+        }
+        if let Some(gone) = &mut self.gone {
+            gone.at = gone.at + gap;
+        }
+    }
+
     /// It leaves its group: what it confirmed there is no evidence anywhere else.
     pub fn leave(&mut self) {
-        self.tried = false;
+        (self.tried, self.moved, self.retried) = (false, false, None);
         if let Some(offer) = &mut self.offer {
             offer.settled |= offer.confirmed;
         }
@@ -192,7 +247,7 @@ impl Member {
             self.health = Some(health);
         }
         if let Some(effective) = report.effective {
-            self.effective = Some(effective);
+            (self.effective, self.effective_at) = (Some(effective), Some(now));
         }
         if let Some(available) = report.available {
             self.available = Some(available);

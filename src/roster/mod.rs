@@ -11,7 +11,9 @@
 
 pub mod failures;
 pub mod group;
+mod load;
 pub mod member;
+mod offers;
 pub mod standing;
 #[cfg(test)]
 mod tests;
@@ -24,9 +26,11 @@ use crate::agent::{AgentEvent, AgentId, ConnectionId, Transport};
 use crate::config::RenderedConfig;
 use crate::fleet::GroupName;
 use crate::fleet::assign::{Assigner, Assignment};
+use crate::rollout::cohort::{Draw, Opening};
 use crate::rollout::{Closed, Desired, Tally};
 use crate::roster::group::{Assumed, Failure, Group};
-use crate::roster::member::{Gone, Link, Member, Offer, Placement};
+use crate::roster::load::FleetLoad;
+use crate::roster::member::{Gone, Link, Member, Placement};
 use crate::roster::standing::{Standing, Verdict, judge};
 use crate::time::Timestamp;
 
@@ -74,6 +78,10 @@ pub struct Roster {
     assumptions: BTreeSet<(Timestamp, GroupName)>,
     /// Groups in which an offer may have become possible.
     to_dispatch: BTreeSet<GroupName>,
+    /// The budget over all groups together.
+    fleet: FleetLoad,
+    /// Agents that a person wants to keep what they have, known or not.
+    pins: BTreeMap<AgentId, Timestamp>,
     /// True while a revision is being taken: agents may have moved to groups whose new configuration is not known yet.
     paused: bool,
 }
@@ -93,6 +101,8 @@ impl Roster {
             most_connected: 0,
             assumptions: BTreeSet::new(),
             to_dispatch: BTreeSet::new(),
+            fleet: FleetLoad::default(),
+            pins: BTreeMap::new(),
             paused: false,
         }
     }
@@ -125,14 +135,34 @@ impl Roster {
         }
     }
 
-    /// Makes the offers that are possible now. To be called once the rollouts know the counts as they are: what the last report
-    /// closed must not be offered any more.
-    pub fn make_offers(&mut self, now: Timestamp) {
-        if self.paused {
-            return;
+    /// A person wants this agent to keep what it has until then; `None`: no longer.
+    pub fn set_pin(&mut self, id: AgentId, until: Option<Timestamp>, now: Timestamp) {
+        match until {
+            Some(until) => self.pins.insert(id, until),
+            None => self.pins.remove(&id),
+        };
+        if let Some(member) = self.agents.get_mut(&id) {
+            member.pinned_until = until;
+            self.judge(id, now);
+            self.dispatch_later(id);
         }
-        for name in std::mem::take(&mut self.to_dispatch) {
-            self.dispatch(&name, now);
+    }
+
+    /// Draws a stage's agents.
+    pub fn draw(&self, name: &GroupName, request: &Draw) -> Opening {
+        let group = self.groups.get(name);
+        group.map(|group| group.draw(request, |id| self.agents.get(&id))).unwrap_or_default()
+    }
+
+    /// The process stood still for so long: every deadline moves by as much.
+    pub fn handle_gap(&mut self, gap: Duration, now: Timestamp) {
+        let everybody: Vec<AgentId> = self.agents.keys().copied().collect();
+        for id in everybody {
+            self.uncount(id);
+            if let Some(member) = self.agents.get_mut(&id) {
+                member.shift(gap);
+            }
+            self.judge(id, now);
         }
     }
 
@@ -193,15 +223,42 @@ impl Roster {
             let after = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
             if before.is_some() && after != before {
                 receivers.extend(after);
+                if let Some(member) = self.agents.get_mut(&id) {
+                    member.moved = true;
+                }
+                self.judge(id, now);
             }
         }
         receivers
+    }
+
+    /// How many agents another assigner would move between groups, and the groups that would receive them.
+    pub fn moves(&self, assigner: &Assigner) -> (usize, BTreeSet<GroupName>) {
+        let mut receivers = BTreeSet::new();
+        let mut moved = 0;
+        for member in self.agents.values() {
+            let (Placement::Group(before), Some(labels)) = (&member.placement, &member.labels) else { continue };
+            if let Assignment::Group(after) = assigner.assign(labels)
+                && after != *before
+            {
+                moved += 1;
+                receivers.insert(after);
+            }
+        }
+        (moved, receivers)
+    }
+
+    /// Agents that belong to a group, connected or not.
+    pub fn managed(&self) -> usize {
+        self.groups.values().map(|group| group.members.len()).sum()
     }
 
     /// The group is gone from the repository: who was in it is on their own, unless another group takes them with the next
     /// [`Roster::set_assigner`].
     pub fn remove_group(&mut self, name: &GroupName, now: Timestamp) {
         let Some(group) = self.groups.remove(name) else { return };
+        self.fleet.change(group.load(), (0, 0));
+        self.fleet.feed(name);
         for id in group.members {
             if let Some(member) = self.agents.get_mut(&id) {
                 member.placement = Placement::Orphaned(name.clone());
@@ -228,6 +285,7 @@ impl Roster {
         let is_over = desired.successes != group.desired.successes;
         // What was confirmed in one rollout is no evidence in the next, also where that brings the same once more.
         let is_other = desired.candidate != group.desired.candidate;
+        let forgiven = desired.candidate.filter(|_| group.is_retry(&desired));
         let only_room = Desired { room: desired.room, reach: desired.reach, ..group.desired.clone() } == desired;
         // Who waits is ordered by the seed: counts come out as they went in, before anything changes.
         let members: Vec<AgentId> = if only_room { Vec::new() } else { group.members.iter().copied().collect() };
@@ -240,6 +298,9 @@ impl Roster {
         group.set_desired(desired);
         for id in members {
             if let Some(member) = self.agents.get_mut(&id) {
+                if let Some(hash) = forgiven {
+                    member.forgive(hash);
+                }
                 member.tried &= !is_over;
                 if let Some(offer) = &mut member.offer {
                     offer.settled |= is_over && offer.answered || is_other && offer.confirmed;
@@ -299,6 +360,7 @@ impl Roster {
     fn connect(&mut self, id: AgentId, connection: ConnectionId, transport: Transport, now: Timestamp) {
         self.uncount(id);
         let member = self.agents.entry(id).or_default();
+        member.pinned_until = self.pins.get(&id).copied().filter(|until| *until > now);
         if member.link.is_none() {
             self.connected += 1;
             self.most_connected = self.most_connected.max(self.connected);
@@ -394,7 +456,9 @@ impl Roster {
         if let Some(name) = member.placement.group()
             && let Some(group) = self.groups.get_mut(name)
         {
+            let before = group.load();
             group.count_out(id, &verdict, member.gone.map(|gone| gone.at));
+            self.fleet.change(before, group.load());
             self.changed.insert(name.clone());
         }
     }
@@ -405,8 +469,13 @@ impl Roster {
         let group = member.placement.group().and_then(|name| self.groups.get(name));
         let verdict = group.map_or(Verdict::NOBODY, |group| judge(id, member, group, now));
         // `suspend` stops every offer, also those that allow no more than before.
-        let is_open = |group: &&Group| !matches!(group.desired.closed, Some(Closed::Suspended | Closed::Observing));
-        let desired = group.filter(is_open).and_then(|group| group.desired_for(member));
+        let is_open = |group: &&Group| {
+            let stops = |closed: &Closed| {
+                matches!(closed, Closed::Suspended | Closed::Observing | Closed::Frozen { .. } | Closed::Pinned { .. })
+            };
+            !group.desired.closed.as_ref().is_some_and(stops)
+        };
+        let desired = group.filter(is_open).and_then(|group| group.desired_for(id, member));
         if verdict != member.verdict {
             self.uncount(id);
             self.settle(id, verdict);
@@ -419,28 +488,21 @@ impl Roster {
         let Some(member) = self.agents.get_mut(&id) else { return };
         let Some(name) = member.placement.group() else { return };
         let Some(group) = self.groups.get_mut(name) else { return };
-        if let Some((hash, message)) = verdict.failure.take() {
-            group.remember(id, Failure { hash, message });
+        if let Some(failure) = verdict.failure.take() {
+            group.remember(id, failure);
         }
         let is_confirmed = verdict.standing == Standing::Confirmed;
         let held = member.config.as_ref().and_then(|(state, _)| state.known()).filter(|_| is_confirmed);
         if let Some(offer) = member.offer.as_mut().filter(|offer| Some(offer.hash) == held) {
             offer.confirmed = true;
+            offer.well |= member.health.as_ref().is_some_and(|health| health.healthy);
         }
+        let before = group.load();
         group.count_in(id, &verdict, member.gone.map(|gone| gone.at));
+        self.fleet.change(before, group.load());
         self.changed.insert(name.clone());
+        member.moved &= !is_confirmed;
         member.verdict = verdict;
-    }
-
-    /// An offer that has not been answered and is not what the agent should have any more must not leave (rule 1).
-    fn withdraw_unwanted(&mut self, id: AgentId, desired: Option<crate::config::ConfigHash>) {
-        let Some(member) = self.agents.get_mut(&id) else { return };
-        let (Some(link), Some(offer)) = (member.link, &mut member.offer) else { return };
-        let is_out = !offer.answered && !offer.withdrawn && offer.connection == Some(link.connection);
-        if is_out && Some(offer.hash) != desired {
-            offer.withdrawn = true;
-            self.actions.push_back(RosterAction::Withdraw { connection: link.connection, id });
-        }
     }
 
     fn set_timer(&mut self, id: AgentId, now: Timestamp) {
@@ -494,51 +556,8 @@ impl Roster {
         }
     }
 
-    /// A session drops what waits in its slot when the agent describes itself anew (rule 1). Where it is still the right thing,
-    /// it is put there again; the session knows whether it had left already.
-    fn put_again(&mut self, id: AgentId, before: Option<Offer>) {
-        let Some(member) = self.agents.get(&id) else { return };
-        let Some(group) = member.placement.group().and_then(|name| self.groups.get(name)) else { return };
-        let Some(link) = member.link else { return };
-        let is_out = |offer: &Offer| !offer.answered && !offer.withdrawn && offer.connection == Some(link.connection);
-        let is_same = before.is_some() && before == member.offer && member.verdict.standing == Standing::Offered;
-        let offer = member.offer.filter(|offer| is_same && is_out(offer));
-        let Some(config) = offer.and_then(|offer| group.config(offer.hash).cloned()) else { return };
-        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: false });
-    }
-
     fn dispatch_later(&mut self, id: AgentId) {
         let name = self.agents.get(&id).and_then(|member| member.placement.group());
         self.to_dispatch.extend(name.cloned());
-    }
-
-    /// Offers to those who wait, as far as there is room.
-    fn dispatch(&mut self, name: &GroupName, now: Timestamp) {
-        while let Some(id) = self.groups.get(name).and_then(|group| group.next_pending(now)) {
-            if !self.offer(name, id, now) {
-                // Without a body nothing can be offered; the controller keeps one for every hash that is desired.
-                return;
-            }
-        }
-    }
-
-    fn offer(&mut self, name: &GroupName, id: AgentId, now: Timestamp) -> bool {
-        let (Some(member), Some(group)) = (self.agents.get_mut(&id), self.groups.get_mut(name)) else { return false };
-        let config = group.desired_for(member).and_then(|hash| group.config(hash).cloned());
-        let (Some(config), Some(link)) = (config, member.link) else { return false };
-        let earlier = member.offer.filter(|offer| offer.hash == config.hash() && !offer.settled && !offer.withdrawn);
-        if member.is_ill() && !member.tried && group.ill.insert(id) {
-            group.memory_changed = true;
-        }
-        member.tried |= group.desired.candidate == Some(config.hash());
-        let fresh = Offer::new(config.hash(), now, Some(link.connection));
-        // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
-        let at = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now).map_or(now, |offer| offer.at);
-        member.offer = Some(Offer { at, ..fresh });
-        member.link = Some(Link { offered: Some(config.hash()), ..link });
-        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: false });
-        self.judge(id, now);
-        // Whatever the judgement, an agent that was just offered something does not wait for an offer.
-        self.agents.get(&id).is_some_and(|member| member.verdict.standing != Standing::Pending)
     }
 }

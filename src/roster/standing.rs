@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash};
 use crate::config::ConfigHash;
-use crate::roster::group::Group;
+use crate::roster::group::{Failure, Group};
 use crate::roster::member::Member;
 use crate::time::{Timestamp, show_duration};
 
@@ -17,6 +17,10 @@ pub const LATE_CONFIRMATION: Duration = Duration::from_secs(30);
 /// An agent that falls ill after it was confirmed is given so long before that counts as a failure. And one that is ill when it is
 /// to be offered something counts as ill before only after so long: collectors that just start are ill for a moment.
 pub const ILLNESS_DEBOUNCE: Duration = Duration::from_secs(30);
+
+/// After a person asked for another try: a supervisor answers a repeated offer of the same with APPLIED, unverified. It counts after so
+/// long without bad health (DESIGN rules for offers, 3).
+pub const RETRY_VERIFICATION: Duration = Duration::from_secs(20);
 
 /// The message by which a supervisor says that its own timer ran out, and nothing else.
 const APPLY_TIMEOUT: &str = "Config apply timeout exceeded";
@@ -38,6 +42,10 @@ pub enum HeldReason {
     GroupClosed,
     /// It was given the configuration on this connection and now reports another: somebody else configures it too.
     Drifted,
+    /// Its stage is open, but the rollout offers nothing new for now; the group says why.
+    RolloutHeld,
+    /// A person wants it to keep what it has.
+    Pinned,
 }
 
 /// What an agent is to its group.
@@ -82,8 +90,16 @@ pub struct Verdict {
     pub unready: bool,
     /// When the judgement may change by itself.
     pub until: Option<Timestamp>,
-    /// A failure that is new: of what, and why.
-    pub failure: Option<(ConfigHash, Arc<str>)>,
+    /// A failure that is new.
+    pub failure: Option<Failure>,
+    /// True when a rollout runs whose stages it does not belong to yet.
+    pub outside: bool,
+    /// True when it has the candidate, or was offered it.
+    pub treated: bool,
+    /// True when it fell sick since the rollout began.
+    pub sick: bool,
+    /// True when it would count as failed, were the others not as sick.
+    pub excused: bool,
 }
 
 impl Verdict {
@@ -99,6 +115,10 @@ impl Verdict {
         unready: false,
         until: None,
         failure: None,
+        outside: false,
+        treated: false,
+        sick: false,
+        excused: false,
     };
 
     fn stands(mut self, standing: Standing) -> Self {
@@ -107,9 +127,20 @@ impl Verdict {
     }
 
     fn fails(mut self, hash: ConfigHash, reason: impl Into<Arc<str>>) -> Self {
-        self.failure = Some((hash, reason.into()));
+        self.failure = Some(Failure { hash, message: reason.into(), is_absent: false });
         (self.unavailable, self.until) = (false, None);
         self.stands(Standing::Failed)
+    }
+
+    fn vanishes_for_good(self, hash: ConfigHash, reason: String) -> Self {
+        let failed = self.fails(hash, reason);
+        let failure = failed.failure.map(|failure| Failure { is_absent: true, ..failure });
+        Self { failure, ..failed }
+    }
+
+    /// The others are as sick: it is looked at again in a while.
+    fn excused(self, standing: Standing, now: Timestamp) -> Self {
+        Self { excused: true, ..self.open(standing, now + ILLNESS_DEBOUNCE) }
     }
 
     /// Open until `end`; it takes room meanwhile.
@@ -122,10 +153,30 @@ impl Verdict {
 
 /// Judges `member` of `group`.
 pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
+    let verdict = judge_standing(id, member, group, now);
+    let treated = !verdict.outside
+        && match verdict.standing {
+            Standing::Offered | Standing::Confirmed | Standing::Failed | Standing::Lost => true,
+            Standing::Unplaced | Standing::Held(_) | Standing::Pending | Standing::Away => false,
+        };
+    Verdict { treated: treated && group.desired.candidate.is_some(), ..verdict }
+}
+
+/// True when it fell ill, or vanished, since the group's rollout began.
+fn fell_sick(member: &Member, group: &Group) -> bool {
+    let is_since = |at: Timestamp| group.desired.since.is_some_and(|since| at >= since);
+    let has_vanished = member.gone.is_some_and(|gone| !gone.goodbye && is_since(gone.at));
+    let is_ill = member.is_connected() && member.is_ill() && member.ill_since.is_some_and(is_since);
+    has_vanished || is_ill
+}
+
+fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
     let ill_before = group.ill.contains(&id);
     let ill_before = ill_before && member.is_eligible();
-    let base = Verdict { ill_before, back: group.was_here_before(member), ..Verdict::NOBODY };
-    let desired = group.desired_for(member);
+    let outside = group.desired.candidate.is_some() && !group.in_cohort(id, member);
+    let sick = fell_sick(member, group);
+    let base = Verdict { ill_before, back: group.was_here_before(member), outside, sick, ..Verdict::NOBODY };
+    let desired = group.desired_for(id, member);
     if !member.is_connected() {
         return judge_absent(id, member, group, desired, base, now);
     }
@@ -148,7 +199,7 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
         return Verdict { unavailable: false, ..base }.stands(Standing::Failed);
     }
     let Some(hash) = desired else {
-        let reason = if group.holds_kept(member) {
+        let reason = if group.holds_kept(id, member) {
             return judge_keeper(id, member, group, base);
         } else if group.desired.closed.is_some() {
             HeldReason::GroupClosed
@@ -158,7 +209,7 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
         return base.stands(Standing::Held(reason));
     };
     match member.state() {
-        Some(state) if state.is_about(hash) => judge_holder(hash, member, group, state, base, now),
+        Some(state) if state.is_about(hash) => judge_holder(hash, id, member, group, state, base, now),
         Some(_) | None => judge_other(hash, id, member, group, base, now),
     }
 }
@@ -198,7 +249,7 @@ fn judge_absent(
     let offered = member.offer.filter(|offer| !offer.settled && !gone.goodbye && gone.at < offer.at + deadline);
     let Some(offer) = offered else { return base.stands(Standing::Away) };
     let end = offer.at + deadline;
-    if Some(offer.hash) != desired || !group.desired.watched {
+    if Some(offer.hash) != desired || !group.judges(offer.hash, Some(&offer)) {
         // Nothing is expected of it, but whatever it was given, it may be in the middle of it.
         let is_busy = !offer.confirmed && now < end;
         return if is_busy { base.open(Standing::Away, end) } else { base.stands(Standing::Away) };
@@ -206,12 +257,17 @@ fn judge_absent(
     if now < end {
         return base.open(Standing::Lost, end);
     }
-    base.fails(offer.hash, format!("vanished after the offer and was not back within {}", show_duration(deadline)))
+    if group.peers_are_as_sick() {
+        return base.excused(Standing::Lost, now);
+    }
+    let words = format!("vanished after the offer and was not back within {}", show_duration(deadline));
+    base.vanishes_for_good(offer.hash, words)
 }
 
 /// The agent reports the configuration that it should have.
 fn judge_holder(
     hash: ConfigHash,
+    id: AgentId,
     member: &Member,
     group: &Group,
     state: &ConfigState,
@@ -224,12 +280,19 @@ fn judge_holder(
     match state.status {
         ConfigStatus::Applied => {
             // Something else may still be on its way to it; then it takes room, although it has what it should have.
-            if !member.is_ill() || base.ill_before || !group.desired.watched {
-                return base.stands(Standing::Confirmed);
+            let is_judged = group.judges(hash, member.offer.as_ref());
+            if !member.is_ill() || base.ill_before || !is_judged {
+                return judge_well(hash, member, group, base, since, now);
             }
-            let end = (offered_at + deadline).max(member.ill_since.unwrap_or(now) + ILLNESS_DEBOUNCE);
+            // Who has been well with it is given a moment, because stray reports are common; who has not, its whole deadline.
+            let is_first = member.offer.is_none_or(|offer| !offer.well);
+            let patience = member.ill_since.unwrap_or(now) + ILLNESS_DEBOUNCE;
+            let end = if is_first { patience.max(offered_at + deadline) } else { patience };
             if now < end {
                 return base.open(Standing::Offered, end);
+            }
+            if group.peers_are_as_sick() {
+                return base.excused(Standing::Offered, now);
             }
             let message = member.health.as_ref().and_then(|health| health.message.clone());
             let words = message.map_or_else(
@@ -239,6 +302,10 @@ fn judge_holder(
             base.fails(hash, words)
         }
         ConfigStatus::Failed => {
+            let is_answered = member.offer.is_some_and(|offer| offer.hash == hash && offer.answered);
+            if member.retried == Some(hash) && !is_answered {
+                return judge_other(hash, id, member, group, base, now);
+            }
             let message = failure_message(state);
             if message.trim() == APPLY_TIMEOUT {
                 if !member.is_ill() && group.runs_what_was_offered(member) {
@@ -270,6 +337,33 @@ fn judge_holder(
     }
 }
 
+/// The agent has what it should have, and is well as far as that matters.
+fn judge_well(
+    hash: ConfigHash,
+    member: &Member,
+    group: &Group,
+    base: Verdict,
+    applied: Timestamp,
+    now: Timestamp,
+) -> Verdict {
+    let unverified_until = applied + RETRY_VERIFICATION;
+    if member.retried == Some(hash) && now < unverified_until {
+        return base.open(Standing::Offered, unverified_until);
+    }
+    let offer = member.offer.as_ref().filter(|offer| offer.hash == hash && offer.connection.is_some());
+    let Some(offer) = offer.filter(|offer| group.judges(hash, Some(offer))) else {
+        return base.stands(Standing::Confirmed);
+    };
+    // What it told before the offer is about what it had then: not every agent tells again.
+    let told = member.effective_at.filter(|at| *at > offer.sent && group.runs_something_else(hash, member));
+    let Some(told) = told else { return base.stands(Standing::Confirmed) };
+    let end = told.max(applied) + LATE_CONFIRMATION;
+    if now < end {
+        return base.open(Standing::Offered, end);
+    }
+    base.fails(hash, "applied, but its effective configuration does not name what was offered")
+}
+
 /// The agent reports another configuration than it should have, or none.
 fn judge_other(
     hash: ConfigHash,
@@ -295,6 +389,12 @@ fn judge_other(
         Some(offer) if now < offer.at + deadline => base.open(Standing::Offered, offer.at + deadline),
         Some(_) => base.fails(hash, format!("no answer to the offer within {}", show_duration(deadline))),
         None if was_put_out(member, hash) => base.stands(Standing::Held(HeldReason::Drifted)),
+        None if group.desired.holds_back && group.desired.candidate == Some(hash) => {
+            base.stands(Standing::Held(HeldReason::RolloutHeld))
+        }
+        None if is_pinned(member, group, now) => {
+            Verdict { until: base.until.or(member.pinned_until), ..base }.stands(Standing::Held(HeldReason::Pinned))
+        }
         None => {
             let is_new_illness = !member.tried && !group.ill.contains(&id);
             let until = member.ill_since.filter(|_| is_new_illness).map(|since| since + ILLNESS_DEBOUNCE);
@@ -304,6 +404,12 @@ fn judge_other(
             }
         }
     }
+}
+
+/// True when a person wants the agent to keep what it has. What is taken back reaches it all the same.
+fn is_pinned(member: &Member, group: &Group, now: Timestamp) -> bool {
+    let goes_back = group.desired.reverting || group.desired.restoring_since.is_some();
+    !goes_back && member.pinned_until.is_some_and(|until| until > now)
 }
 
 /// True when the last that the agent was given on its connection is this, and it took it (rule 2).

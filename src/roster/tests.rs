@@ -50,6 +50,7 @@ fn definition(env: &str, priority: i32) -> GroupDefinition {
 /// A rollout of `candidate`, with plenty of room.
 fn desired(candidate: u8, stable: Option<u8>) -> Desired {
     Desired {
+        cohort: crate::rollout::cohort::Cohort::everybody(),
         candidate: Some(hash(candidate)),
         stable: stable.map(hash),
         wanted: Some(hash(candidate)),
@@ -216,19 +217,24 @@ fn health_decides_what_applied_is_worth() {
     for (why, ill, at, standing) in [
         ("well", None, 700, Standing::Confirmed),
         ("ill for a moment", Some((20, 25)), 30, Standing::Confirmed),
-        ("ill, and the deadline is not over", Some((20, 9_999)), 599, Standing::Offered),
-        ("ill at the deadline", Some((20, 9_999)), 600, Standing::Failed),
+        ("ill from the start, and the deadline is not over", Some((10, 9_999)), 599, Standing::Offered),
+        ("ill at the deadline", Some((10, 9_999)), 600, Standing::Failed),
+        ("ill after it was well: half a minute to recover", Some((20, 9_999)), 49, Standing::Offered),
+        ("and no longer, whatever the deadline", Some((20, 9_999)), 50, Standing::Failed),
         ("ill late: half a minute to recover", Some((650, 9_999)), 679, Standing::Offered),
         ("and no longer", Some((650, 9_999)), 680, Standing::Failed),
     ] {
         let mut bench = Bench::new(desired(b'A', None));
         bench.join(1, START);
-        bench.says(1, b'A', ConfigStatus::Applied, after(10));
         if let Some((from, to)) = ill {
+            bench.feels(1, from > 10, after(10));
+            bench.says(1, b'A', ConfigStatus::Applied, after(10));
             bench.feels(1, false, after(from));
             if to <= at {
                 bench.feels(1, true, after(to));
             }
+        } else {
+            bench.says(1, b'A', ConfigStatus::Applied, after(10));
         }
         bench.wait(after(at));
         assert_eq!(bench.standing(1), standing, "{why}");

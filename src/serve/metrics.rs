@@ -210,8 +210,9 @@ fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn states(counts: &Counts) -> [(&'static str, usize); 9] {
-    let Counts { selected, eligible, offered, confirmed, failed, held, pending, away, lost, unavailable: _ } = *counts;
+fn states(counts: &Counts) -> [(&'static str, usize); 10] {
+    let Counts { selected, eligible, offered, confirmed, failed, held, pending, away, lost, later, unavailable: _ } =
+        *counts;
     [
         ("selected", selected),
         ("eligible", eligible),
@@ -222,6 +223,7 @@ fn states(counts: &Counts) -> [(&'static str, usize); 9] {
         ("pending", pending),
         ("away", away),
         ("lost", lost),
+        ("later", later),
     ]
 }
 

@@ -148,7 +148,7 @@ fn what_comes_next_is_told_for_every_standing() {
         ..Judgement::NOBODY
     };
     let mut failed = group();
-    let failure = crate::roster::group::Failure { hash: hash(0xcc), message: "port in use".into() };
+    let failure = crate::roster::group::Failure { hash: hash(0xcc), message: "port in use".into(), is_absent: false };
     failed.failures.insert(AgentId::new(&[1; 16]).expect("an id"), failure);
     let soaks = "Its group waits: soaking.";
     for (member, group, next) in [

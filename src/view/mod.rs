@@ -87,6 +87,8 @@ pub struct Counts {
     pub lost: usize,
     /// Take from the budget.
     pub unavailable: usize,
+    /// Wait for a later stage.
+    pub later: usize,
 }
 
 /// Failures that are alike.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::agent::{AgentId, Capabilities, ConfigStatus, ReportedHash, Transport};
-use crate::rollout::{Closed, FailedBecause, Tally, Waiting};
+use crate::rollout::record::{Cause, Said, WayBack};
+use crate::rollout::{Closed, Tally, Waiting};
 use crate::roster::failures::Cluster;
 use crate::roster::group::Group;
 use crate::roster::member::{Member, Placement};
@@ -26,6 +27,7 @@ impl From<&Tally> for Counts {
             away: tally.away,
             lost: tally.lost,
             unavailable: tally.unavailable,
+            later: tally.outside.eligible,
         }
     }
 }
@@ -49,8 +51,6 @@ impl From<&Cluster> for FailureCluster {
 
 impl From<&Waiting> for WaitingOn {
     fn from(waiting: &Waiting) -> Self {
-        let says =
-            |reason: &str, message: String| Self { reason: reason.to_owned(), message, agents: None, until: None };
         match waiting {
             Waiting::Closed(closed) => says(closed_name(closed), closed_sentence(closed)),
             Waiting::NoAgents => says("no-agents", "no agent matches yet: the first to come will prove it".to_owned()),
@@ -97,21 +97,126 @@ impl From<&Waiting> for WaitingOn {
                 ),
             ),
             Waiting::NoProof => says("no-proof", "no agent that was well before has confirmed it".to_owned()),
-            Waiting::Failed(FailedBecause::TooManyFailures { failed, allowed }) => Self {
-                agents: Some(*failed),
-                ..says(
-                    "failed",
-                    format!(
-                        "{} failed, {allowed} may (maxFailures); revert the commit, or commit a correction",
-                        count(*failed, "agent", "agents")
-                    ),
-                )
-            },
+            Waiting::Failed { .. }
+            | Waiting::RollingBack { .. }
+            | Waiting::Paused { .. }
+            | Waiting::Approval { .. }
+            | Waiting::Window(_)
+            | Waiting::Prerequisite { .. }
+            | Waiting::Outage { .. }
+            | Waiting::Opening { .. }
+            | Waiting::Undone { .. } => stage_reason(waiting),
             Waiting::NewerCommit => {
                 says("newer-commit", "the running rollout goes first (onNewCommit: finish)".to_owned())
             }
         }
     }
+}
+
+fn says(reason: &str, message: String) -> WaitingOn {
+    WaitingOn { reason: reason.to_owned(), message, agents: None, until: None }
+}
+
+/// Why a stage does not start, or why a rollout stopped.
+fn stage_reason(waiting: &Waiting) -> WaitingOn {
+    match waiting {
+        Waiting::Failed { cause, way_back, nothing_stable } => WaitingOn {
+            agents: failures_of(cause),
+            ..says("failed", failed_sentence(cause, *way_back, *nothing_stable))
+        },
+        Waiting::RollingBack { cause, left } => WaitingOn {
+            agents: Some(*left),
+            ..says(
+                "rolling-back",
+                format!(
+                    "{}; stable goes back to everybody, {} to go",
+                    cause_sentence(cause),
+                    count(*left, "agent", "agents")
+                ),
+            )
+        },
+        Waiting::Paused { said } => says("paused", format!("paused {}; `gitamp resume` lets it go on", said_by(said))),
+        Waiting::Approval { stage } => {
+            says("approval", format!("stage `{stage}` needs a person's word: `gitamp promote` gives it"))
+        }
+        Waiting::Window(outside) => WaitingOn { until: outside.opens, ..says("window", outside.to_string()) },
+        Waiting::Prerequisite { reason } => says("depends-on", format!("{reason} (dependsOn)")),
+        Waiting::Outage { treated, peers } => WaitingOn {
+            agents: Some(treated.sick),
+            ..says(
+                "outage",
+                format!(
+                    "frozen: {} of {} agents with it fell sick, but so did {} of {} without it: it is not this commit",
+                    treated.sick, treated.of, peers.sick, peers.of
+                ),
+            )
+        },
+        Waiting::Opening { stage } => says("opening", format!("stage `{stage}` is about to start")),
+        Waiting::Undone { said } => says(
+            "undone",
+            format!(
+                "undone {}: the group keeps an earlier configuration than the repository says; a commit that changes it or \
+                     `gitamp resume` ends that",
+                said_by(said)
+            ),
+        ),
+        Waiting::Closed(_)
+        | Waiting::NoAgents
+        | Waiting::NobodyEligible { .. }
+        | Waiting::Budget { .. }
+        | Waiting::Illness { .. }
+        | Waiting::Confirmation { .. }
+        | Waiting::LostAgents { .. }
+        | Waiting::Settling { .. }
+        | Waiting::TooManyMissing { .. }
+        | Waiting::Soak { .. }
+        | Waiting::Bake { .. }
+        | Waiting::NotWatching { .. }
+        | Waiting::NoProof
+        | Waiting::NewerCommit => waiting.into(),
+    }
+}
+
+fn failures_of(cause: &Cause) -> Option<usize> {
+    match cause {
+        Cause::TooManyFailures { failed, .. } => Some(*failed),
+        Cause::Aborted { .. } => None,
+    }
+}
+
+/// Why a rollout stopped.
+pub fn cause_sentence(cause: &Cause) -> String {
+    match cause {
+        Cause::TooManyFailures { failed, allowed } => {
+            format!("{} failed, {allowed} may (maxFailures)", count(*failed, "agent", "agents"))
+        }
+        Cause::Aborted { said } => format!("aborted {}", said_by(said)),
+    }
+}
+
+fn failed_sentence(cause: &Cause, way_back: WayBack, nothing_stable: bool) -> String {
+    let cause = cause_sentence(cause);
+    match way_back {
+        WayBack::None if nothing_stable => {
+            format!("{cause}; nothing is stable to go back to: revert the commit, or commit a correction")
+        }
+        WayBack::None => format!("{cause}; revert the commit, or commit a correction"),
+        WayBack::Done => {
+            format!(
+                "{cause}; everybody is back on stable, the repository says otherwise: revert the commit, or correct it"
+            )
+        }
+        WayBack::Failed { failed, allowed } => format!(
+            "{cause}; the way back to stable stopped too, because {} failed there and {allowed} may: a person has to look",
+            count(failed, "agent", "agents")
+        ),
+    }
+}
+
+/// `by alice at 2026-..: why`.
+pub fn said_by(said: &Said) -> String {
+    let reason = said.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("by {} at {}{reason}", said.by, said.at)
 }
 
 fn budget_sentence(pending: usize, unavailable: usize, assumed: usize, limit: usize) -> String {
@@ -131,6 +236,8 @@ fn count(number: usize, one: &str, many: &str) -> String {
 fn closed_name(closed: &Closed) -> &'static str {
     match closed {
         Closed::Suspended => "suspended",
+        Closed::Frozen { .. } => "frozen",
+        Closed::Pinned { .. } => "pinned",
         Closed::Observing => "observing",
         Closed::Unsupported(_) => "unsupported",
         Closed::Unexpected { .. } => "expect",
@@ -142,6 +249,13 @@ fn closed_name(closed: &Closed) -> &'static str {
 fn closed_sentence(closed: &Closed) -> String {
     match closed {
         Closed::Suspended => "suspended: nothing is offered until `suspend: true` is gone".to_owned(),
+        Closed::Frozen { said, whole_fleet } => {
+            let what = if *whole_fleet { "the whole fleet is frozen" } else { "frozen" };
+            format!("{what} {}; nothing is offered, not even to roll back, until `gitamp unfreeze`", said_by(said))
+        }
+        Closed::Pinned { said, .. } => {
+            format!("pinned {}: the agents keep what they have; `gitamp unpin` ends that", said_by(said))
+        }
         Closed::Observing => "this daemon only watches (--observe)".to_owned(),
         Closed::Unsupported(reason) => reason.clone(),
         Closed::Unexpected { selected, min, max } => {
@@ -157,6 +271,18 @@ fn closed_sentence(closed: &Closed) -> String {
             "the rollout failed and there is nothing good to give instead: a commit has to say what to do".to_owned()
         }
         Closed::NotStored => "the journal could not be written: nothing is offered before it is".to_owned(),
+    }
+}
+
+/// A group has room, but the fleet has none.
+pub fn fleet_budget(unavailable: usize, limit: usize) -> WaitingOn {
+    WaitingOn {
+        reason: "fleet-budget".to_owned(),
+        message: format!(
+            "{unavailable} agents of the whole fleet are unavailable, {limit} may be (fleet.yaml: maxUnavailable)"
+        ),
+        agents: None,
+        until: None,
     }
 }
 
@@ -182,6 +308,8 @@ fn held_name(reason: HeldReason) -> &'static str {
         HeldReason::KeepsCandidate => "keeps-candidate",
         HeldReason::GroupClosed => "group-closed",
         HeldReason::Drifted => "drifted",
+        HeldReason::RolloutHeld => "rollout-held",
+        HeldReason::Pinned => "pinned",
     }
 }
 
@@ -190,9 +318,11 @@ fn held_sentence(reason: HeldReason) -> &'static str {
         HeldReason::CannotAccept => "does not accept remote configuration (AcceptsRemoteConfig)",
         HeldReason::CannotReport => "does not report what becomes of it (ReportsRemoteConfig)",
         HeldReason::NotHeard => "has not reported its configuration on this connection yet",
-        HeldReason::NothingForIt => "the group has nothing stable to give",
+        HeldReason::NothingForIt => "the group has nothing for it yet: nothing is stable, or its stage has not come",
         HeldReason::KeepsCandidate => "keeps a configuration that was superseded or that failed",
         HeldReason::GroupClosed => "the whole group is offered nothing",
+        HeldReason::RolloutHeld => "its rollout offers nothing new for now",
+        HeldReason::Pinned => "a person pinned it: it keeps what it has",
         HeldReason::Drifted => {
             "reports another configuration than the one it was given: something else configures it too"
         }
@@ -203,7 +333,7 @@ fn held_sentence(reason: HeldReason) -> &'static str {
 pub fn agent(id: AgentId, member: &Member, group: Option<&Group>) -> AgentStatus {
     let state = member.state();
     let (stands, mut reason) = standing(member);
-    let desired = group.and_then(|group| group.desired_for(member));
+    let desired = group.and_then(|group| group.desired_for(id, member));
     if let (Some(group), Standing::Failed) = (group, member.verdict.standing) {
         reason = group.failures.get(&id).map(|failure| failure.message.to_string());
     }

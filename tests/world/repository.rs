@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use gitamp::config::{ConfigHash, RenderedConfig};
 use gitamp::controller::Revision;
+use gitamp::fleet::Policy;
 use gitamp::fleet::diagnostic::Diagnostic;
 use gitamp::fleet::snapshot::{CommitId, CommitInfo};
-use gitamp::fleet::strategy::{Amount, Expect, OnNewCommit, Strategy};
+use gitamp::fleet::strategy::{Amount, Expect, OnFailure, OnNewCommit, Strategy};
 use gitamp::fleet::{GroupDefinition, GroupName, RenderedFleet, RenderedGroup};
 use gitamp::labels::{Labels, Operator, Requirement, Selector};
 use gitamp::time::Timestamp;
@@ -99,6 +100,7 @@ impl ModelGroup {
             "deadline" => strategy.progress_deadline = length(),
             "maxUnavailable" => strategy.max_unavailable = amount(value),
             "maxFailures" => strategy.max_failures = Some(amount(value)),
+            "pause" => strategy.on_failure = OnFailure::Pause,
             "finish" => strategy.on_new_commit = OnNewCommit::Finish,
             _ => panic!("a group has no `{word}`"),
         }
@@ -167,7 +169,10 @@ impl ModelCommit {
             };
             groups.insert(name, rendered);
         }
-        let fleet = RenderedFleet { groups, diagnostics, ..RenderedFleet::default() };
+        // Stories move whole groups about; what a guard does with that is told where it is meant.
+        let mut policy = Policy::default();
+        policy.max_moved_agents = Amount::ALL;
+        let fleet = RenderedFleet { groups, diagnostics, judged_by: Arc::new(policy), ..RenderedFleet::default() };
         Revision { info: self.info(), rewritten: self.rewritten, fleet }
     }
 }

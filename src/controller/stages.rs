@@ -1,0 +1,184 @@
+//! What stages need of the fleet around them: their agents, the groups they wait for, a person's word, and time that really passed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::controller::{Controller, Guarded, Revision};
+use crate::fleet::assign::Assigner;
+use crate::fleet::guards::{self, Extent};
+use crate::fleet::snapshot::{CommitId, CommitInfo};
+use crate::fleet::{GroupName, RenderedFleet};
+use crate::time::{Timestamp, show_duration};
+use crate::view::{CommitReport, Counts, GroupReport, WaitingOn};
+
+/// A timer that is so late was not slept through by us: the process, or the machine, stood still.
+const GAP: Duration = Duration::from_secs(60);
+
+/// A revision that is held: why, and whom it concerns.
+pub(super) struct Held {
+    guarded: Guarded,
+    groups: BTreeSet<GroupName>,
+}
+
+impl Controller {
+    /// Draws the agents of a stage that is about to open.
+    pub(super) fn draw_stage(&mut self, name: &GroupName, now: Timestamp) {
+        let Some(state) = self.groups.get_mut(name) else { return };
+        if let Some(request) = state.machine.take_draw() {
+            let opening = self.roster.draw(name, &request);
+            if let Some(state) = self.groups.get_mut(name) {
+                state.machine.open(opening, now);
+            }
+        }
+    }
+
+    /// Who waits for whom.
+    pub(super) fn find_dependents(&mut self) {
+        self.dependents.clear();
+        for (name, state) in &self.groups {
+            for wanted in &state.definition.strategy.depends_on {
+                self.dependents.entry(wanted.clone()).or_default().insert(name.clone());
+            }
+        }
+    }
+
+    /// Which of the groups that `name` depends on have not finished what the accepted revision gives them, in words. `coming`: the
+    /// revision that is being taken.
+    pub(super) fn unfinished(&self, name: &GroupName, coming: Option<&RenderedFleet>) -> Vec<String> {
+        let Some(state) = self.groups.get(name) else { return Vec::new() };
+        let wanted = state.definition.strategy.depends_on.iter();
+        wanted.filter_map(|other| self.is_unfinished(other, coming)).collect()
+    }
+
+    fn is_unfinished(&self, name: &GroupName, coming: Option<&RenderedFleet>) -> Option<String> {
+        if self.rejected.contains(name) {
+            return Some(format!("{name} is rejected in this revision"));
+        }
+        let Some(state) = self.groups.get(name) else { return Some(format!("{name} is not there")) };
+        let machine = &state.machine;
+        let config = coming.and_then(|fleet| fleet.groups.get(name)).and_then(|group| group.config.as_ref());
+        let expected = config.map(|config| config.hash()).or(machine.record().wanted);
+        let is_finished = expected.is_some() && machine.stable() == expected && machine.rollout().is_none();
+        let short = expected.map_or_else(|| "anything".to_owned(), |hash| hash.short());
+        (!is_finished || state.next.is_some()).then(|| format!("waits until {name} has finished {short}"))
+    }
+
+    /// Looks again at what a group waits for; true when that changed.
+    pub(super) fn refresh_prerequisites(&mut self, name: &GroupName) -> bool {
+        let unfinished = self.unfinished(name, None);
+        self.groups.get_mut(name).is_some_and(|state| state.machine.set_prerequisites(unfinished))
+    }
+
+    /// A group changed: those that wait for it look again.
+    pub(super) fn tell_dependents(&mut self, name: &GroupName, now: Timestamp) {
+        for dependent in self.dependents.get(name).cloned().unwrap_or_default() {
+            if self.refresh_prerequisites(&dependent) {
+                if let Some(state) = self.groups.get_mut(&dependent) {
+                    state.machine.handle_timeout(now);
+                }
+                self.after_machine(&dependent, now);
+            }
+        }
+    }
+
+    /// Every machine knows of a freeze of the whole fleet.
+    pub(super) fn spread_freeze(&mut self) {
+        for state in self.groups.values_mut() {
+            state.machine.set_fleet_frozen(self.frozen.clone());
+        }
+    }
+
+    /// When the process stood still, so did every deadline, soak and bake.
+    pub(super) fn notice_gap(&mut self, now: Timestamp) {
+        let Some(gap) = self.poll_timeout().map(|due| now.since(due)).filter(|gap| *gap > GAP) else { return };
+        self.notice(
+            None,
+            true,
+            format!("stood still for {}: deadlines and watches wait so much longer", show_duration(gap)),
+        );
+        for state in self.groups.values_mut() {
+            state.machine.handle_gap(now);
+        }
+        self.roster.handle_gap(gap, now);
+    }
+
+    /// A revision that changes more than the policy lets pass without a person's word. What goes back to a retained configuration
+    /// is never held back.
+    pub(super) fn guard(&self, info: &CommitInfo, rewritten: bool, fleet: &RenderedFleet) -> Option<Held> {
+        let is_known = self.promoted == Some(info.id) || self.accepted.as_ref().is_some_and(|one| one.id == info.id);
+        if is_known || self.accepted.is_none() {
+            return None;
+        }
+        let changed = self.groups_changed_by(fleet);
+        let of = fleet.groups.keys().chain(self.groups.keys()).collect::<BTreeSet<_>>().len();
+        let (moved, receivers) = self.moved_by(fleet);
+        let (moved_agents, agents) = (moved, self.roster.managed());
+        let extent = Extent { changed_groups: changed.len(), groups: of, moved_agents, agents };
+        let reason = guards::needs_promotion(&fleet.judged_by, extent)?;
+        let revision = Revision { info: info.clone(), rewritten, fleet: fleet.clone() };
+        let guarded = Guarded { revision: Box::new(revision), reason };
+        Some(Held { guarded, groups: changed.into_iter().chain(receivers).collect() })
+    }
+
+    fn groups_changed_by(&self, fleet: &RenderedFleet) -> BTreeSet<GroupName> {
+        let mut changed: BTreeSet<GroupName> =
+            self.groups.keys().filter(|name| !fleet.groups.contains_key(*name)).cloned().collect();
+        for (name, group) in &fleet.groups {
+            let Some(hash) = group.config.as_ref().map(|config| config.hash()) else { continue };
+            let record = self.groups.get(name).map(|state| state.machine.record());
+            let is_news = record.is_none_or(|record| record.wanted != Some(hash) && !record.stables.contains(&hash));
+            if is_news {
+                changed.insert(name.clone());
+            }
+        }
+        changed
+    }
+
+    /// How many agents the revision moves between groups, and the groups that receive them.
+    fn moved_by(&self, fleet: &RenderedFleet) -> (usize, BTreeSet<GroupName>) {
+        let definition = |name: &GroupName| fleet.groups.get(name).and_then(|group| group.definition.as_ref());
+        let is_same = |name: &GroupName| {
+            self.groups.get(name).zip(definition(name)).is_some_and(|(state, new)| {
+                (&state.definition.selector, state.definition.priority) == (&new.selector, new.priority)
+            })
+        };
+        if self.groups.len() == fleet.groups.len() && self.groups.keys().all(is_same) {
+            return (0, BTreeSet::new());
+        }
+        let kept =
+            self.groups.iter().filter(|(name, _)| fleet.groups.contains_key(*name) && definition(name).is_none());
+        let kept = kept.map(|(name, state)| (name, &*state.definition));
+        let new = fleet.groups.iter().filter_map(|(name, group)| Some((name, group.definition.as_deref()?)));
+        self.roster.moves(&Assigner::new(kept.chain(new)))
+    }
+
+    /// Keeps a revision until a person promotes its commit, or a newer one comes.
+    pub(super) fn hold(&mut self, id: CommitId, held: Held, mut report: CommitReport, now: Timestamp) {
+        let Held { guarded, groups } = held;
+        let message = format!("{}; `gitamp promote {}` lets it go on", guarded.reason, &id.to_string()[..7]);
+        let waiting = WaitingOn { reason: "guard".to_owned(), message: message.clone(), agents: None, until: None };
+        for name in groups {
+            let config = guarded.revision.fleet.groups.get(&name).and_then(|group| group.config.as_ref());
+            let machine = self.groups.get(&name).map(|state| &state.machine);
+            let part = GroupReport {
+                ending: None,
+                stage: None,
+                stable: machine.and_then(|machine| machine.stable()).map(|hash| hash.to_string()),
+                candidate: config.map(|config| config.hash().to_string()),
+                counts: Counts::default(),
+                waiting_on: vec![waiting.clone()],
+                failures: Vec::new(),
+                diagnostics: Vec::new(),
+                started_at: None,
+                ended_at: None,
+            };
+            report.groups.insert(name.to_string(), part);
+        }
+        report.diagnostics.push(message.clone());
+        self.notice(None, true, format!("{} is held: {message}", report.revision));
+        self.guarded = Some(guarded);
+        self.commits.add(id, report, now);
+        self.storage.news = true;
+        self.flush(now);
+    }
+}

@@ -1,0 +1,207 @@
+//! What a person can order of one group's rollouts. Every order is remembered in the record until it is taken back or over.
+
+use crate::config::ConfigHash;
+use crate::rollout::machine::{Machine, is_failed, is_stopped};
+use crate::rollout::record::{Cause, Drawn, Kind, Pin, Progress, RolloutRecord, Said, Undone};
+use crate::time::Timestamp;
+
+/// Why an order is not carried out: a sentence that says what to do instead.
+pub type Refused = &'static str;
+
+impl Machine {
+    /// Nothing new is offered until [`Machine::resume`]; what is out is watched on, and may still be rolled back.
+    ///
+    /// # Errors
+    /// When no rollout runs, or it is paused already.
+    pub fn pause(&mut self, said: Said) -> Result<(), Refused> {
+        let rollout = self.record.rollout.as_mut().filter(|rollout| !is_stopped(rollout));
+        let rollout =
+            rollout.ok_or("no rollout is running: there is nothing to pause; `gitamp freeze` stops every offer")?;
+        if rollout.paused.is_some() {
+            return Err("it is paused already; `gitamp resume` lets it go on");
+        }
+        rollout.paused = Some(said);
+        self.unstored = true;
+        Ok(())
+    }
+
+    /// Takes back a pause, a hold of the commit, or an undo.
+    ///
+    /// # Errors
+    /// When there is nothing to take back.
+    pub fn resume(&mut self, revision: &str, now: Timestamp) -> Result<(), Refused> {
+        if let Some(undone) = self.record.undone.take() {
+            self.unstored = true;
+            let Some(wanted) = self.record.wanted.filter(|wanted| Some(*wanted) != self.stable()) else {
+                return Ok(());
+            };
+            if let Some(running) = self.record.rollout.take() {
+                self.replace(&running, wanted);
+            }
+            self.begin(fresh(wanted, undone.to, Kind::Forward, revision, now), now);
+            return Ok(());
+        }
+        let rollout = self.record.rollout.as_mut().filter(|rollout| !is_stopped(rollout));
+        let rollout =
+            rollout.ok_or("no rollout is running that could go on; `gitamp retry` tries a failed one again")?;
+        if rollout.paused.take().is_none() && rollout.held.take().is_none() {
+            return Err("it is not paused; `gitamp status` tells what it waits for");
+        }
+        self.unstored = true;
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Ends the rollout and takes its agents back to stable; its candidate counts as failed.
+    ///
+    /// # Errors
+    /// When no rollout runs.
+    pub fn abort(&mut self, said: Said, now: Timestamp) -> Result<(), Refused> {
+        let rollout = self.rollout().filter(|rollout| !is_failed(rollout)).cloned();
+        let rollout =
+            rollout.ok_or("no rollout is running: there is nothing to abort; `gitamp undo` goes back further")?;
+        if is_stopped(&rollout) {
+            return Err("it is going back to stable already");
+        }
+        self.stop(&rollout, Cause::Aborted { said }, true, now);
+        Ok(())
+    }
+
+    /// Tries what failed once more, from its first stage.
+    ///
+    /// # Errors
+    /// When nothing failed.
+    pub fn retry(&mut self, now: Timestamp) -> Result<(), Refused> {
+        let failed = self.rollout().filter(|rollout| is_stopped(rollout)).cloned();
+        let failed = failed.ok_or("nothing failed that could be tried again")?;
+        if !is_failed(&failed) {
+            return Err("its agents are still on their way back to stable: try again when that has ended");
+        }
+        self.record.retries += 1;
+        self.begin(fresh(failed.candidate, failed.seed, failed.kind, &failed.revision, now), now);
+        Ok(())
+    }
+
+    /// A person's word for the stage that waits for it. `hurry`: what it waits for now is skipped.
+    ///
+    /// # Errors
+    /// When nothing waits for a word.
+    pub fn promote(&mut self, hurry: bool, now: Timestamp) -> Result<(), Refused> {
+        let needs_approval = self.stage().needs_approval;
+        let rollout = self.record.rollout.as_mut().filter(|rollout| !is_stopped(rollout));
+        let rollout = rollout.ok_or("no rollout is running that waits for a word")?;
+        let is_asked = rollout.progress == Progress::Opening && needs_approval && rollout.approved <= rollout.stage;
+        if is_asked {
+            rollout.approved = rollout.stage + 1;
+        }
+        if rollout.held.take().is_none() && !is_asked && !hurry {
+            return Err(
+                "nothing of it waits for approval; `--now` skips the wait that runs, `gitamp resume` ends a pause",
+            );
+        }
+        rollout.hurried |= hurry;
+        self.unstored = true;
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Where [`Machine::undo`] goes when nothing is said: to stable while another configuration is on its way, else to the one before.
+    pub fn undo_target(&self) -> Option<ConfigHash> {
+        let runs =
+            self.rollout().is_some_and(|rollout| !is_stopped(rollout) && Some(rollout.candidate) != self.stable());
+        self.record.stables.get(usize::from(!runs)).copied()
+    }
+
+    /// Goes back to a retained configuration, until a later commit changes the group or [`Machine::resume`].
+    ///
+    /// # Errors
+    /// When it is no retained configuration, or what the group has already.
+    pub fn undo(&mut self, to: ConfigHash, said: Said, revision: &str, now: Timestamp) -> Result<(), Refused> {
+        if !self.record.stables.contains(&to) {
+            return Err(
+                "that configuration is not retained: the last three stable ones are; revert the commit instead",
+            );
+        }
+        let running = self.record.rollout.take();
+        if running.is_none() && self.stable() == Some(to) {
+            return Err("the group has that configuration already");
+        }
+        if let Some(running) = &running {
+            self.replace(running, to);
+        }
+        self.record.undone = Some(Undone { to, said });
+        self.begin(fresh(to, to, Kind::Revert, revision, now), now);
+        Ok(())
+    }
+
+    /// The group keeps what it has; only reverts and rollbacks reach it.
+    pub fn pin(&mut self, pin: Pin) {
+        self.record.pinned = Some(pin);
+        self.unstored = true;
+    }
+
+    /// Ends the pin.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn unpin(&mut self, now: Timestamp) -> Result<(), Refused> {
+        self.record.pinned.take().ok_or("it is not pinned")?;
+        self.unstored = true;
+        self.advance(now);
+        Ok(())
+    }
+
+    /// No offer of any kind leaves.
+    ///
+    /// # Errors
+    /// When it is frozen already.
+    pub fn freeze(&mut self, said: Said) -> Result<(), Refused> {
+        if self.record.frozen.is_some() {
+            return Err("it is frozen already");
+        }
+        self.record.frozen = Some(said);
+        self.unstored = true;
+        Ok(())
+    }
+
+    /// Offers may leave again.
+    ///
+    /// # Errors
+    /// When it is not frozen.
+    pub fn unfreeze(&mut self, now: Timestamp) -> Result<(), Refused> {
+        self.record.frozen.take().ok_or("it is not frozen itself; the whole fleet may be: `gitamp unfreeze`")?;
+        self.unstored = true;
+        self.advance(now);
+        Ok(())
+    }
+}
+
+/// A rollout that has not begun.
+pub(super) fn fresh(
+    candidate: ConfigHash,
+    seed: ConfigHash,
+    kind: Kind,
+    revision: &str,
+    now: Timestamp,
+) -> RolloutRecord {
+    RolloutRecord {
+        candidate,
+        seed,
+        kind,
+        started: now,
+        revision: revision.to_owned(),
+        stage: 0,
+        progress: Progress::Opening,
+        drawn: Drawn::default(),
+        size: 0,
+        draws: 0,
+        adds: true,
+        introduced: false,
+        replaced: 0,
+        approved: 0,
+        hurried: false,
+        fast: false,
+        held: None,
+        paused: None,
+    }
+}

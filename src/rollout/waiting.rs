@@ -1,0 +1,200 @@
+//! Why a rollout does not go on, as values made where the decision is made, and when it goes on by itself.
+
+use std::time::Duration;
+
+use crate::rollout::advance::takes_everybody;
+use crate::rollout::machine::{Machine, is_stopped};
+use crate::rollout::record::{Kind, Progress, RolloutRecord};
+use crate::rollout::{Tally, Waiting, budget};
+use crate::time::Timestamp;
+
+impl Machine {
+    /// What is in the way of the next stage.
+    pub(super) fn obstacles(&self, now: Timestamp) -> Vec<Waiting> {
+        let Some(rollout) = self.rollout() else { return Vec::new() };
+        let mut obstacles = Vec::new();
+        obstacles.extend(self.blocked(now).map(Waiting::Closed));
+        obstacles.extend(self.holding_back(rollout));
+        if rollout.kind == Kind::Revert || !obstacles.is_empty() {
+            return obstacles;
+        }
+        if rollout.stage == 0 {
+            let prerequisites = self.prerequisites.iter().cloned();
+            obstacles.extend(prerequisites.map(|reason| Waiting::Prerequisite { reason }));
+        }
+        if self.stage().needs_approval && rollout.approved <= rollout.stage && !takes_everybody(rollout) {
+            obstacles.push(Waiting::Approval { stage: self.stage().name.clone() });
+        }
+        if !self.is_last_stage() {
+            obstacles.extend(self.nobody());
+        }
+        if rollout.hurried {
+            return obstacles;
+        }
+        obstacles.extend(self.rules.strategy.outside_windows(now).map(Waiting::Window));
+        if let Some((missing, of, until)) = self.missing(now) {
+            obstacles.push(Waiting::TooManyMissing { missing, of, until });
+        }
+        if !self.is_last_stage() {
+            obstacles.extend(self.restless_until(now).map(|until| Waiting::Settling { until }));
+        }
+        obstacles
+    }
+
+    /// Why the candidate is offered to nobody else for now.
+    fn holding_back(&self, rollout: &RolloutRecord) -> Vec<Waiting> {
+        let mut reasons = Vec::new();
+        let said = rollout.paused.iter().chain(&rollout.held);
+        reasons.extend(said.cloned().map(|said| Waiting::Paused { said }));
+        if self.tally.excused > 0 && rollout.kind != Kind::Revert {
+            reasons.push(Waiting::Outage { treated: self.tally.treated, peers: self.tally.peers });
+        }
+        reasons
+    }
+
+    /// Nobody is there who could be offered anything.
+    fn nobody(&self) -> Option<Waiting> {
+        let tally = &self.tally;
+        if tally.eligible > 0 {
+            None
+        } else if tally.selected > 0 {
+            Some(Waiting::NobodyEligible { selected: tally.selected })
+        } else {
+            Some(Waiting::NoAgents)
+        }
+    }
+
+    /// When [`Machine::handle_timeout`] is due, and why.
+    pub fn poll_timeout(&self, now: Timestamp) -> Option<(Timestamp, &'static str)> {
+        let pin = self.record.pinned.as_ref().map(|pin| (pin.until, "pin"));
+        // What was due already and did not move the rollout on waits for agents, not for time.
+        let due = [pin, self.rollout().and_then(|rollout| self.due(rollout, now))];
+        due.into_iter().flatten().filter(|(at, _)| *at > now).min()
+    }
+
+    fn due(&self, rollout: &RolloutRecord, now: Timestamp) -> Option<(Timestamp, &'static str)> {
+        let missing = || self.missing(now).and_then(|(.., until)| until).map(|at| (at, "forget"));
+        let absent = || (self.absent(now) > 0).then(|| (self.since + self.forget_after, "forget"));
+        let settled = || self.restless_until(now).map(|at| (at, "settle"));
+        match rollout.progress {
+            Progress::Failed { .. } => None,
+            Progress::RollingBack { .. } => absent(),
+            Progress::Opening => {
+                let outside = self.rules.strategy.outside_windows(now);
+                let window = outside.and_then(|outside| outside.opens).map(|at| (at, "window"));
+                [window, settled(), missing()].into_iter().flatten().min()
+            }
+            // What cannot end without those who never came back gives up on them, so that newer commits need not wait.
+            Progress::Rolling if !self.is_complete() => absent(),
+            Progress::Rolling => settled().or_else(missing),
+            Progress::Soaking { watched } => self.watched_until(self.stage().soak, watched, now).map(|at| (at, "soak")),
+            Progress::Baking { watched } => {
+                self.watched_until(self.rules.strategy.bake, watched, now).map(|at| (at, "bake"))
+            }
+        }
+    }
+
+    /// Everything that the rollout waits for, in the order of their weight.
+    pub fn waiting(&self, now: Timestamp) -> Vec<Waiting> {
+        let Some(rollout) = self.rollout() else {
+            let undone = self.record.undone.clone().map(|undone| Waiting::Undone { said: undone.said });
+            let closed = self.blocked(now).map(Waiting::Closed);
+            return closed.into_iter().chain(undone).chain(self.waiting_for_room()).collect();
+        };
+        if is_stopped(rollout) {
+            return self.waiting_after(rollout, now);
+        }
+        if let Some(closed) = self.blocked(now) {
+            return vec![Waiting::Closed(closed)];
+        }
+        let tally = &self.tally;
+        if rollout.progress == Progress::Opening {
+            let obstacles = self.obstacles(now);
+            let opening = || vec![Waiting::Opening { stage: self.stage().name.clone() }];
+            return if obstacles.is_empty() { opening() } else { obstacles };
+        }
+        if tally.selected == 0 && tally.lost == 0 && self.missing(now).is_none() {
+            return vec![Waiting::NoAgents];
+        }
+        let mut waiting = self.holding_back(rollout);
+        if tally.eligible == 0 && tally.selected > 0 {
+            waiting.push(Waiting::NobodyEligible { selected: tally.selected });
+        }
+        self.waiting_for_agents(&mut waiting);
+        if let Some((missing, of, until)) = self.missing(now) {
+            waiting.push(Waiting::TooManyMissing { missing, of, until });
+        }
+        match rollout.progress {
+            Progress::Rolling if self.is_complete() => {
+                waiting.extend(self.restless_until(now).map(|until| Waiting::Settling { until }));
+                if !self.is_proven() {
+                    waiting.push(Waiting::NoProof);
+                }
+            }
+            Progress::Rolling if tally.cohort == 0 && tally.lost == 0 && tally.eligible > 0 => {
+                waiting.push(Waiting::NoAgents);
+            }
+            Progress::Opening | Progress::Rolling | Progress::RollingBack { .. } | Progress::Failed { .. } => {}
+            Progress::Soaking { watched } => waiting.extend(self.watching(self.stage().soak, watched, now, true)),
+            Progress::Baking { watched } => {
+                waiting.extend(self.watching(self.rules.strategy.bake, watched, now, false));
+            }
+        }
+        waiting
+    }
+
+    fn waiting_for_agents(&self, waiting: &mut Vec<Waiting>) {
+        let tally = &self.tally;
+        waiting.extend(self.waiting_for_room());
+        if tally.unready > 0 {
+            waiting.push(Waiting::Illness { agents: tally.unready });
+        }
+        if tally.offered > 0 {
+            waiting.push(Waiting::Confirmation { agents: tally.offered });
+        }
+        if tally.lost > 0 {
+            waiting.push(Waiting::LostAgents { agents: tally.lost });
+        }
+    }
+
+    /// What a rollout waits for that does not introduce its candidate any more.
+    fn waiting_after(&self, rollout: &RolloutRecord, now: Timestamp) -> Vec<Waiting> {
+        match &rollout.progress {
+            Progress::RollingBack { cause, .. } => {
+                let left = self.tally.pending + self.tally.offered + self.tally.lost;
+                let mut waiting = vec![Waiting::RollingBack { cause: cause.clone(), left }];
+                waiting.extend(self.blocked(now).map(Waiting::Closed));
+                self.waiting_for_agents(&mut waiting);
+                waiting
+            }
+            Progress::Failed { cause, way_back } => {
+                let nothing_stable = self.stable().is_none();
+                let failed = Waiting::Failed { cause: cause.clone(), way_back: *way_back, nothing_stable };
+                std::iter::once(failed).chain(self.blocked(now).map(Waiting::Closed)).collect()
+            }
+            Progress::Opening | Progress::Rolling | Progress::Soaking { .. } | Progress::Baking { .. } => Vec::new(),
+        }
+    }
+
+    /// When a watch is over; when it stands still for agents that never came back after a restart: when they are forgotten.
+    fn watched_until(&self, whole: Duration, watched: Duration, now: Timestamp) -> Option<Timestamp> {
+        let forgotten = (self.absent(now) > 0).then(|| self.since + self.forget_after);
+        self.watching_since.map(|since| since + whole.saturating_sub(watched)).or(forgotten)
+    }
+
+    /// Agents that would be offered something if enough of the others were available.
+    fn waiting_for_room(&self) -> Option<Waiting> {
+        let Tally { eligible, pending, unready, unavailable, assumed, outside, .. } = self.tally;
+        let limit = budget::limit(self.rules.strategy.max_unavailable, eligible).min(self.record.room);
+        let pending = (pending + outside.pending).saturating_sub(unready);
+        (pending > 0 && unavailable >= limit).then_some(Waiting::Budget { pending, unavailable, assumed, limit })
+    }
+
+    /// What the watch waits for; `None` when it was long enough, and agents are waited for.
+    fn watching(&self, whole: Duration, watched: Duration, now: Timestamp, is_soak: bool) -> Option<Waiting> {
+        let (connected, of) = self.watched_agents(now);
+        let Some(since) = self.watching_since else { return Some(Waiting::NotWatching { connected, of }) };
+        let until = since + whole.saturating_sub(watched);
+        (until > now).then_some(if is_soak { Waiting::Soak { until } } else { Waiting::Bake { until } })
+    }
+}

@@ -1,0 +1,111 @@
+//! Who is offered something now: room in the group and in the fleet, and what is taken back because it is wrong by now.
+
+use crate::agent::AgentId;
+use crate::config::ConfigHash;
+use crate::fleet::GroupName;
+use crate::fleet::strategy::Amount;
+use crate::roster::member::{Link, Offer};
+use crate::roster::standing::Standing;
+use crate::roster::{Roster, RosterAction};
+use crate::time::Timestamp;
+
+impl Roster {
+    /// Makes the offers that are possible now. To be called once the rollouts know the counts as they are: what the last report
+    /// closed must not be offered any more.
+    pub fn make_offers(&mut self, now: Timestamp) {
+        if self.paused {
+            return;
+        }
+        let assumed = self.assumed(now);
+        if self.fleet.has_room(assumed) {
+            let starved = self.fleet.take_starved();
+            self.changed.extend(starved.iter().cloned());
+            self.to_dispatch.extend(starved);
+        }
+        for name in std::mem::take(&mut self.to_dispatch) {
+            self.dispatch(&name, assumed, now);
+        }
+    }
+
+    /// Agents of all groups that are assumed to be in the middle of something; counted only when a limit for the fleet is set.
+    fn assumed(&self, now: Timestamp) -> usize {
+        if self.fleet.max_unavailable.is_none() {
+            return 0;
+        }
+        let groups = self.assumptions.iter().filter_map(|(_, name)| self.groups.get(name));
+        groups.map(|group| group.assumed(now)).sum()
+    }
+
+    /// How many agents of the whole fleet may be unavailable at once; `None`: only the groups' own limits hold.
+    pub fn set_fleet_budget(&mut self, max_unavailable: Option<Amount>) {
+        if self.fleet.max_unavailable != max_unavailable {
+            self.fleet.max_unavailable = max_unavailable;
+            self.to_dispatch.extend(self.groups.keys().cloned());
+        }
+    }
+
+    /// The agents of the whole fleet that are unavailable, and how many may be, when this group waits for that.
+    pub fn fleet_limit(&self, name: &GroupName) -> Option<(usize, usize)> {
+        self.fleet.state().filter(|_| self.fleet.is_starved(name))
+    }
+
+    /// An offer that has not been answered and is not what the agent should have any more must not leave (rule 1).
+    pub(super) fn withdraw_unwanted(&mut self, id: AgentId, desired: Option<ConfigHash>) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let (Some(link), Some(offer)) = (member.link, &mut member.offer) else { return };
+        let is_out = !offer.answered && !offer.withdrawn && offer.connection == Some(link.connection);
+        if is_out && Some(offer.hash) != desired {
+            offer.withdrawn = true;
+            self.actions.push_back(RosterAction::Withdraw { connection: link.connection, id });
+        }
+    }
+
+    /// A session drops what waits in its slot when the agent describes itself anew (rule 1). Where it is still the right thing,
+    /// it is put there again; the session knows whether it had left already.
+    pub(super) fn put_again(&mut self, id: AgentId, before: Option<Offer>) {
+        let Some(member) = self.agents.get(&id) else { return };
+        let Some(group) = member.placement.group().and_then(|name| self.groups.get(name)) else { return };
+        let Some(link) = member.link else { return };
+        let is_out = |offer: &Offer| !offer.answered && !offer.withdrawn && offer.connection == Some(link.connection);
+        let is_same = before.is_some() && before == member.offer && member.verdict.standing == Standing::Offered;
+        let offer = member.offer.filter(|offer| is_same && is_out(offer));
+        let Some(config) = offer.and_then(|offer| group.config(offer.hash).cloned()) else { return };
+        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: false });
+    }
+
+    /// Offers to those who wait, as far as there is room.
+    fn dispatch(&mut self, name: &GroupName, assumed: usize, now: Timestamp) {
+        while let Some((id, takes_room)) = self.groups.get(name).and_then(|group| group.next_pending(now)) {
+            if takes_room && !self.fleet.has_room(assumed) {
+                self.fleet.starve(name);
+                self.changed.insert(name.clone());
+                return;
+            }
+            if !self.offer(name, id, now) {
+                // Without a body nothing can be offered; the controller keeps one for every hash that is desired.
+                return;
+            }
+        }
+    }
+
+    fn offer(&mut self, name: &GroupName, id: AgentId, now: Timestamp) -> bool {
+        let (Some(member), Some(group)) = (self.agents.get_mut(&id), self.groups.get_mut(name)) else { return false };
+        let config = group.desired_for(id, member).and_then(|hash| group.config(hash).cloned());
+        let (Some(config), Some(link)) = (config, member.link) else { return false };
+        let earlier = member.offer.filter(|offer| offer.hash == config.hash() && !offer.settled && !offer.withdrawn);
+        if member.is_ill() && !member.tried && group.ill.insert(id) {
+            group.memory_changed = true;
+        }
+        member.tried |= group.desired.candidate == Some(config.hash());
+        let fresh = Offer::new(config.hash(), now, Some(link.connection));
+        // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
+        let at = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now).map_or(now, |offer| offer.at);
+        member.offer = Some(Offer { at, ..fresh });
+        member.link = Some(Link { offered: Some(config.hash()), ..link });
+        let retry = member.retried == Some(config.hash());
+        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry });
+        self.judge(id, now);
+        // Whatever the judgement, an agent that was just offered something does not wait for an offer.
+        self.agents.get(&id).is_some_and(|member| member.verdict.standing != Standing::Pending)
+    }
+}
