@@ -1,7 +1,7 @@
 //! Why one agent has what it has: gathers what is known of it.
 
 use crate::agent::AgentId;
-use crate::controller::Controller;
+use crate::controller::{Controller, GroupState};
 use crate::fleet::assign::Assigner;
 use crate::roster::member::Member;
 use crate::time::Timestamp;
@@ -41,10 +41,19 @@ impl Controller {
             revision: state.map(|state| state.revision.as_str()),
             stage: stage.as_deref(),
             waiting: part.map_or_else(Vec::new, |part| part.waiting_on),
-            orders: Vec::new(),
+            orders: self.orders_for(id, state, now),
             matches,
             now,
         }))
+    }
+
+    /// What persons ordered for this agent or its group.
+    fn orders_for(&self, id: AgentId, state: Option<&GroupState>, now: Timestamp) -> Vec<String> {
+        let mut orders = state.map_or_else(Vec::new, |state| self.standing_orders(&state.machine, now));
+        if let Some(pin) = self.pins.get(&id).filter(|pin| pin.until > now) {
+            orders.push(format!("pinned until {} {}", pin.until, present::said_by(&pin.said)));
+        }
+        orders
     }
 
     /// The agent whose id begins so.

@@ -3,14 +3,15 @@
 use crate::controller::commits::Part;
 use crate::controller::{Controller, GroupState, texts};
 use crate::fleet::GroupName;
-use crate::rollout::record::{Progress, WayBack};
-use crate::rollout::{Closed, Waiting};
+use crate::fleet::strategy::Stage;
+use crate::rollout::record::{Kind, Progress, Said, WayBack};
+use crate::rollout::{Closed, Machine, Waiting};
 use crate::roster::failures;
 use crate::roster::member::Placement;
 use crate::time::Timestamp;
 use crate::view::{
-    AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, Phase, SyncStatus, WaitingOn,
-    present,
+    AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, Phase, StageState,
+    StageStatus, SyncStatus, WaitingOn, present,
 };
 
 /// Agents in an answer when the question names no number.
@@ -108,8 +109,47 @@ impl Controller {
             failures: part.failures,
             diagnostics: self.findings(name),
             started_at: machine.rollout().map(|rollout| rollout.started),
-            ..GroupStatus::default()
+            stages: stages(machine, now),
+            orders: self.standing_orders(machine, now),
+            rolled_back: machine.rollout().filter(|_| machine.is_rolled_back()).map(|rollout| hex(rollout.candidate)),
         }
+    }
+
+    /// What persons ordered that still holds for a group, a sentence each.
+    pub(super) fn standing_orders(&self, machine: &Machine, now: Timestamp) -> Vec<String> {
+        let record = machine.record();
+        let mut orders = Vec::new();
+        let mut add = |what: &str, said: &Said| orders.push(format!("{what} {}", present::said_by(said)));
+        if let Some(said) = &self.frozen {
+            add("the whole fleet frozen", said);
+        }
+        if let Some(said) = &record.frozen {
+            add("frozen", said);
+        }
+        if let Some(pin) = record.pinned.as_ref().filter(|pin| pin.until > now) {
+            add(&format!("pinned until {}", pin.until), &pin.said);
+        }
+        if let Some(undone) = &record.undone {
+            add(&format!("undone to {}", undone.to.short()), &undone.said);
+        }
+        if let Some(rollout) = machine.rollout() {
+            for said in rollout.paused.iter().chain(&rollout.held) {
+                add("paused", said);
+            }
+        }
+        orders
+    }
+
+    /// What a commit that a guard holds waits for.
+    fn held_commit(&self) -> Option<String> {
+        let guarded = self.guarded.as_ref()?;
+        let id = guarded.revision.info.id.to_string();
+        Some(format!(
+            "{} is held: {}; `gitamp promote {}` lets it go on",
+            guarded.revision.info.revision(),
+            guarded.reason,
+            &id[..7]
+        ))
     }
 
     /// Everything that the controller knows of the fleet; how following and writing go is for the caller to add.
@@ -133,7 +173,10 @@ impl Controller {
             agents: self.agent_counts(),
             groups,
             commits: self.commits.shown(),
-            diagnostics: texts(self.diagnostics.iter().filter(|finding| finding.group.is_none())),
+            diagnostics: texts(self.diagnostics.iter().filter(|finding| finding.group.is_none()))
+                .into_iter()
+                .chain(self.held_commit())
+                .collect(),
         }
     }
 
@@ -177,4 +220,48 @@ impl Controller {
         }
         list
     }
+}
+
+/// The stages of the running or stopped rollout; none when everybody is one stage.
+fn stages(machine: &Machine, now: Timestamp) -> Vec<StageStatus> {
+    let stages = &machine.rules().strategy.stages;
+    let Some(rollout) =
+        machine.rollout().filter(|rollout| rollout.kind != Kind::Revert && !rollout.fast && stages.len() > 1)
+    else {
+        return Vec::new();
+    };
+    let tally = machine.tally();
+    let until = machine.waiting(now).iter().filter_map(|waiting| WaitingOn::from(waiting).until).min();
+    let current = match rollout.progress {
+        Progress::Opening => StageState::Waiting,
+        Progress::Rolling => StageState::Running,
+        Progress::Soaking { .. } => StageState::Soaking,
+        Progress::Baking { .. } => StageState::Baking,
+        Progress::RollingBack { .. } | Progress::Failed { .. } => StageState::Failed,
+    };
+    let status = |(index, stage): (usize, &Stage)| {
+        let share = stage.agents.map_or(0, |amount| amount.round_up(tally.eligible).min(tally.eligible));
+        let is_current = index == rollout.stage;
+        let is_open = is_current && rollout.progress != Progress::Opening;
+        let size = if is_open { rollout.size.max(tally.cohort) } else { share };
+        let is_done = index < rollout.stage;
+        StageStatus {
+            name: stage.name.clone(),
+            size,
+            confirmed: match (is_done, is_current) {
+                (true, _) => size,
+                (false, true) => tally.confirmed,
+                (false, false) => 0,
+            },
+            failed: if is_current { tally.failed } else { 0 },
+            state: match (is_done, is_current) {
+                (true, _) => StageState::Done,
+                (false, true) => current,
+                (false, false) => StageState::Waiting,
+            },
+            until: until.filter(|_| is_current),
+            needs_approval: stage.needs_approval && rollout.approved <= index && !is_done && !is_open,
+        }
+    };
+    stages.iter().enumerate().map(status).collect()
 }
