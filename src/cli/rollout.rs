@@ -119,7 +119,7 @@ fn human(group: &GroupStatus, now: Timestamp) -> String {
             text.push_str(&format!("  {title:<11} {}\n", tinted(line, tint)));
         }
     };
-    let orders = group.orders.iter().map(|order| clean_short(order, LONGEST_SENTENCE)).collect();
+    let orders = group.further_orders().map(|order| clean_short(order, LONGEST_SENTENCE)).collect();
     list(&mut text, "ordered", orders, Tint::Warning);
     let waits: Vec<String> = group.waiting_on.iter().map(|waiting| wait(waiting, now)).collect();
     list(&mut text, "waits", waits, Tint::Plain);
@@ -348,6 +348,16 @@ prod/gateways  steady, nothing is rolled out, started 1m30s ago
   agents      3 connected: 3 confirmed
 "
         );
+    }
+
+    #[test]
+    fn an_order_that_a_reason_tells_of_is_told_once() {
+        let mut group = rolling();
+        group.orders = vec!["paused by ada".to_owned(), "pinned until 10:00 by ada".to_owned()];
+        group.waiting_on[0].message = "paused by ada; `gitamp resume` lets it go on".to_owned();
+        let text = plain(&human(&group, now()));
+        assert_eq!(text.matches("paused by ada").count(), 1, "{text}");
+        assert!(text.contains("  ordered     pinned until 10:00 by ada\n"), "{text}");
     }
 
     #[test]

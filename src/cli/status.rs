@@ -319,10 +319,10 @@ fn section(group: &GroupStatus, now: Timestamp, all: bool) -> String {
         let line = format!("{} was taken back, although the repository still says it", short_hash(Some(hash)));
         text.push_str(&format!("  {}\n", tinted(&line, Tint::Bad)));
     }
-    for order in group.orders.iter().take(most) {
+    for order in group.further_orders().take(most) {
         text.push_str(&format!("  {}\n", tinted(&clean_short(order, LONGEST_MESSAGE), Tint::Warning)));
     }
-    text.push_str(&more(group.orders.len(), most, "orders"));
+    text.push_str(&more(group.further_orders().count(), most, "orders"));
     for waiting in &group.waiting_on {
         let tint =
             if waiting.reason == "failed" || waiting.reason == "rollout-failed" { Tint::Bad } else { Tint::Plain };

@@ -2,13 +2,20 @@
 
 use crate::agent::AgentId;
 use crate::controller::{Controller, GroupState};
+use crate::fleet::GroupName;
 use crate::fleet::assign::Assigner;
+use crate::rollout::Machine;
+use crate::rollout::record::Pin;
 use crate::roster::member::Member;
 use crate::time::Timestamp;
-use crate::view::Explanation;
 use crate::view::command::Refusal;
 use crate::view::explain::{Facts, explain};
 use crate::view::present;
+use crate::view::stages::{Course, stages};
+use crate::view::{Explanation, StageStatus};
+
+/// Pins of single agents that a group's status names.
+const MOST_PINS: usize = 10;
 
 /// Ids that are named when several begin alike.
 const MOST_IDS: usize = 5;
@@ -50,10 +57,29 @@ impl Controller {
     /// What persons ordered for this agent or its group.
     fn orders_for(&self, id: AgentId, state: Option<&GroupState>, now: Timestamp) -> Vec<String> {
         let mut orders = state.map_or_else(Vec::new, |state| self.standing_orders(&state.machine, now));
-        if let Some(pin) = self.pins.get(&id).filter(|pin| pin.until > now) {
-            orders.push(format!("pinned until {} {}", pin.until, present::said_by(&pin.said)));
-        }
+        orders.extend(self.pins.get(&id).filter(|pin| pin.until > now).map(pin_sentence));
         orders
+    }
+
+    /// What persons ordered that holds for a group, or for single agents of it; a sentence each.
+    pub(super) fn orders_in(&self, name: &GroupName, machine: &Machine, now: Timestamp) -> Vec<String> {
+        let is_here = |id: &AgentId| self.roster.agent(*id).is_some_and(|one| one.placement.group() == Some(name));
+        let pinned = self.pins.iter().filter(|(id, pin)| pin.until > now && is_here(id));
+        let pinned = pinned.take(MOST_PINS).map(|(id, pin)| format!("agent {id} {}", pin_sentence(pin)));
+        self.standing_orders(machine, now).into_iter().chain(pinned).collect()
+    }
+
+    /// The stages of a group's rollout.
+    pub(super) fn stages(&self, name: &GroupName, state: &GroupState, now: Timestamp) -> Vec<StageStatus> {
+        let machine = &state.machine;
+        let Some(rollout) = machine.rollout() else { return Vec::new() };
+        let (strategy, waiting) = (&machine.rules().strategy, machine.waiting(now));
+        let course = Course { strategy, rollout, tally: machine.tally(), waiting: &waiting };
+        stages(course, |selector| {
+            let members = self.roster.group(name).into_iter().flat_map(|group| &group.members);
+            let members = members.filter_map(|id| self.roster.agent(*id)).filter(|member| member.is_connected());
+            members.filter(|member| member.labels.as_ref().is_some_and(|labels| selector.matches(labels))).count()
+        })
     }
 
     /// The agent whose id begins so.
@@ -79,4 +105,8 @@ impl Controller {
             ids.join(", ")
         )))
     }
+}
+
+fn pin_sentence(pin: &Pin) -> String {
+    format!("pinned until {} {}", pin.until, present::said_by(&pin.said))
 }

@@ -3,15 +3,14 @@
 use crate::controller::commits::Part;
 use crate::controller::{Controller, GroupState, texts};
 use crate::fleet::GroupName;
-use crate::fleet::strategy::Stage;
-use crate::rollout::record::{Kind, Progress, Said, WayBack};
+use crate::rollout::record::{Progress, Said, WayBack};
 use crate::rollout::{Closed, Machine, Waiting};
 use crate::roster::failures;
 use crate::roster::member::Placement;
 use crate::time::Timestamp;
 use crate::view::{
-    AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, Phase, StageState,
-    StageStatus, SyncStatus, WaitingOn, present,
+    AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, Phase, SyncStatus, WaitingOn,
+    present,
 };
 
 /// Agents in an answer when the question names no number.
@@ -109,8 +108,8 @@ impl Controller {
             failures: part.failures,
             diagnostics: self.findings(name),
             started_at: machine.rollout().map(|rollout| rollout.started),
-            stages: stages(machine, now),
-            orders: self.standing_orders(machine, now),
+            stages: self.stages(name, state, now),
+            orders: self.orders_in(name, machine, now),
             rolled_back: machine.rollout().filter(|_| machine.is_rolled_back()).map(|rollout| hex(rollout.candidate)),
         }
     }
@@ -121,7 +120,7 @@ impl Controller {
         let mut orders = Vec::new();
         let mut add = |what: &str, said: &Said| orders.push(format!("{what} {}", present::said_by(said)));
         if let Some(said) = &self.frozen {
-            add("the whole fleet frozen", said);
+            add("the whole fleet is frozen", said);
         }
         if let Some(said) = &record.frozen {
             add("frozen", said);
@@ -220,48 +219,4 @@ impl Controller {
         }
         list
     }
-}
-
-/// The stages of the running or stopped rollout; none when everybody is one stage.
-fn stages(machine: &Machine, now: Timestamp) -> Vec<StageStatus> {
-    let stages = &machine.rules().strategy.stages;
-    let Some(rollout) =
-        machine.rollout().filter(|rollout| rollout.kind != Kind::Revert && !rollout.fast && stages.len() > 1)
-    else {
-        return Vec::new();
-    };
-    let tally = machine.tally();
-    let until = machine.waiting(now).iter().filter_map(|waiting| WaitingOn::from(waiting).until).min();
-    let current = match rollout.progress {
-        Progress::Opening => StageState::Waiting,
-        Progress::Rolling => StageState::Running,
-        Progress::Soaking { .. } => StageState::Soaking,
-        Progress::Baking { .. } => StageState::Baking,
-        Progress::RollingBack { .. } | Progress::Failed { .. } => StageState::Failed,
-    };
-    let status = |(index, stage): (usize, &Stage)| {
-        let share = stage.agents.map_or(0, |amount| amount.round_up(tally.eligible).min(tally.eligible));
-        let is_current = index == rollout.stage;
-        let is_open = is_current && rollout.progress != Progress::Opening;
-        let size = if is_open { rollout.size.max(tally.cohort) } else { share };
-        let is_done = index < rollout.stage;
-        StageStatus {
-            name: stage.name.clone(),
-            size,
-            confirmed: match (is_done, is_current) {
-                (true, _) => size,
-                (false, true) => tally.confirmed,
-                (false, false) => 0,
-            },
-            failed: if is_current { tally.failed } else { 0 },
-            state: match (is_done, is_current) {
-                (true, _) => StageState::Done,
-                (false, true) => current,
-                (false, false) => StageState::Waiting,
-            },
-            until: until.filter(|_| is_current),
-            needs_approval: stage.needs_approval && rollout.approved <= index && !is_done && !is_open,
-        }
-    };
-    stages.iter().enumerate().map(status).collect()
 }

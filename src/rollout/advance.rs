@@ -367,5 +367,5 @@ impl Machine {
 
 /// One stage of everybody: reverts, and what a commit may have fast.
 pub(super) fn takes_everybody(rollout: &RolloutRecord) -> bool {
-    rollout.kind == Kind::Revert || rollout.fast
+    rollout.takes_everybody()
 }

@@ -164,6 +164,13 @@ pub struct RolloutRecord {
     pub paused: Option<Said>,
 }
 
+impl RolloutRecord {
+    /// One stage of everybody: reverts, and what a commit may have fast.
+    pub fn takes_everybody(&self) -> bool {
+        self.kind == Kind::Revert || self.fast
+    }
+}
+
 /// What a person ordered in the repository's place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -206,6 +206,10 @@ fn should_have(facts: &Facts<'_>, desired: Option<&str>) -> Vec<String> {
         }
         None => text.push("It keeps what it has.".to_owned()),
     }
+    if let Some(candidate) = candidate.as_deref().filter(|_| facts.member.verdict.outside) {
+        let stage = facts.stage.map_or_else(String::new, |stage| format!(" (stage {stage})"));
+        text.push(format!("A rollout of {} runs{stage}; this agent's turn has not come.", short(candidate)));
+    }
     if let Some(wanted) = wanted.filter(|wanted| desired != Some(wanted.as_str())) {
         let revision = facts.revision.map_or_else(String::new, |revision| format!(" ({revision})"));
         text.push(format!("The repository says {}{revision}.", short(&wanted)));
@@ -250,9 +254,11 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
             ));
         }
     }
-    text.extend(facts.orders.iter().cloned());
     let is_open = matches!(member.verdict.standing, Standing::Pending | Standing::Held(_) | Standing::Offered);
-    if is_open && member.is_connected() {
+    let is_open = is_open && member.is_connected();
+    let is_told = |order: &&String| is_open && facts.waiting.iter().any(|waiting| waiting.message.contains(*order));
+    text.extend(facts.orders.iter().filter(|order| !is_told(order)).map(|order| format!("An order holds: {order}.")));
+    if is_open {
         text.extend(facts.waiting.iter().map(|waiting| format!("Its group waits: {}.", waiting.message)));
     }
     text

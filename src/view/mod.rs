@@ -5,6 +5,7 @@
 pub mod command;
 pub mod explain;
 pub mod present;
+pub mod stages;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -300,6 +301,14 @@ impl fmt::Display for Phase {
             Self::Failed => "failed",
             Self::Held => "held",
         })
+    }
+}
+
+impl GroupStatus {
+    /// The orders that no reason for waiting tells of anyway.
+    pub fn further_orders(&self) -> impl Iterator<Item = &str> {
+        let orders = self.orders.iter().map(String::as_str);
+        orders.filter(|order| !self.waiting_on.iter().any(|waiting| waiting.message.contains(order)))
     }
 }
 
