@@ -42,6 +42,9 @@ const MOST_ASKS: u8 = 3;
 /// that but by messages that overtake each other.
 const MOST_CROSSINGS: u8 = 3;
 
+/// So many messages in order clear an agent of that suspicion; two agents cut in on each other sooner.
+const ORDERLY: u8 = 32;
+
 /// How long to wait before asking such an agent again, and an agent that was asked and still did not describe itself.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -134,6 +137,8 @@ pub(super) struct Session {
     asks: u8,
     /// How often the numbers went back to where they had been left.
     crossings: u8,
+    /// Messages in order since the last jump, as far as they count.
+    orderly: u8,
     progress: Progress,
     due: Due,
     asked_at: Timestamp,
@@ -174,6 +179,7 @@ impl Session {
             restart: false,
             asks: 0,
             crossings: 0,
+            orderly: 0,
             progress: Progress::Fresh,
             due: Due::Nothing,
             asked_at: Timestamp::default(),
@@ -439,9 +445,18 @@ impl Session {
     /// and goes on there; two of them go back, again and again, to the number behind the one where the other cut in.
     fn is_somebody_else(&mut self, inbound: &Inbound) -> bool {
         let number = inbound.sequence_num;
-        if !self.greeted || number == self.sequence.wrapping_add(1) || inbound.disconnect.is_some() {
+        if !self.greeted || inbound.disconnect.is_some() {
             return false;
         }
+        if number == self.sequence.wrapping_add(1) {
+            self.orderly = self.orderly.saturating_add(1);
+            if self.orderly >= ORDERLY {
+                // What went back before then was a request that came late, now and then over months.
+                self.crossings = 0;
+            }
+            return false;
+        }
+        self.orderly = 0;
         let goes_back = number.checked_sub(1).is_some_and(|before| self.left_at == Some(before));
         self.left_at = Some(self.sequence);
         if !goes_back {
