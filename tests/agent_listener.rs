@@ -775,6 +775,39 @@ async fn a_storm_of_connections_is_spread_by_answers_that_clients_obey() {
 }
 
 #[tokio::test]
+async fn who_says_too_much_is_put_off() {
+    let mut options = AgentServerOptions { verdict_wait: Duration::ZERO, ..AgentServerOptions::default() };
+    options.rules.most_messages = 2;
+    let mut house = open(options).await;
+    house.door.poll(&hello(1)).await;
+    drop(house.arrival(1).await);
+    let mut statuses = Vec::new();
+    for number in 1..20 {
+        let (status, head, _) = house.door.post("", &heartbeat(1, number).encode_to_vec()).await;
+        statuses.push(status);
+        if status == 503 {
+            assert!(head.contains("retry-after: "), "{head}");
+            break;
+        }
+    }
+    assert_eq!(statuses.last(), Some(&503), "{statuses:?}");
+    let mut socket = house.door.websocket().await;
+    say(&mut socket, &hello(2)).await;
+    drop(house.arrival(2).await);
+    let mut answer = hear(&mut socket).await;
+    for number in 1..20 {
+        say(&mut socket, &heartbeat(2, number)).await;
+        answer = hear(&mut socket).await;
+        if answer.error_response.is_some() {
+            break;
+        }
+    }
+    let error = answer.error_response.expect("put off");
+    assert_eq!(error.r#type(), ServerErrorResponseType::Unavailable);
+    assert!(matches!(error.details, Some(server_error_response::Details::RetryInfo(_))), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_is_heard_all_the_same() {
     let mut house = open(AgentServerOptions { verdict_wait: BOUND, ..AgentServerOptions::default() }).await;
     let body = hello(1).encode_to_vec();

@@ -27,6 +27,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Agents on one connection. Proxies carry hundreds; each costs a session, so a stranger must not make up millions.
     pub most_agents: usize,
+    /// Messages in [`FLOOD_WINDOW`] for each agent on a connection; more are not looked into. A collector that starts sends some ten.
+    pub most_messages: u32,
     /// Silence after which an agent that promised heartbeats is lost: three of the usual 30 s, with slack.
     pub heartbeat_silence: Duration,
     /// Silence after which any other agent is lost; over a WebSocket it is pinged when half of it is over, and a pong is enough.
@@ -53,6 +55,7 @@ impl Default for Rules {
         Self {
             limits: Limits::default(),
             most_agents: 1024,
+            most_messages: 2_000,
             heartbeat_silence: Duration::from_secs(120),
             silence: Duration::from_secs(300),
             settings: None,
@@ -87,6 +90,8 @@ pub enum Heard {
     NoIdentity,
     /// The connection carries as many agents as it may.
     Crowded,
+    /// Too many messages came in too short a time: this one was not looked into, and its agent is asked to come back later.
+    Flooded,
 }
 
 /// Malformed messages in a row after which a connection is of no use.
@@ -94,6 +99,9 @@ const MOST_REFUSALS: u8 = 8;
 
 /// Longest uid that is repeated in an error, for the reader to recognise it.
 const LONGEST_ECHO: usize = 64;
+
+/// See [`Rules::most_messages`].
+pub const FLOOD_WINDOW: Duration = Duration::from_secs(10);
 
 /// When an agent may come back that found the connection crowded.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -112,6 +120,9 @@ pub struct Connection {
     id: ConnectionId,
     transport: Transport,
     refusals: u8,
+    /// Messages since the window began.
+    heard: u32,
+    window: Timestamp,
     /// By id, ascending.
     sessions: Vec<Session>,
     events: VecDeque<AgentEvent>,
@@ -121,11 +132,13 @@ pub struct Connection {
 
 impl Connection {
     /// A connection over which nobody spoke yet.
-    pub const fn new(id: ConnectionId, transport: Transport) -> Self {
+    pub fn new(id: ConnectionId, transport: Transport) -> Self {
         Self {
             id,
             transport,
             refusals: 0,
+            heard: 0,
+            window: Timestamp::default(),
             sessions: Vec::new(),
             events: VecDeque::new(),
             owed: VecDeque::new(),
@@ -157,16 +170,17 @@ impl Connection {
     pub fn handle_message(&mut self, message: Bytes, context: &Context<'_>) -> Heard {
         let mut uid = Bytes::new();
         let heard = match self.read(message, &context.rules.limits, &mut uid) {
+            Ok(_) if self.is_flooded(context) => Heard::Flooded,
             Ok((inbound, digest)) => self.dispatch(&inbound, digest, context),
             Err(error) => Heard::Refused(error),
         };
         match &heard {
             Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) => self.refusals = 0,
             Heard::Crowded => {
-                let retry = RetryInfo { retry_after_nanoseconds: RETRY_AFTER.as_nanos() as u64 };
                 let words = format!("this connection carries {} agents already", context.rules.most_agents);
-                self.refuse(&uid, ServerErrorResponseType::Unavailable, words, Some(retry));
+                self.put_off(&uid, words);
             }
+            Heard::Flooded => self.put_off(&uid, "too many messages in a short time".to_owned()),
             Heard::NoIdentity => {
                 self.refusals = self.refusals.saturating_add(1);
                 let words = format!("instance_uid has {} bytes, it must be 16 and not all zero", uid.len());
@@ -179,6 +193,16 @@ impl Connection {
             }
         }
         heard
+    }
+
+    /// Counts a message. True when there were too many lately for those who speak here.
+    fn is_flooded(&mut self, context: &Context<'_>) -> bool {
+        if context.now.since(self.window) >= FLOOD_WINDOW {
+            (self.heard, self.window) = (0, context.now);
+        }
+        self.heard = self.heard.saturating_add(1);
+        let agents = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
+        self.heard > context.rules.most_messages.saturating_mul(agents)
     }
 
     /// Decodes the outer message; `uid` is set as soon as it is known, for the answer to what is refused.
@@ -272,6 +296,12 @@ impl Connection {
             let settings = context.rules.settings.as_deref();
             self.owed.push_back(Owed::Made(identification(old.as_bytes(), new, self.transport, settings)));
         }
+    }
+
+    /// There is no room for it now; it may come back.
+    fn put_off(&mut self, uid: &[u8], words: String) {
+        let retry = RetryInfo { retry_after_nanoseconds: RETRY_AFTER.as_nanos() as u64 };
+        self.refuse(uid, ServerErrorResponseType::Unavailable, words, Some(retry));
     }
 
     fn refuse(&mut self, uid: &[u8], kind: ServerErrorResponseType, words: String, retry: Option<RetryInfo>) {

@@ -216,6 +216,8 @@ fn show_sent(out: &OutMessage, transport: Transport) -> String {
     let read = ServerToAgent::decode(bytes).expect("a ServerToAgent");
     let mut line = format!("< {}", show_agent(&read.instance_uid));
     if let Some(error) = &read.error_response {
+        let is_put_off = error.r#type() == ServerErrorResponseType::Unavailable;
+        assert_eq!(error.details.is_some(), is_put_off, "when to come back is said with Unavailable only");
         write!(line, " {:?}: {}", error.r#type(), error.error_message).expect("a String");
         let rest = ServerToAgent { instance_uid: Bytes::new(), error_response: None, ..read.clone() };
         assert_eq!(rest, ServerToAgent::default(), "an error goes alone");
@@ -280,6 +282,7 @@ fn play(script: &str) -> String {
             "heartbeat" => {
                 rules = rules.clone().offering_heartbeat(crate::time::parse_duration(rest).expect("a duration"));
             }
+            "most-messages" => rules.most_messages = rest.parse().expect("a number"),
             "most-agents" => rules.most_agents = rest.parse().expect("a number"),
             "at" => {
                 now = start + crate::time::parse_duration(rest).expect("a duration");
@@ -350,7 +353,8 @@ transcripts!(
     heartbeat_offers,
     restarts,
     two_agents_with_one_uid,
-    silence
+    silence,
+    floods
 );
 
 /// The offer in a recorded message of ours, when it has one.

@@ -135,6 +135,10 @@ fn judged(server: &Server, heard: &Heard, answer: Option<OutMessage>) -> Answer 
     let Some(answer) = answer else { return Answer::Unavailable };
     match heard {
         Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) | Heard::Crowded => Answer::Message(answer),
+        Heard::Flooded => {
+            server.traffic.messages_refused.one();
+            Answer::Unavailable
+        }
         Heard::NoIdentity => {
             server.traffic.messages_refused.one();
             Answer::Message(answer)

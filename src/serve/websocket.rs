@@ -177,7 +177,7 @@ impl Conversation<'_> {
         traffic.bytes_in.add(message.len());
         match self.server.hear(&mut self.connection, message) {
             Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) => self.quiet_since = self.server.clock.now(),
-            Heard::Crowded | Heard::NoIdentity | Heard::Refused(_) => traffic.messages_refused.one(),
+            Heard::Crowded | Heard::Flooded | Heard::NoIdentity | Heard::Refused(_) => traffic.messages_refused.one(),
         }
         self.room = None;
         self.complete_by = None;
