@@ -12,6 +12,7 @@
 pub mod attributes;
 mod components;
 pub mod connection;
+mod duplicates;
 mod effective;
 mod inbound;
 mod masking;

@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::attributes::{LONGEST_MESSAGE, clean, labels};
 use super::components::{self, Build, Lookup, Told};
+use super::duplicates::Suspicion;
 use super::effective::{SharedNames, names};
 use super::inbound::{ConfigOutcome, Digest, Inbound, TopHealth};
 use super::masking::mask;
@@ -37,13 +38,6 @@ const OUR_CAPABILITIES: u64 = ServerCapabilities::AcceptsStatus as u64
 /// Full reports that are asked for without an orderly message in between. An agent whose numbers never fit would otherwise
 /// report and be asked for ever.
 const MOST_ASKS: u8 = 3;
-
-/// How often the numbers of a uid may go back to where they had been left until two agents are told apart. One agent never does
-/// that but by messages that overtake each other.
-const MOST_CROSSINGS: u8 = 3;
-
-/// So many messages in order clear an agent of that suspicion; two agents cut in on each other sooner.
-const ORDERLY: u8 = 32;
 
 /// How long to wait before asking such an agent again, and an agent that was asked and still did not describe itself.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -135,17 +129,12 @@ pub(super) struct Session {
     restart: bool,
     /// Asked this often without an orderly message since.
     asks: u8,
-    /// How often the numbers went back to where they had been left.
-    crossings: u8,
-    /// Messages in order since the last jump, as far as they count.
-    orderly: u8,
+    suspicion: Suspicion,
     progress: Progress,
     due: Due,
     asked_at: Timestamp,
     heard_at: Timestamp,
     sequence: u64,
-    /// The number at which they were left before they jumped.
-    left_at: Option<u64>,
     capabilities: Capabilities,
     description: Option<Digest>,
     effective: Option<Digest>,
@@ -178,14 +167,12 @@ impl Session {
             mixed: false,
             restart: false,
             asks: 0,
-            crossings: 0,
-            orderly: 0,
+            suspicion: Suspicion::default(),
             progress: Progress::Fresh,
             due: Due::Nothing,
             asked_at: Timestamp::default(),
             heard_at: Timestamp::default(),
             sequence: 0,
-            left_at: None,
             capabilities: Capabilities::default(),
             description: None,
             effective: None,
@@ -441,35 +428,15 @@ impl Session {
         Some(last.answer.clone())
     }
 
-    /// True when it is certain that two agents speak with this uid. One that starts anew, or misses something, jumps to other numbers
-    /// and goes on there; two of them go back, again and again, to the number behind the one where the other cut in.
+    /// True when it is certain that two agents speak with this uid, and this message is of the one that gets another.
     fn is_somebody_else(&mut self, inbound: &Inbound) -> bool {
-        let number = inbound.sequence_num;
-        if !self.greeted || inbound.disconnect.is_some() {
+        let may_be = self.greeted && inbound.disconnect.is_none();
+        if !may_be || !self.suspicion.is_somebody_else(self.sequence, inbound.sequence_num) {
             return false;
         }
-        if number == self.sequence.wrapping_add(1) {
-            self.orderly = self.orderly.saturating_add(1);
-            if self.orderly >= ORDERLY {
-                // What went back before then was a request that came late, now and then over months.
-                self.crossings = 0;
-            }
-            return false;
-        }
-        self.orderly = 0;
-        let goes_back = number.checked_sub(1).is_some_and(|before| self.left_at == Some(before));
-        self.left_at = Some(self.sequence);
-        if !goes_back {
-            return false;
-        }
-        self.crossings += 1;
-        let is_certain = self.crossings >= MOST_CROSSINGS;
-        if is_certain {
-            // The other one keeps the uid, and the number that it is at. Which of them said what, only it can tell.
-            (self.crossings, self.left_at, self.mixed) = (0, None, true);
-            (self.sent, self.config) = (None, None);
-        }
-        is_certain
+        // The other one keeps the uid, and the number that it is at. Which of them said what, only it can tell.
+        (self.sent, self.config, self.mixed) = (None, None, true);
+        true
     }
 
     /// Whether something was missed, so that the agent has to report everything.
