@@ -3,6 +3,7 @@
 #
 #   agents    the OpenTelemetry supervisor and a collector, for tests/supervisor.rs and tests/confmap.rs
 #   confmap   the collector's own reader of configurations, for tests/confmap.rs
+#   client    an agent on the OpAMP client library, for tests/opamp_go_client.rs
 #
 #   tests/interop/build.sh                build what is missing; what is there already is kept
 #   tests/interop/build.sh NAME...        only these
@@ -79,7 +80,7 @@ build() {
   echo "$name: built: $where"
 }
 
-names=(agents confmap)
+names=(agents confmap client)
 aside=
 trap '[ -z "$aside" ] || rm -rf "$aside"' EXIT
 if [ "${1:-}" = --where ]; then

@@ -94,6 +94,16 @@ impl Daemon {
         list.agents.pop().unwrap_or_else(|| panic!("{id} is not there: {text}")).available_components
     }
 
+    /// The agents, as `gitamp agents --output json` prints them for a person or script on this machine.
+    pub(crate) fn agents_command(&self) -> Vec<AgentStatus> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gitamp"));
+        command.args(["agents", "--output", "json", "--state-dir"]).arg(self.directory.join("state"));
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let list: AgentList = serde_json::from_slice(&output.stdout).expect("a list");
+        list.agents
+    }
+
     /// Waits until the agent of this name is as it should be.
     pub(crate) fn wait_agent(&self, name: &str, what: &str, is_so: impl Fn(&AgentStatus) -> bool) -> AgentStatus {
         wait(&format!("{name} is {what}"), || {

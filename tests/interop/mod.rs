@@ -1,6 +1,10 @@
-//! Real agents: the OpenTelemetry supervisor and a collector, built by `build.sh` beside this file, and what they are driven with.
+//! Real agents, built by `build.sh` beside this file, and what they are driven with: the OpenTelemetry supervisor with a collector, and an
+//! agent on the OpAMP client library.
+
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 mod built;
+mod client;
 mod daemon;
 mod fleet;
 mod process;
@@ -11,6 +15,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+pub(crate) use client::Client;
 pub(crate) use daemon::Daemon;
 pub(crate) use fleet::FleetRepository;
 pub(crate) use supervisor::Supervisor;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,19 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let child = command.stdin(Stdio::null()).process_group(0).spawn().expect("the program starts");
+        Self::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// The same, with pipes into it and out of it.
+    pub(crate) fn start_talking(command: &mut Command) -> (Self, ChildStdin, ChildStdout) {
+        let mut process = Self::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let input = process.child.stdin.take().expect("it has an input");
+        let output = process.child.stdout.take().expect("it has an output");
+        (process, input, output)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let child = command.process_group(0).spawn().expect("the program starts");
         let guard = Command::new("sh")
             .args(["-c", "cat >/dev/null; kill -s KILL -- \"-$0\" 2>/dev/null", &child.id().to_string()])
             .stdin(Stdio::piped())
