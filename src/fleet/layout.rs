@@ -10,6 +10,7 @@ use crate::fleet::group_file::{self, GroupFile, Layer, Variables, Variant};
 use crate::fleet::inheritance::{Inherited, Levels, SharedErrors};
 use crate::fleet::matching::{contradiction, no_selector};
 use crate::fleet::policy::{POLICY_FILE, Policy};
+use crate::fleet::risks::Risks;
 use crate::fleet::snapshot::{Entry, Snapshot};
 use crate::fleet::{GroupDefinition, GroupName};
 use crate::yaml::Place;
@@ -65,7 +66,8 @@ pub(super) fn read_layout(snapshot: &Snapshot, policy: &Policy) -> Layout {
     let levels = Levels::read(snapshot, &mut layout.diagnostics);
     layout.diagnostics.extend(doubtful_names(snapshot));
     let mut used_levels = BTreeSet::new();
-    let mut reader = Reader { snapshot, policy, levels: &levels, shared: SharedErrors::default(), layout };
+    let (shared, risks) = (SharedErrors::default(), Risks::default());
+    let mut reader = Reader { snapshot, policy, levels: &levels, shared, risks, layout };
     for (path, entry) in snapshot.iter() {
         let (directory, GROUP_FILE) = file_name(path) else { continue };
         used_levels.extend(levels.nearest(directory).map(|(directory, _)| directory.clone()));
@@ -78,6 +80,7 @@ pub(super) fn read_layout(snapshot: &Snapshot, policy: &Policy) -> Layout {
         }
     }
     let mut layout = reader.layout;
+    layout.diagnostics.extend(reader.risks.findings());
     layout.diagnostics.extend(levels.unused(&used_levels));
     layout.named_layers = levels.layers().cloned().collect();
     layout
@@ -113,6 +116,7 @@ struct Reader<'s> {
     policy: &'s Policy,
     levels: &'s Levels,
     shared: SharedErrors,
+    risks: Risks,
     layout: Layout,
 }
 
@@ -181,7 +185,6 @@ impl Reader<'_> {
             }
             return;
         };
-        let held = with_group.rollout.held();
         let definition = GroupDefinition {
             selector: selector.clone(),
             priority: group.priority.value,
@@ -189,8 +192,9 @@ impl Reader<'_> {
             suspend: with_group.suspend,
             expect: group.expect,
             strategy: with_group.rollout.strategy(),
-            held: held.as_ref().map(|held| held.value.clone()),
+            held: None,
         };
+        self.risks.look_at(name, &definition, with_group.rollout.written_stages(), self.policy);
         let base = Planned {
             definition: Some(definition),
             layers,
@@ -204,7 +208,7 @@ impl Reader<'_> {
             .map(|(index, variant)| (variant_name(name, variant), self.vary(name, &base, index, variant)))
             .collect();
         for (name, planned) in std::iter::once((name.clone(), base)).chain(variants) {
-            self.add(name, planned, held.as_ref(), &group.priority);
+            self.add(name, planned, &group.priority);
         }
     }
 
@@ -237,7 +241,7 @@ impl Reader<'_> {
     }
 
     /// Bounds a planned group by the policy, says what is doubtful about it, and adds it.
-    fn add(&mut self, name: GroupName, mut planned: Planned, held: Option<&Placed<String>>, priority: &Placed<i32>) {
+    fn add(&mut self, name: GroupName, mut planned: Planned, priority: &Placed<i32>) {
         let bounds = self.policy.bounds(&name);
         let mut findings = Vec::new();
         if let Some((most, path)) = bounds.max_priority.filter(|(most, _)| priority.value > *most) {
@@ -256,12 +260,6 @@ impl Reader<'_> {
         if planned.layers.len() > MOST_LAYERS {
             let message = format!("the group has {} layers, and {MOST_LAYERS} are allowed", planned.layers.len());
             findings.push(Diagnostic::error("too-many", Some(planned.place.clone()), message));
-        }
-        if let Some(held) = held {
-            let warning = Diagnostic::warning("stages-not-yet", Some(held.place.clone()), held.value.clone());
-            findings.push(warning.help(
-                "the group is held: it gets no new configuration until this is removed, or a later release is used",
-            ));
         }
         if let Some(definition) = &mut planned.definition {
             definition.selector = definition.selector.and(&bounds.selector);

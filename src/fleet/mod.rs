@@ -16,6 +16,7 @@ mod opening;
 pub mod overlap;
 mod policy;
 mod render;
+mod risks;
 mod rollout_section;
 mod secrets;
 pub mod snapshot;

@@ -6,9 +6,9 @@ use crate::fleet::GroupName;
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::fields::{self, Fields, Placed, any_error};
 use crate::fleet::matching::read_selector;
-use crate::fleet::strategy::{Amount, OnFailure, OnNewCommit, Stage, Strategy};
+use crate::fleet::strategy::{Amount, OnFailure, OnNewCommit, SOAK, Stage, Strategy};
 use crate::fleet::window::{Window, read_windows};
-use crate::yaml::{Node, Place};
+use crate::yaml::Node;
 
 /// Most stages of a rollout, conditions of all their selectors, groups it waits for, and labels it is spread by. More is a mistake, and each costs a look at
 /// every agent.
@@ -20,7 +20,7 @@ const MOST_SPREAD_LABELS: usize = 5;
 /// What one file says of the rollout; `None` where it says nothing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RolloutSection {
-    stages: Option<Vec<Stage>>,
+    stages: Option<Placed<Vec<Stage>>>,
     bake: Option<Duration>,
     max_unavailable: Option<Amount>,
     progress_deadline: Option<Duration>,
@@ -30,8 +30,6 @@ pub(super) struct RolloutSection {
     spread_by: Option<Vec<String>>,
     depends_on: Option<Vec<Placed<GroupName>>>,
     windows: Option<Vec<Window>>,
-    /// Where the nearest section that asks for stages, dependencies or windows stands.
-    place: Option<Place>,
 }
 
 impl RolloutSection {
@@ -53,7 +51,9 @@ impl RolloutSection {
         let on_failure = [("rollback", OnFailure::Rollback), ("pause", OnFailure::Pause)];
         let on_new_commit = [("supersede", OnNewCommit::Supersede), ("finish", OnNewCommit::Finish)];
         Self {
-            stages: fields.get("stages").and_then(|node| read_stages(node, findings)),
+            stages: fields
+                .get("stages")
+                .and_then(|node| read_stages(node, findings).map(|stages| Placed::at(node, stages))),
             bake: fields.get("bake").and_then(|node| fields::duration(node, "`bake`", findings)),
             max_unavailable: fields.get("maxUnavailable").and_then(|node| read_budget(node, findings)),
             progress_deadline: fields.get("progressDeadline").and_then(|node| read_deadline(node, findings)),
@@ -67,7 +67,6 @@ impl RolloutSection {
             spread_by: fields.get("spreadBy").and_then(|node| read_spread(node, findings)),
             depends_on: fields.get("dependsOn").and_then(|node| read_dependencies(node, findings)),
             windows: fields.get("windows").and_then(|node| read_windows(node, findings)),
-            place: Some(node.place.clone()),
         }
     }
 
@@ -87,19 +86,14 @@ impl RolloutSection {
             spread_by: pick(&self.spread_by, &nearer.spread_by),
             depends_on: pick(&self.depends_on, &nearer.depends_on),
             windows: pick(&self.windows, &nearer.windows),
-            place: if nearer.needs_more_than_one_step().is_some() || self.place.is_none() {
-                nearer.place.clone()
-            } else {
-                self.place.clone()
-            },
         }
     }
 
     /// The strategy with every default filled in.
     pub(super) fn strategy(&self) -> Strategy {
-        let default = Strategy::default();
+        let default = Strategy::unspecified();
         Strategy {
-            stages: self.stages.clone().unwrap_or(default.stages),
+            stages: self.stages.as_ref().map_or(default.stages, |stages| stages.value.clone()),
             bake: self.bake.unwrap_or(default.bake),
             max_unavailable: self.max_unavailable.unwrap_or(default.max_unavailable),
             progress_deadline: self.progress_deadline.unwrap_or(default.progress_deadline),
@@ -117,30 +111,9 @@ impl RolloutSection {
         self.depends_on.as_deref().unwrap_or_default()
     }
 
-    /// Why a group that asks for this cannot start a rollout yet, as a sentence with the place; this release rolls out in one
-    /// stage of everybody.
-    pub(super) fn held(&self) -> Option<Placed<String>> {
-        let value =
-            format!("{}, and this release rolls out in one stage of everybody only", self.needs_more_than_one_step()?);
-        self.place.clone().map(|place| Placed { value, place })
-    }
-
-    fn needs_more_than_one_step(&self) -> Option<String> {
-        let stages = self.stages.as_deref().unwrap_or_default();
-        let mut asked = Vec::new();
-        if stages.len() > 1 {
-            asked.push(format!("{} stages", stages.len()));
-        }
-        if stages.iter().any(|stage| stage.needs_approval) {
-            asked.push("an approval".to_owned());
-        }
-        if !self.dependencies().is_empty() {
-            asked.push("`dependsOn`".to_owned());
-        }
-        if self.windows.as_ref().is_some_and(|windows| !windows.is_empty()) {
-            asked.push("`windows`".to_owned());
-        }
-        (!asked.is_empty()).then(|| format!("`rollout` asks for {}", asked.join(", ")))
+    /// The stages that a file says, with their place; `None`: those of [`Strategy::unspecified`] hold.
+    pub(super) fn written_stages(&self) -> Option<&Placed<Vec<Stage>>> {
+        self.stages.as_ref()
     }
 }
 
@@ -197,10 +170,17 @@ fn read_dependencies(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Vec<
 fn read_stages(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Vec<Stage>> {
     let mut here = Vec::new();
     let items = fields::list(node, "`stages`", MOST_STAGES, findings)?;
-    let stages: Vec<_> =
-        items.iter().filter_map(|item| read_stage(item, &mut here).map(|stage| (stage, &item.place))).collect();
+    let stages: Vec<_> = items
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| {
+            // The last stage is watched by the bake.
+            let soak = if index + 1 < items.len() { SOAK } else { Duration::ZERO };
+            read_stage(item, soak, &mut here).map(|stage| (stage, &item.place))
+        })
+        .collect();
     if items.is_empty() {
-        let help = "remove `stages` to offer a change to everybody at once";
+        let help = "remove it for the default stages, or write `[{name: all, agents: 100%}]` for everybody at once";
         here.push(Diagnostic::error("bad-stages", Some(node.place.clone()), "`stages` is empty").help(help));
     }
     for (index, (stage, place)) in stages.iter().enumerate() {
@@ -252,8 +232,9 @@ fn grows(earlier: Amount, later: Amount) -> bool {
     }
 }
 
-/// One stage; fields that are wrong are left out of it, so that the others can still be compared.
-fn read_stage(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Stage> {
+/// One stage, of which `soak` holds when it says nothing about it; fields that are wrong are left out, so that the others can still be
+/// compared.
+fn read_stage(node: &Node, soak: Duration, findings: &mut Vec<Diagnostic>) -> Option<Stage> {
     let known = ["name", "agents", "selector", "soak", "approval", "maxFailures"];
     let fields = Fields::open(node, "a stage", &known, findings)?;
     let name = fields.require("name", "a stage", findings).and_then(|name| fields::text(name, "`name`", findings));
@@ -272,7 +253,7 @@ fn read_stage(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Stage> {
         }
         (Some(_), None) | (None, Some(_)) => {}
     }
-    let soak = fields.get("soak").and_then(|node| fields::duration(node, "`soak`", findings));
+    let written_soak = fields.get("soak").and_then(|node| fields::duration(node, "`soak`", findings));
     let approval =
         fields.get("approval").and_then(|node| fields::choice(node, "`approval`", &[("manual", ())], findings));
     let max_failures = fields.get("maxFailures").and_then(|node| fields::amount(node, "`maxFailures`", findings));
@@ -280,7 +261,7 @@ fn read_stage(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Stage> {
         name: name?.to_owned(),
         agents,
         selector: selector.map(|selector| selector.value),
-        soak: soak.unwrap_or_default(),
+        soak: written_soak.unwrap_or(soak),
         needs_approval: approval.is_some(),
         max_failures,
     })

@@ -136,8 +136,36 @@ impl Strategy {
     }
 }
 
+/// How long a stage is watched when its file does not say.
+pub const SOAK: Duration = Duration::from_secs(300);
+
+/// How long the whole group is watched when no file says.
+pub const BAKE: Duration = Duration::from_secs(600);
+
+impl Strategy {
+    /// What holds for a group of which no file says anything: one agent of a hundred first, then a tenth, half, everybody.
+    pub fn unspecified() -> Self {
+        let stage = |name: &str, hundredths: u16, soak: Duration| Stage {
+            name: name.to_owned(),
+            agents: Some(Amount::Share(hundredths)),
+            selector: None,
+            soak,
+            needs_approval: false,
+            max_failures: None,
+        };
+        // The last stage is watched by the bake.
+        let stages = vec![
+            stage("canary", 100, SOAK),
+            stage("tenth", 1_000, SOAK),
+            stage("half", 5_000, SOAK),
+            stage("all", 10_000, Duration::ZERO),
+        ];
+        Self { stages, bake: BAKE, ..Self::default() }
+    }
+}
+
 impl Default for Strategy {
-    /// One stage of everybody, unsoaked.
+    /// One stage of everybody, unsoaked and unbaked: what a person asks for who wants a change everywhere at once.
     fn default() -> Self {
         Self {
             stages: vec![Stage {
