@@ -14,7 +14,7 @@ use std::sync::Arc;
 use gitamp::cli::directory::read_directory;
 use gitamp::fleet::diagnostic::{Diagnostic, Severity};
 use gitamp::fleet::snapshot::{Entry, Snapshot, SnapshotLimits};
-use gitamp::fleet::{self, GroupDefinition, RenderedFleet};
+use gitamp::fleet::{self, GroupDefinition, GroupName, RenderedFleet};
 use gitamp::time::show_duration;
 use proptest::prelude::*;
 
@@ -44,6 +44,40 @@ fn the_example_is_clean() {
     assert_eq!(fleet.diagnostics, [], "the example shows how it is done");
     assert!(fleet.groups.len() >= 6, "six groups at least");
     assert!(fleet.groups.values().all(|group| group.config.is_some()));
+}
+
+/// The pieces of YAML below a heading of the documentation of the format.
+fn documented(heading: &str) -> Vec<&'static str> {
+    const PAGE: &str = include_str!("../docs/fleet-repository.md");
+    let (_, section) = PAGE.split_once(&format!("\n{heading}\n")).expect("the heading");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    section.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn the_documentation_tells_the_defaults_and_nothing_that_is_wrong() {
+    let examples = documented("## Rollout");
+    assert!(examples.len() >= 4, "only {} examples of a rollout were found", examples.len());
+    for (index, example) in examples.iter().enumerate() {
+        let one = format!("{GROUP}{example}").replace("matchAll: true", "matchLabels: {group: one}");
+        let other = GROUP.replace("matchAll: true", "matchLabels: {group: other}");
+        // `dependsOn` of the examples names it.
+        let files = [("a", one.as_str()), ("staging/gateways", other.as_str())];
+        let mut entries = BTreeMap::new();
+        for (group, text) in files {
+            entries.insert(Arc::from(format!("{group}/group.yaml")), file(text));
+            entries.insert(Arc::from(format!("{group}/c.yaml")), file(CONFIG));
+        }
+        let fleet = fleet::load(&Snapshot::new(entries), None);
+        let doubts = fleet.diagnostics.iter().filter(|finding| finding.code != "no-soak").collect::<Vec<_>>();
+        assert!(doubts.is_empty(), "{example}: {doubts:?}");
+        let strategy = |name| fleet.groups[&GroupName::new(name)].definition.as_ref().expect("sound").strategy.clone();
+        if index == 0 {
+            assert_eq!(strategy("a"), strategy("staging/gateways"), "the defaults, written out");
+        } else {
+            assert_ne!(strategy("a"), strategy("staging/gateways"), "{example}: an example of nothing");
+        }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a switch for people who run the test, no part of the program")]
@@ -462,6 +496,18 @@ fn render_prints_what_agents_get() {
     let (code, _, err) = gitamp(&["render", "gateway", "--dir", "examples/fleet"]);
     assert_eq!(code, 2);
     assert!(err.contains("did you mean dev/gateways or"), "{err}");
+
+    let (code, out, _) = gitamp(&["render", "prod/hosts", "--dir", "examples/fleet", "--output", "json"]);
+    let rollout = serde_json::from_str::<serde_json::Value>(&out).expect("JSON")["rollout"].clone();
+    assert_eq!(code, 0);
+    assert_eq!(rollout["stages"][0], serde_json::json!({"name": "canary", "agents": "1%", "soak": "15m"}));
+    assert_eq!(
+        rollout["stages"][2],
+        serde_json::json!({"name": "all", "agents": "100%", "soak": "0s", "approval": "manual"})
+    );
+    assert_eq!(rollout["windows"][0], "allow Mon-Thu 09:00-16:00 Europe/Berlin", "its own");
+    assert_eq!((&rollout["maxFailures"], &rollout["maxUnavailable"]), (&"1%".into(), &"10%".into()), "inherited");
+    assert_eq!((&rollout["bake"], &rollout["onFailure"]), (&"10m".into(), &"rollback".into()), "said by nobody");
 
     let (code, out, _) = gitamp(&["render", "--dir", "examples/fleet", "--all", "--output", "json"]);
     let groups: serde_json::Value = serde_json::from_str(&out).expect("JSON");

@@ -14,7 +14,9 @@ use crate::cli::findings::Findings;
 use crate::cli::{Failure, print};
 use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::snapshot::{Snapshot, SnapshotLimits};
+use crate::fleet::strategy::{OnFailure, OnNewCommit, Stage, Strategy};
 use crate::fleet::{self, GroupName, RenderedFleet, RenderedGroup};
+use crate::time::show_duration;
 
 /// Show the configuration that a group gets, or all groups with their hashes
 ///
@@ -26,6 +28,7 @@ use crate::fleet::{self, GroupName, RenderedFleet, RenderedGroup};
     gitamp render prod/gateways             the YAML of one group\n  \
     gitamp render prod/gateways@us --dir fleet/\n  \
     gitamp render --all > before.yaml       everything, to compare with what another commit renders\n  \
+    gitamp render prod/gateways -o json     with the selector and the rollout as they hold, inherited parts included\n  \
     gitamp render --output json | jq -r '.[] | [.name, .hash] | @tsv'")]
 pub(super) struct RenderArgs {
     /// The group, like prod/gateways, or a variant, like prod/gateways@us
@@ -117,7 +120,7 @@ fn describe(name: &GroupName, group: &RenderedGroup, with_config: bool) -> Value
         value["selector"] = json!(definition.selector.to_string());
         value["priority"] = json!(definition.priority);
         value["suspend"] = json!(definition.suspend);
-        value["held"] = json!(definition.held);
+        value["rollout"] = rollout(&definition.strategy);
     }
     if let Some(config) = &group.config {
         value["hash"] = json!(config.hash().to_string());
@@ -126,6 +129,47 @@ fn describe(name: &GroupName, group: &RenderedGroup, with_config: bool) -> Value
         if with_config {
             value["config"] = json!(String::from_utf8_lossy(config.body()));
         }
+    }
+    value
+}
+
+/// The strategy in the words of `group.yaml`, with what is inherited and every default.
+fn rollout(strategy: &Strategy) -> Value {
+    let stage = |stage: &Stage| {
+        let mut value = json!({"name": stage.name, "soak": show_duration(stage.soak)});
+        if let Some(agents) = stage.agents {
+            value["agents"] = json!(agents.to_string());
+        }
+        if let Some(selector) = &stage.selector {
+            value["selector"] = json!(selector.to_string());
+        }
+        if stage.needs_approval {
+            value["approval"] = json!("manual");
+        }
+        if let Some(most) = stage.max_failures {
+            value["maxFailures"] = json!(most.to_string());
+        }
+        value
+    };
+    let mut value = json!({
+        "stages": strategy.stages.iter().map(stage).collect::<Vec<_>>(),
+        "bake": show_duration(strategy.bake),
+        "maxUnavailable": strategy.max_unavailable.to_string(),
+        "progressDeadline": show_duration(strategy.progress_deadline),
+        "onFailure": match strategy.on_failure {
+            OnFailure::Rollback => "rollback",
+            OnFailure::Pause => "pause",
+        },
+        "onNewCommit": match strategy.on_new_commit {
+            OnNewCommit::Supersede => "supersede",
+            OnNewCommit::Finish => "finish",
+        },
+        "spreadBy": strategy.spread_by,
+        "dependsOn": strategy.depends_on.iter().map(GroupName::as_str).collect::<Vec<_>>(),
+        "windows": strategy.windows.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    if let Some(most) = strategy.max_failures {
+        value["maxFailures"] = json!(most.to_string());
     }
     value
 }
