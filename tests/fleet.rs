@@ -241,7 +241,7 @@ fn errors(fleet: &RenderedFleet) -> Vec<String> {
 }
 
 fn hash_of(fleet: &RenderedFleet, group: &str) -> String {
-    let group = fleet.groups.get(&fleet::GroupName::new(group)).expect("the group");
+    let group = fleet.groups.get(&GroupName::new(group)).expect("the group");
     group.config.as_ref().expect("a configuration").hash().to_string()
 }
 
@@ -288,7 +288,7 @@ fn what_is_no_file_is_named_and_never_followed() {
         }
         let fleet = fleet::load(&snapshot(&entries), None);
         assert_eq!(errors(&fleet), [expected], "{what}");
-        if let Some(good) = fleet.groups.get(&fleet::GroupName::new("good")) {
+        if let Some(good) = fleet.groups.get(&GroupName::new("good")) {
             assert!(good.config.is_some(), "{what}: the other group proceeds");
         }
     }

@@ -1,4 +1,5 @@
-//! `gitamp demo`: a commit, a bad commit and its revert, on a temporary repository with a simulated fleet, told to a person.
+//! `gitamp demo`: a commit in stages, a bad one that goes back by itself, and its revert, on a temporary repository with a simulated
+//! fleet, told to a person.
 
 mod narrator;
 mod repository;
@@ -23,7 +24,7 @@ const EXAMPLES: &str = "Examples:
   gitamp demo --fast           without the pauses for reading
   gitamp demo --keep           keeps the repository, to look into it with Git afterwards";
 
-/// Watch a fleet follow a Git repository: a commit, a bad one, and git revert
+/// Watch a fleet follow a Git repository: a commit in stages, a bad one, and git revert
 ///
 /// Everything happens in a temporary directory, with simulated agents, on ports of this machine that are free.
 #[derive(Debug, Args)]
@@ -126,7 +127,7 @@ async fn arrive(narrator: &Narrator, repository: &DemoRepository, stage: &Stage)
     narrator.heading("The daemon follows it, and agents connect")?;
     narrator.command(&format!("gitamp serve --repo {}", repository.path().display()))?;
     narrator.say(&format!(
-        "{} simulated agents speak OpAMP to it. They have no configuration yet; each group rolls out its first.\n",
+        "{} simulated agents speak OpAMP to it, in three zones. They have no configuration yet; each group rolls out its first.\n",
         stage.agents()
     ))?;
     let head = repository.head()?;
@@ -147,7 +148,8 @@ async fn good_commit(narrator: &Narrator, repository: &mut DemoRepository, stage
     let commit = repository.enlarge_batches()?;
     narrator.difference(&repository.difference()?)?;
     narrator.command("git commit -am 'Send larger batches'")?;
-    narrator.say("\nAt most 20 % of a group are without a working collector at any time (maxUnavailable):\n")?;
+    narrator.say("\nIn production one agent of each zone is first: the canaries (spreadBy, stages). They are watched for a while (soak);")?;
+    narrator.say("then the others follow, at most 25 % of them at a time (maxUnavailable):\n")?;
     stage
         .watch(narrator, BOUND, |status| {
             follows(status, &commit)
@@ -162,7 +164,7 @@ async fn good_commit(narrator: &Narrator, repository: &mut DemoRepository, stage
 
 /// A change that no collector can run.
 async fn bad_commit(narrator: &Narrator, repository: &mut DemoRepository, stage: &Stage) -> Result<String, Failure> {
-    narrator.heading("A bad commit stops by itself")?;
+    narrator.heading("A bad commit is stopped at the canaries, and goes back by itself")?;
     narrator
         .say(&format!("Somebody mistypes the exporter of {VICTIM}. The YAML is fine; only a collector can tell:\n"))?;
     let commit = repository.mistype_exporter()?;
@@ -171,14 +173,14 @@ async fn bad_commit(narrator: &Narrator, repository: &mut DemoRepository, stage:
     narrator.say("")?;
     let status = stage
         .watch(narrator, BOUND, |status| {
-            follows(status, &commit)
-                && victim(status).is_some_and(|group| group.phase == Phase::Failed && group.counts.offered == 0)
+            follows(status, &commit) && victim(status).is_some_and(|group| group.phase == Phase::RolledBack)
         })
         .await?;
     let group = victim(&status).ok_or("the group is gone")?;
+    let failed: usize = group.failures.iter().map(|failure| failure.count).sum();
     narrator.bad(&format!(
-        "{} agents tried, and could not use it; nobody else was offered it. The others run on as they were.",
-        group.counts.failed
+        "{failed} of {} could not use it. Nobody but the canaries was offered it, and they have what they had before.",
+        group.counts.selected
     ))?;
     for failure in &group.failures {
         narrator.say(&format!("  {} x {}", failure.count, failure.message))?;
@@ -191,11 +193,13 @@ async fn bad_commit(narrator: &Narrator, repository: &mut DemoRepository, stage:
     Ok(commit)
 }
 
-/// The way back is Git's own.
+/// Git follows the fleet.
 async fn revert(narrator: &Narrator, repository: &mut DemoRepository, stage: &Stage, bad: &str) -> Result<(), Failure> {
-    narrator.heading("git revert takes the fleet back")?;
+    narrator.heading("git revert brings Git into line")?;
+    narrator.say("Git still says what the fleet cannot run, and the status says so until somebody decides:\n")?;
     narrator.command(&format!("git revert --no-edit {}", bad.get(..10).unwrap_or(bad)))?;
     narrator.say("")?;
+    let before = stage.offers();
     let commit = repository.revert_head()?;
     let everybody = stage.agents();
     stage
@@ -203,7 +207,10 @@ async fn revert(narrator: &Narrator, repository: &mut DemoRepository, stage: &St
             follows(status, &commit) && all_steady(status) && confirmed(status) == everybody
         })
         .await?;
-    narrator.good("Everybody is well again. Only the agents that had tried the bad one were sent anything.")?;
+    narrator.good(&match stage.offers() - before {
+        0 => "Git and the fleet say the same again, and nobody had to be sent anything.".to_owned(),
+        offers => format!("Git and the fleet say the same again; {offers} offers were sent."),
+    })?;
     narrator.pause(3).await;
     Ok(())
 }
@@ -216,9 +223,11 @@ async fn note(narrator: &Narrator, repository: &DemoRepository, bad: &str) -> Re
     let end = tokio::time::Instant::now() + BOUND;
     let note = loop {
         match repository.note(bad)? {
-            Some(note) if note.contains("ending: failed") => break note,
+            Some(note) if note.contains("ending: rolled-back") => break note,
             Some(_) | None if tokio::time::Instant::now() < end => tokio::time::sleep(Duration::from_millis(100)).await,
-            Some(note) => return Err(format!("the note on the bad commit does not say that it failed:\n{note}").into()),
+            Some(note) => {
+                return Err(format!("the note on the bad commit does not say that it was rolled back:\n{note}").into());
+            }
             None => return Err("no note on the bad commit was pushed".into()),
         }
     };

@@ -159,8 +159,10 @@ fn line(group: &GroupStatus) -> String {
             text.push_str(&format!(", {agents} {what}"));
         }
     }
-    if group.phase != Phase::Steady {
-        text.push_str(&format!("  ({})", group.phase));
+    match &group.stage {
+        Some(stage) if group.phase != Phase::Steady => text.push_str(&format!("  ({}, stage {stage})", group.phase)),
+        None if group.phase != Phase::Steady => text.push_str(&format!("  ({})", group.phase)),
+        Some(_) | None => {}
     }
     text
 }

@@ -54,9 +54,27 @@ service:
       exporters: [debug]
 ";
 
-fn group(selector: &str) -> String {
+/// Seconds where a real fleet has minutes.
+const IN_STAGES: &str = "\
+rollout:
+  spreadBy: [zone]
+  stages:
+    - {name: canary, agents: 5%, soak: 3s}
+    - {name: all, agents: 100%}
+  bake: 2s
+  maxUnavailable: 25%
+";
+
+const AT_ONCE: &str = "\
+rollout:
+  stages: [{name: all, agents: 100%}]
+  bake: 2s
+  maxUnavailable: 50%
+";
+
+fn group(selector: &str, rollout: &str) -> String {
     format!(
-        "apiVersion: gitamp/v1\nkind: Group\nselector:\n  matchLabels: {{{selector}}}\nlayers: [/base/common.yaml, ./collector.yaml]\nrollout:\n  maxUnavailable: 20%\n  maxFailures: 0\n"
+        "apiVersion: gitamp/v1\nkind: Group\nselector:\n  matchLabels: {{{selector}}}\nlayers: [/base/common.yaml, ./collector.yaml]\n{rollout}"
     )
 }
 
@@ -75,11 +93,11 @@ impl DemoRepository {
         let repository = Repository::init_opts(path, &options)?;
         let files = [
             ("base/common.yaml", BASE.to_owned()),
-            ("prod/gateways/group.yaml", group("env: prod, role: gateway")),
+            ("prod/gateways/group.yaml", group("env: prod, role: gateway", IN_STAGES)),
             ("prod/gateways/collector.yaml", GATEWAYS.to_owned()),
-            ("prod/agents/group.yaml", group("env: prod, role: agent")),
+            ("prod/agents/group.yaml", group("env: prod, role: agent", IN_STAGES)),
             ("prod/agents/collector.yaml", AGENTS.to_owned()),
-            ("staging/group.yaml", group("env: staging")),
+            ("staging/group.yaml", group("env: staging", AT_ONCE)),
             ("staging/collector.yaml", STAGING.to_owned()),
         ];
         let files = files.map(|(path, text)| (path.to_owned(), text)).into_iter().collect();
@@ -201,6 +219,23 @@ fn author() -> Result<Signature<'static>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet;
+    use crate::fleet::snapshot::{Entry, Snapshot};
+
+    #[test]
+    fn the_fleet_has_nothing_to_complain_of() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut demo = DemoRepository::create(&directory.path().join("fleet")).expect("a repository");
+        let load = |demo: &DemoRepository| {
+            let entry = |(path, text): (&String, &String)| (path.as_str().into(), Entry::File(text.clone().into()));
+            fleet::load(&Snapshot::new(demo.files.iter().map(entry).collect()), None)
+        };
+        let good = load(&demo);
+        assert_eq!(good.diagnostics, []);
+        assert!(good.groups.len() == GROUPS && good.groups.values().all(|group| group.config.is_some()));
+        demo.mistype_exporter().expect("a commit");
+        assert_eq!(load(&demo).diagnostics, [], "only a collector can tell");
+    }
 
     #[test]
     fn the_story_has_four_commits_and_ends_where_it_was() {

@@ -61,8 +61,8 @@ impl Stage {
             .map_err(|error| error.to_string())
         });
         let server = Endpoint::resolve(&format!("ws://{listen}/v1/opamp"), false)?;
-        // Of ten agents, eight are in production: four gateways and four agents.
-        let attributes = ["env=prod,prod,prod,prod,staging", "role=gateway,agent"];
+        // Of thirty agents, 24 are in production: twelve gateways and twelve agents, four of each in every zone.
+        let attributes = ["env=prod,prod,prod,prod,staging", "role=gateway,agent", "zone=a,b,c"];
         let mut options = Options {
             attributes: Attribute::parse_all(&attributes)?,
             apply_delay: delay(fast),
@@ -81,6 +81,11 @@ impl Stage {
     /// How many agents there are.
     pub(super) fn agents(&self) -> usize {
         self.agents
+    }
+
+    /// How many offers the agents got so far.
+    pub(super) fn offers(&self) -> u64 {
+        self.fleet.counts().offers
     }
 
     /// What `gitamp status` would show.
@@ -164,7 +169,7 @@ fn delay(fast: bool) -> DelayRange {
     if fast {
         DelayRange { from: millis(50), to: millis(200) }
     } else {
-        DelayRange { from: millis(1_000), to: millis(2_500) }
+        DelayRange { from: millis(800), to: millis(2_000) }
     }
 }
 
