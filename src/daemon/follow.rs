@@ -194,9 +194,11 @@ impl Follower {
         let begun = self.clock.now();
         let rendered =
             tokio::task::spawn_blocking(move || fleet::load(&snapshot, policy.as_deref().map(AsRef::as_ref))).await;
-        let mut fleet = rendered
+        let fleet = rendered
             .unwrap_or_else(|_| refusal("the renderer crashed on this commit; please report it with the commit"));
-        fleet.diagnostics.extend(info.trailer.as_ref().and_then(RolloutTrailer::finding));
+        if let Some(finding) = info.trailer.as_ref().and_then(RolloutTrailer::finding) {
+            tracing::warn!(revision = %info.revision(), "{finding}");
+        }
         let took = self.clock.now().since(begun);
         tracing::debug!(revision = %info.revision(), groups = fleet.groups.len(), ?took, "rendered");
         fleet
