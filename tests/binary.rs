@@ -79,7 +79,7 @@ fn hash_in(note: &str, key: &str) -> String {
 }
 
 #[test]
-fn commits_reach_the_agents_bad_ones_stop_and_a_revert_takes_them_back() {
+fn commits_reach_the_agents_bad_ones_go_back_and_a_revert_agrees() {
     let repository = gateways("basic");
     let first = repository.git(&["rev-parse", "HEAD"]);
     // Nothing but the watch on the local repository rings here.
@@ -99,32 +99,28 @@ fn commits_reach_the_agents_bad_ones_stop_and_a_revert_takes_them_back() {
     assert_eq!(fleet.counts().offers, 20);
 
     let third = change(&repository, "broken");
-    let note = repository.ending(&third, "failed");
+    let note = repository.ending(&third, "rolled-back");
     assert!(note.contains("exited unexpectedly"), "what the agents said is in the note:\n{note}");
-    let after = until(&fleet, "the failed agents to have settled", |counts| counts.applying == 0 && counts.failed > 0);
-    let broken = after.configs.iter().find(|config| config.failed > 0).expect("a configuration that failed").clone();
-    assert!(
-        broken.offers <= 2,
-        "a fifth of ten agents may be unavailable, so no more than two were risked: {broken:?}"
-    );
+    let broken = hash_in(&note, "candidate");
+    assert_eq!(one_for_all(&fleet), normal, "whoever was offered it has the stable one again");
+    let after = fleet.counts();
+    let risked = after.config(&broken).map_or(0, |config| config.offers);
+    assert!((1..=2).contains(&risked), "a fifth of ten agents may be unavailable, so two were risked: {after:?}");
+    assert_eq!(after.offers, 20 + 2 * risked, "nobody else was offered the stable one: {after:?}");
     let group = daemon.group("gateways");
-    assert_eq!(group["phase"], "failed", "{group}");
-    assert_eq!(group["stable"], normal, "a failed configuration is never stable: {group}");
-    stays("nobody else is offered what failed", Duration::from_secs(1), || fleet.counts().offers);
+    assert_eq!(group["phase"], "rolled-back", "Git says one thing, the fleet has another: {group}");
+    assert_eq!((&group["stable"], &group["wanted"]), (&normal.clone().into(), &broken.into()), "{group}");
+    stays("what failed is not tried again", Duration::from_secs(1), || fleet.counts().offers);
 
     let fourth = repository.revert();
     repository.ending(&fourth, "succeeded");
-    assert_eq!(one_for_all(&fleet), normal, "the revert brings back what was before");
+    assert_eq!(one_for_all(&fleet), normal);
     let counts = fleet.counts();
-    assert_eq!(
-        counts.offers,
-        20 + 2 * broken.offers,
-        "only who had been offered the bad one is offered the good one again"
-    );
+    assert_eq!(counts.offers, after.offers, "the revert says what the fleet has");
     assert_eq!((counts.repeated_offers, counts.contradictions, counts.errors, counts.malformed), (0, 0, 0, 0));
 
     let log = repository.git(&["log", "--notes=gitamp/default", "--format=%s%n%N"]);
-    for word in ["ending: failed", "ending: succeeded", "Debug at broken"] {
+    for word in ["ending: rolled-back", "ending: succeeded", "Debug at broken"] {
         assert!(log.contains(word), "`git log` tells the story, but not `{word}`:\n{log}");
     }
 }
@@ -136,7 +132,7 @@ fn a_kill_and_an_empty_disk_cost_no_agent_an_offer() {
     let fleet = agents(&daemon, 12);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
     let bad = change(&repository, "broken");
-    repository.ending(&bad, "failed");
+    repository.ending(&bad, "rolled-back");
     let good = change(&repository, "normal");
     repository.ending(&good, "succeeded");
     let held = one_for_all(&fleet);
@@ -155,7 +151,7 @@ fn a_kill_and_an_empty_disk_cost_no_agent_an_offer() {
     assert_eq!(fleet.counts().offers, before.offers);
 
     // What was written before the kill is still there, and what comes goes on from it.
-    repository.ending(&bad, "failed");
+    repository.ending(&bad, "rolled-back");
     let revert = change(&repository, "basic");
     repository.ending(&revert, "succeeded");
     assert_ne!(one_for_all(&fleet), held);
