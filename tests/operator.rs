@@ -131,3 +131,89 @@ fn orders_are_asked_about_and_refusals_are_told() {
     assert_eq!(code, 404, "{body}");
     drop(fleet);
 }
+
+fn yes(daemon: &Daemon, line: &str) -> serde_json::Value {
+    let (code, text, errors) = ask(daemon, &format!("{line} --yes --output json"));
+    assert_eq!(code, Some(0), "{line}: {text} {errors}");
+    let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(document["done"], true, "{line}: {document}");
+    document
+}
+
+/// Waits until every agent has one and the same configuration, other than `before`; its hash.
+fn all_have(fleet: &Fleet, before: Option<&str>) -> String {
+    wait_for("all agents to have one configuration", || {
+        let counts = fleet.counts();
+        let one = counts.configs.iter().find(|config| config.applied == counts.agents).map(|one| one.hash.to_string());
+        one.filter(|hash| Some(hash.as_str()) != before).ok_or(counts)
+    })
+}
+
+#[test]
+fn a_freeze_holds_everything_until_it_ends_also_over_a_restart() {
+    let (repository, mut daemon, fleet) = settled();
+    let basic = all_have(&fleet, None);
+    let document = yes(&daemon, "freeze --reason holidays");
+    assert_eq!((&document["command"], &document["impact"]["agents"]), (&"freeze".into(), &4.into()), "{document}");
+    let (code, _, errors) = ask(&daemon, "freeze --reason again --yes");
+    assert_eq!(code, Some(1), "{errors}");
+
+    let second = repository.commit("Say more", &[("gateways/collector.yaml", &collector("normal"))]);
+    daemon.ask(&["sync"]);
+    let frozen = |daemon: &Daemon| {
+        wait_for("the freeze to be told", || {
+            let (_, text, _) = ask(daemon, "rollout gateways");
+            if text.contains("frozen") && text.contains("holidays") { Ok(()) } else { Err(text) }
+        });
+    };
+    frozen(&daemon);
+    daemon.kill();
+    daemon.restart();
+    wait_for("the agents to be back", || {
+        let counts = fleet.counts();
+        if counts.connected == 4 && counts.connects >= 8 { Ok(()) } else { Err(counts) }
+    });
+    frozen(&daemon);
+    assert_eq!(all_have(&fleet, None), basic, "nothing was offered");
+    assert_eq!(fleet.counts().offers, 4, "nothing was offered");
+
+    yes(&daemon, "unfreeze");
+    repository.ending(&second, "succeeded");
+    assert_ne!(all_have(&fleet, Some(&basic)), basic);
+    let log = repository.git(&["log", "--format=%B", "refs/notes/gitamp/default"]);
+    assert!(log.contains("freeze by ") && log.contains("holidays"), "the journal's history tells of the order:\n{log}");
+    drop(fleet);
+}
+
+#[test]
+fn an_undo_goes_back_and_a_resume_goes_on() {
+    let (repository, daemon, fleet) = settled();
+    let basic = all_have(&fleet, None);
+    let second = repository.commit("Say more", &[("gateways/collector.yaml", &collector("normal"))]);
+    repository.ending(&second, "succeeded");
+    let normal = all_have(&fleet, Some(&basic));
+
+    let (code, text, errors) = ask(&daemon, "undo gateways");
+    assert_eq!(code, Some(2), "without a terminal and --yes nothing is done: {text} {errors}");
+    assert!(text.starts_with("undo touches 4 agents, the group gateways\n"), "what it would do is shown: {text}");
+    assert!(errors.contains("--yes"), "{errors}");
+    assert_eq!(all_have(&fleet, None), normal);
+
+    yes(&daemon, "undo gateways --reason queues");
+    assert_eq!(all_have(&fleet, Some(&normal)), basic);
+    let (_, text, _) = ask(&daemon, "rollout gateways");
+    assert!(text.contains("undone") && text.contains("queues"), "{text}");
+    let (code, _, errors) = ask(&daemon, &format!("undo gateways --to {} --yes", "f".repeat(12)));
+    assert_eq!(code, Some(1), "{errors}");
+    yes(&daemon, "resume gateways");
+    assert_eq!(all_have(&fleet, Some(&basic)), normal);
+
+    let agents: serde_json::Value = serde_json::from_str(&daemon.ask(&["agents", "--output", "json"])).expect("JSON");
+    let id = agents["agents"][0]["id"].as_str().expect("an id").to_owned();
+    let document = yes(&daemon, &format!("pin {} --for 4h --reason dump", &id[..18]));
+    assert_eq!((&document["target"], &document["impact"]["agents"]), (&id.as_str().into(), &1.into()), "{document}");
+    let (_, text, _) = ask(&daemon, &format!("explain {id}"));
+    assert!(text.contains("pinned until") && text.contains("dump"), "{text}");
+    yes(&daemon, &format!("unpin {id}"));
+    drop(fleet);
+}

@@ -161,7 +161,7 @@ impl Promote {
 /// codes: 0 done, 1 refused, 2 no daemon, no answer or not confirmed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    gitamp undo prod/gateways                               to the stable configuration before\n  \
+    gitamp undo prod/gateways                               to stable; when all have that, to the one before\n  \
     gitamp undo prod/gateways --to 6dcb09b5                 to the one with this hash, or of this commit\n  \
     gitamp undo --since 2h --reason \"the incident\"          every group that changed in the last two hours\n  \
     gitamp undo --since 2026-11-20T09:30:00Z --yes\n\n\
@@ -222,7 +222,7 @@ fn digits(text: &str) -> Result<String, &'static str> {
 
 /// Let an agent or a group keep what it has for some time
 ///
-/// Only rolling back still reaches it. Exit codes: 0 done, 1 refused, 2 no daemon, no answer or not confirmed.
+/// Only rollbacks and reverts still reach it. Exit codes: 0 done, 1 refused, 2 no daemon, no answer or not confirmed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     gitamp pin 0191a4f2 --for 4h --reason \"a heap dump is being taken\"\n  \

@@ -158,6 +158,7 @@ fn agents(group: &GroupStatus) -> String {
         (counts.offered, "offered"),
         (counts.failed, "failed"),
         (counts.pending, "to come"),
+        (counts.later, "in later stages"),
         (counts.held, "held"),
         (counts.unavailable, "unavailable"),
         (counts.away, "away"),
