@@ -276,6 +276,29 @@ impl Unpin {
     }
 }
 
+/// Restart what an agent supervises, or a whole group in waves of its `maxUnavailable`
+///
+/// Agents that do not take the restart command are left out, and counted. Exit codes: 0 done, 1 refused, 2 no daemon, no answer or
+/// not confirmed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    gitamp restart 0191a4f2\n  \
+    gitamp restart prod/gateways --reason \"a new certificate\" --yes")]
+pub(super) struct Restart {
+    /// An agent's id (the beginning is enough when it is the only one), or a group
+    #[arg(value_name = "AGENT|GROUP", value_parser = group)]
+    target: String,
+    #[command(flatten)]
+    ordering: Ordering,
+}
+
+impl Restart {
+    /// Asks and orders.
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        self.ordering.order(Command::Restart { target: self.target })
+    }
+}
+
 /// Let no offer of any kind leave, rollbacks included, until `gitamp unfreeze`
 ///
 /// It survives restarts of the daemon. Exit codes: 0 done, 1 refused, 2 no daemon, no answer or not confirmed.

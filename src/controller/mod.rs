@@ -76,6 +76,13 @@ pub enum Action {
         /// True when the same may go out again on this connection.
         retry: bool,
     },
+    /// Tell an agent to restart.
+    Restart {
+        /// Where.
+        connection: ConnectionId,
+        /// Who.
+        id: AgentId,
+    },
     /// Empty an agent's slot.
     Withdraw {
         /// Where.
@@ -287,6 +294,7 @@ impl Controller {
                 RosterAction::Offer { connection, id, config, retry } => {
                     Action::Offer { connection, id, config, retry }
                 }
+                RosterAction::Restart { connection, id } => Action::Restart { connection, id },
                 RosterAction::Withdraw { connection, id } => Action::Withdraw { connection, id },
             });
         }

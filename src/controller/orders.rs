@@ -1,5 +1,7 @@
 //! What operators order: whom it concerns, what it would do, and doing it. Every order goes into the journal.
 
+use std::collections::BTreeSet;
+
 use crate::agent::AgentId;
 use crate::config::ConfigHash;
 use crate::controller::record::OrderEntry;
@@ -38,6 +40,8 @@ enum Target {
     Agent(AgentId),
     /// A commit that a guard holds.
     Guarded,
+    /// These agents restart; so many more of the same group cannot.
+    Restart(Vec<AgentId>, usize),
 }
 
 impl Controller {
@@ -68,7 +72,7 @@ impl Controller {
             }
             Target::Fleet => self.check_fleet(command)?,
             Target::Agent(id) => self.check_pin(command, *id)?,
-            Target::Guarded => {}
+            Target::Guarded | Target::Restart(..) => {}
         }
         Ok(self.impact(command, &target))
     }
@@ -139,6 +143,7 @@ impl Controller {
                 self.roster.set_pin(id, until, now);
                 self.storage.fleet_changed = true;
             }
+            Target::Restart(ids, _) => self.roster.order_restarts(&ids),
             Target::Guarded => {
                 if let Some(guarded) = self.guarded.take() {
                     self.promoted = Some(guarded.revision.info.id);
@@ -173,6 +178,7 @@ impl Controller {
                     target.parse().map_err(|_| Refusal::new(format!("`{target}` is no group and no agent's id")))?;
                 Ok(Target::Agent(id))
             }
+            Command::Restart { target } => self.restarted_by(target),
             Command::Freeze { group: Some(group) } | Command::Unfreeze { group: Some(group) } => one(group),
             Command::Freeze { group: None } | Command::Unfreeze { group: None } => Ok(Target::Fleet),
         }
@@ -182,6 +188,26 @@ impl Controller {
         self.groups
             .get(&GroupName::new(name))
             .ok_or_else(|| Refusal::new(format!("there is no group `{name}`; `gitamp status` lists them")))
+    }
+
+    fn restarted_by(&self, target: &str) -> Result<Target, Refusal> {
+        let name = GroupName::new(target);
+        if self.groups.contains_key(&name) {
+            let (can, cannot) = self.roster.restartable(&name);
+            if can.is_empty() {
+                return Err(Refusal::new(format!("no connected agent of {target} takes the restart command")));
+            }
+            return Ok(Target::Restart(can, cannot));
+        }
+        let id: AgentId =
+            target.parse().map_err(|_| Refusal::new(format!("`{target}` is no group and no agent's id")))?;
+        if !self.roster.can_restart(id) {
+            return Err(Refusal::new("the agent is not connected, or does not take the restart command"));
+        }
+        if self.roster.agent(id).and_then(|member| member.placement.group()).is_none() {
+            return Err(Refusal::new("the agent is in no group, and none of ours to restart"));
+        }
+        Ok(Target::Restart(vec![id], 0))
     }
 
     fn promoted_by(&self, target: &str) -> Result<Target, Refusal> {
@@ -306,6 +332,15 @@ impl Controller {
             Target::Agent(id) => {
                 Impact { groups: Vec::new(), agents: 1, effects: vec![format!("agent {id}: {}", effect_of(command))] }
             }
+            Target::Restart(ids, cannot) => {
+                let groups = ids.iter().filter_map(|id| self.roster.agent(*id)?.placement.group());
+                let others = if *cannot == 0 { String::new() } else { format!("; {cannot} do not take the command") };
+                Impact {
+                    groups: groups.map(ToString::to_string).collect::<BTreeSet<_>>().into_iter().collect(),
+                    agents: ids.len(),
+                    effects: vec![format!("{} restart, in waves of maxUnavailable{others}", ids.len())],
+                }
+            }
             Target::Guarded => {
                 let guarded = self.guarded.as_ref();
                 let id: Option<CommitId> = guarded.map(|guarded| guarded.revision.info.id);
@@ -334,6 +369,7 @@ fn effect_of(command: &Command) -> String {
         Command::Undo { .. } | Command::UndoSince { .. } => "goes back".to_owned(),
         Command::Pin { length, .. } => format!("keeps what it has for {}", show_duration(*length)),
         Command::Unpin { .. } => "takes part in rollouts again".to_owned(),
+        Command::Restart { .. } => "restarts".to_owned(),
         Command::Freeze { .. } => "no offer of any kind leaves".to_owned(),
         Command::Unfreeze { .. } => "offers may leave again".to_owned(),
     }
@@ -361,8 +397,8 @@ fn order_machine(
         Command::Unpin { .. } => machine.unpin(now),
         Command::Freeze { .. } => machine.freeze(said.clone()),
         Command::Unfreeze { .. } => machine.unfreeze(now),
-        // They name a configuration, and go another way.
-        Command::Undo { .. } | Command::UndoSince { .. } => Ok(()),
+        // They name a configuration or agents, and go another way.
+        Command::Undo { .. } | Command::UndoSince { .. } | Command::Restart { .. } => Ok(()),
     }
 }
 

@@ -189,6 +189,7 @@ impl Daemon {
                     self.metrics.offered();
                     self.links.offer(connection, id, config, retry);
                 }
+                Action::Restart { connection, id } => self.links.restart(connection, id),
                 Action::Withdraw { connection, id } => self.links.withdraw(connection, id),
                 Action::Store(store) => {
                     let ticket = store.ticket;

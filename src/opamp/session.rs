@@ -387,6 +387,8 @@ impl Session {
             if allowed && (retry || !(reported || repeated)) {
                 let again = (self.transport == Transport::Http).then(|| Box::new((config.clone(), now, 1)));
                 self.offered = true;
+                // What it says it runs from now on is told even when that is what it ran before: it may be what it fell back to.
+                self.effective = None;
                 self.sent = Some(Sent { hash: config.hash(), again });
                 return Some(config);
             }

@@ -51,6 +51,8 @@ pub struct Group {
     pub candidate: Option<RenderedConfig>,
     /// The stable one.
     pub stable: Option<RenderedConfig>,
+    /// Members that a person wants to restart, and that wait for room.
+    pub restarts: BTreeSet<AgentId>,
     /// True when failures or illnesses changed since the last look.
     pub memory_changed: bool,
     tally: Tally,
@@ -386,9 +388,13 @@ impl Group {
         if !takes_room {
             return Some((*id, false));
         }
+        self.has_room(now).then_some((*id, true))
+    }
+
+    /// True when one more agent may become unavailable.
+    pub fn has_room(&self, now: Timestamp) -> bool {
         let unavailable = self.tally.unavailable + self.assumed(now);
-        let room = budget::room(self.desired.max_unavailable, self.tally.eligible, self.desired.room, unavailable);
-        (room > 0).then_some((*id, true))
+        budget::room(self.desired.max_unavailable, self.tally.eligible, self.desired.room, unavailable) > 0
     }
 }
 

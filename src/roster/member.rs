@@ -137,6 +137,8 @@ pub struct Member {
     pub moved: bool,
     /// A person asked for another try of this, which it had failed.
     pub retried: Option<ConfigHash>,
+    /// When it was last told to restart.
+    pub restarted_at: Option<Timestamp>,
     /// Until then it keeps what it has.
     pub pinned_until: Option<Timestamp>,
     /// True once it was heard by this process.
@@ -166,6 +168,7 @@ impl Default for Member {
             tried: false,
             moved: false,
             retried: None,
+            restarted_at: None,
             pinned_until: None,
             heard_once: false,
             verdict: Verdict::NOBODY,

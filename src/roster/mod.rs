@@ -14,6 +14,7 @@ pub mod group;
 mod load;
 pub mod member;
 mod offers;
+pub mod restarts;
 pub mod standing;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,13 @@ pub enum RosterAction {
         config: RenderedConfig,
         /// True when the same may go out a second time on this connection.
         retry: bool,
+    },
+    /// Tell it to restart.
+    Restart {
+        /// Where.
+        connection: ConnectionId,
+        /// Who.
+        id: AgentId,
     },
     /// Empty its slot, if the offer has not left yet.
     Withdraw {

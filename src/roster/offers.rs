@@ -24,6 +24,7 @@ impl Roster {
         }
         for name in std::mem::take(&mut self.to_dispatch) {
             self.dispatch(&name, assumed, now);
+            self.dispatch_restarts(&name, assumed, now);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHas
 use crate::config::ConfigHash;
 use crate::roster::group::{Failure, Group};
 use crate::roster::member::Member;
+use crate::roster::restarts::RESTART_TAKES;
 use crate::time::{Timestamp, show_duration};
 
 /// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited. And a
@@ -425,7 +426,8 @@ fn busy_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
         let is_busy = state.status == ConfigStatus::Applying && state.hash != ReportedHash::Foreign;
         is_busy.then(|| *since + deadline)
     });
-    offered.max(applying)
+    let restarting = member.restarted_at.map(|at| at + RESTART_TAKES);
+    offered.max(applying).max(restarting)
 }
 
 #[cfg(test)]

@@ -91,6 +91,7 @@ impl Bench {
                 RosterAction::Offer { id, config, .. } => {
                     format!("offer {} to {}", char::from(config.hash().as_bytes()[0]), id.as_bytes()[0])
                 }
+                RosterAction::Restart { id, .. } => format!("restart {}", id.as_bytes()[0]),
                 RosterAction::Withdraw { id, .. } => format!("withdraw from {}", id.as_bytes()[0]),
             })
             .collect()
@@ -508,4 +509,24 @@ fn made_up_identities_are_not_remembered_without_end() {
     assert_eq!(roster.agents().count(), MOST_ABSENT + 2, "twice the one that was connected at a time, and the base");
     roster.handle_timeout(now + Duration::from_secs(3600));
     assert_eq!(roster.agents().count(), 0, "and those for an hour");
+}
+
+#[test]
+fn restarts_go_in_waves_and_only_to_those_who_can() {
+    let mut bench = Bench::new(Desired { max_unavailable: Amount::Count(2), ..desired(b'A', None) });
+    for number in 1..=5 {
+        bench.connect(number, START);
+        let mut report = complete(state(b'A', ConfigStatus::Applied));
+        let restart = Capabilities::ACCEPTS_RESTART_COMMAND.0;
+        let with = |can: Capabilities| Capabilities(if number == 5 { can.0 & !restart } else { can.0 | restart });
+        report.capabilities = report.capabilities.map(with);
+        bench.report(number, report, START);
+    }
+    let (can, cannot) = bench.roster.restartable(&group());
+    assert_eq!((can.len(), cannot), (4, 1), "the fifth does not take the command");
+    bench.roster.order_restarts(&can);
+    assert_eq!(bench.actions(START), ["restart 1", "restart 2"], "no more than may be unavailable");
+    assert_eq!(bench.wait(after(29)), Vec::<String>::new(), "they are still at it");
+    assert_eq!(bench.wait(after(30)), ["restart 3", "restart 4"], "the next wave");
+    assert_eq!(bench.wait(after(90)), Vec::<String>::new(), "each once");
 }

@@ -65,6 +65,11 @@ pub enum Command {
         /// An agent's id, or a group.
         target: String,
     },
+    /// An agent, or all of a group in waves of `maxUnavailable`, restarts what it supervises.
+    Restart {
+        /// An agent's id, or a group.
+        target: String,
+    },
     /// No offer of any kind leaves, rolling back included, until [`Command::Unfreeze`].
     Freeze {
         /// Which group; `None`: the whole fleet.
@@ -91,6 +96,7 @@ impl Command {
             Self::Undo { .. } | Self::UndoSince { .. } => "undo",
             Self::Pin { .. } => "pin",
             Self::Unpin { .. } => "unpin",
+            Self::Restart { .. } => "restart",
             Self::Freeze { .. } => "freeze",
             Self::Unfreeze { .. } => "unfreeze",
         }
@@ -102,9 +108,10 @@ impl Command {
             Self::Pause { group } | Self::Resume { group } | Self::Abort { group } | Self::Retry { group } => {
                 (Some(group), None)
             }
-            Self::Promote { target, now: _ } | Self::Pin { target, length: _ } | Self::Unpin { target } => {
-                (Some(target), None)
-            }
+            Self::Promote { target, now: _ }
+            | Self::Pin { target, length: _ }
+            | Self::Unpin { target }
+            | Self::Restart { target } => (Some(target), None),
             Self::Undo { group, to } => (Some(group), to.as_ref()),
             Self::UndoSince { since: _ } => (None, None),
             Self::Freeze { group } | Self::Unfreeze { group } => (group.as_ref(), None),

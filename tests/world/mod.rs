@@ -326,6 +326,7 @@ impl<O: Observer> World<O> {
                     self.transmit(&name);
                 }
             }
+            Action::Restart { .. } => {}
             Action::Withdraw { connection, id: _ } => {
                 if let Some(name) = self.state.connections.get(&connection).cloned() {
                     self.observer.withdraw(&self.state, &name);

@@ -146,7 +146,7 @@ async fn previewed(client: &AdminClient, request: OrderRequest) -> Result<(Order
     let list: AgentList = client.get(&format!("/api/v1/agents?id={prefix}&limit=2")).await?;
     let ([agent], 0) = (list.agents.as_slice(), list.more) else { return Ok((request, answer)) };
     let mut command = request.command.clone();
-    if let Command::Pin { target, .. } | Command::Unpin { target } = &mut command {
+    if let Command::Pin { target, .. } | Command::Unpin { target } | Command::Restart { target } = &mut command {
         target.clone_from(&agent.id);
     }
     let request = OrderRequest { command, ..request };
@@ -156,7 +156,9 @@ async fn previewed(client: &AdminClient, request: OrderRequest) -> Result<(Order
 
 /// What may be the beginning of an agent's id.
 fn agent_prefix(command: &Command) -> Option<String> {
-    let (Command::Pin { target, .. } | Command::Unpin { target }) = command else { return None };
+    let (Command::Pin { target, .. } | Command::Unpin { target } | Command::Restart { target }) = command else {
+        return None;
+    };
     let is_prefix = target.len() < 36 && target.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     is_prefix.then(|| target.to_ascii_lowercase())
 }
