@@ -326,3 +326,31 @@ fn an_offered_heartbeat_interval_is_taken_and_nothing_else_changes() {
     assert_eq!(tap.connections(), 1, "it kept its connection");
     drop(supervisor);
 }
+
+#[test]
+fn what_fails_is_taken_back_by_itself() {
+    let Some(programs) = Programs::find("what_fails_is_taken_back_by_itself") else { return };
+    let (directory, repository, first) = one_group(&logs(&[("batch", "{}")]));
+    let daemon = Daemon::start(directory.path(), &repository);
+    let tap = Tap::start(daemon.address());
+    let endpoint = format!("ws://{}/v1/opamp", tap.address());
+    let supervisor = Supervisor::start(&programs, directory.path(), "gw", &endpoint, "", &daemon);
+    repository.wait_ending(&first, Ending::Succeeded);
+    let good = daemon.wait_agent("gw", "confirmed", is_confirmed).hash;
+
+    let rollout = "{stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}";
+    repository.write_group_with("all", EVERYBODY, rollout, &logs(&[("batch", "{timeout: soon}")]));
+    let bad = repository.commit("Soon");
+    let note = repository.wait_ending(&bad, Ending::RolledBack);
+    assert!(!note.groups["all"].failures.is_empty(), "the note tells why: {note:?}");
+    daemon.wait_agent("gw", "as before", |agent| is_confirmed(agent) && agent.hash == good);
+    assert_eq!(tap.offers(), 3, "the good one, the bad one, the good one");
+
+    // The repository still says what nobody can run; what corrects it goes out as usual.
+    repository.write_group_with("all", EVERYBODY, rollout, &logs(&[]));
+    let next = repository.commit("Not at all");
+    repository.wait_ending(&next, Ending::Succeeded);
+    daemon.wait_agent("gw", "without batches", |agent| is_confirmed(agent) && !has(agent, "processors/batch"));
+    assert_eq!(tap.offers(), 4);
+    drop(supervisor);
+}

@@ -25,7 +25,8 @@ impl FleetRepository {
         &self.path
     }
 
-    /// Writes a group that selects the agents with this label, with its whole configuration; changes go to everybody at once.
+    /// Writes a group that selects the agents with this label, with its whole configuration; changes go to everybody at once, and what
+    /// fails stays as it is.
     pub(crate) fn write_group(&self, name: &str, selector: &str, collector: &str) {
         let rollout = "{stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s, onFailure: pause}";
         self.write_group_with(name, selector, rollout, collector);
