@@ -381,6 +381,10 @@ impl Controller {
         for Finished { candidate, outcome, tally } in finished {
             let mut part = self.part(name, now);
             part.counts = (&tally).into();
+            if outcome == Outcome::RolledBack {
+                // The counts are about the way back; who failed is who failed what was taken back.
+                part.counts.failed = self.failed(name, candidate);
+            }
             let (ending, is_warning) = match outcome {
                 Outcome::Succeeded => (Some(Ending::Succeeded), false),
                 Outcome::Failed => (Some(Ending::Failed), true),
@@ -411,6 +415,12 @@ impl Controller {
                 let _effect = self.plan(name, next, now);
             }
         }
+    }
+
+    /// How many agents failed this configuration.
+    fn failed(&self, name: &GroupName, hash: ConfigHash) -> usize {
+        let failures = self.roster.group(name).map(|group| group.failures.values());
+        failures.map_or(0, |failures| failures.filter(|failure| failure.hash == hash).count())
     }
 
     fn notice(&mut self, group: Option<&GroupName>, is_warning: bool, message: String) {

@@ -275,7 +275,7 @@ fn message(ordered: &[String], news: &BTreeMap<CommitId, (CommitReport, bool)>, 
     });
     parts.extend(endings);
     if parts.is_empty() {
-        parts.push(format!("{groups} groups"));
+        parts.push(if groups == 1 { "1 group".to_owned() } else { format!("{groups} groups") });
     }
     format!("gitamp: {}", parts.join(", "))
 }

@@ -31,7 +31,9 @@ pub fn stages(course: Course<'_>, matching: impl Fn(&Selector) -> usize) -> Vec<
     let numbered = strategy.stages.iter().enumerate().map(|(index, stage)| {
         let is_current = index == rollout.stage;
         let size = if is_current && rollout.progress != Progress::Opening {
-            if index == last { tally.eligible } else { rollout.size.max(tally.cohort) }
+            // Once it has stopped, counts are about everybody.
+            let now = if tally.candidate == Some(rollout.candidate) { tally.cohort } else { 0 };
+            if index == last { tally.eligible } else { rollout.size.max(now) }
         } else {
             planned(stage, index == last, tally.eligible, &matching)
         };
