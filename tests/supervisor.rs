@@ -354,3 +354,27 @@ fn what_fails_is_taken_back_by_itself() {
     assert_eq!(tap.offers(), 4);
     drop(supervisor);
 }
+
+#[test]
+fn a_restart_starts_another_collector_with_the_same_configuration() {
+    let name = "a_restart_starts_another_collector_with_the_same_configuration";
+    let Some(programs) = Programs::find(name) else { return };
+    let (directory, repository, first) = one_group(&logs(&[]));
+    let daemon = Daemon::start(directory.path(), &repository);
+    let tap = Tap::start(daemon.address());
+    let endpoint = format!("ws://{}/v1/opamp", tap.address());
+    let supervisor = Supervisor::start(&programs, directory.path(), "gw", &endpoint, "", &daemon);
+    repository.wait_ending(&first, Ending::Succeeded);
+    let before = daemon.wait_agent("gw", "confirmed", is_confirmed);
+    let collector = supervisor.collector();
+
+    daemon.order(&["restart", &before.id]);
+    interop::wait("another collector runs", || match supervisor.collector() {
+        same if same == collector => Err(format!("{same} still runs")),
+        _ => Ok(()),
+    });
+    let after = daemon.wait_agent("gw", "well again", is_confirmed);
+    assert_eq!((after.hash, after.group), (before.hash, before.group));
+    assert_eq!((tap.offers(), tap.connections()), (1, 1), "nothing was offered, and the supervisor stayed");
+    drop(supervisor);
+}

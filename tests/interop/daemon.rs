@@ -115,6 +115,14 @@ impl Daemon {
         })
     }
 
+    /// Gives an order over the admin socket, as an operator would.
+    pub(crate) fn order(&self, arguments: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gitamp"));
+        command.args(arguments).arg("--yes").arg("--state-dir").arg(self.directory.join("state"));
+        let output = command.output().expect("the program starts");
+        assert!(output.status.success(), "gitamp {arguments:?}: {output:?}");
+    }
+
     /// Its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.join("serve.log")).unwrap_or_default()
