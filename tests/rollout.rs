@@ -6,7 +6,7 @@
 //! ```text
 //! commit c1 "subject" [rewritten] [refused=reason]   what the repository says from now on; its groups follow, indented:
 //!   group NAME selector=k=v,k=a|b config=A [maxUnavailable=20%] [maxFailures=2] [deadline=10m] [soak=5m] [bake=5m]
-//!              [expect=2..5] [priority=1] [suspend] [finish] [held=reason] [rejected]
+//!              [expect=2..5] [priority=1] [suspend] [finish] [rejected]
 //! again                                              the newest commit is taken once more
 //! unrelated c2                                       a commit that changes nothing below the fleet root
 //! agents a1..a5 k=v[,k=v] [http] [nocaps] [noreport] [holds=A] [ill]

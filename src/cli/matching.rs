@@ -141,13 +141,8 @@ fn headline(fleet: &RenderedFleet, labels: &Labels, matches: &[Match]) -> String
         Some(config) => text.push_str(&format!(" and gets the configuration {}.\n", config.hash().short())),
         None => text.push_str(", whose configuration is rejected: see `gitamp check`.\n"),
     }
-    if let Some(definition) = group.and_then(|group| group.definition.as_ref()) {
-        if definition.suspend {
-            text.push_str("The group is suspended: its agents are left as they are.\n");
-        }
-        if let Some(held) = &definition.held {
-            text.push_str(&format!("The group is held: {held}.\n"));
-        }
+    if group.and_then(|group| group.definition.as_ref()).is_some_and(|definition| definition.suspend) {
+        text.push_str("The group is suspended: its agents are left as they are.\n");
     }
     text
 }

@@ -429,12 +429,7 @@ impl Controller {
 }
 
 fn rules(definition: &GroupDefinition) -> Rules {
-    Rules {
-        strategy: definition.strategy.clone(),
-        suspend: definition.suspend,
-        expect: definition.expect,
-        held: definition.held.clone(),
-    }
+    Rules { strategy: definition.strategy.clone(), suspend: definition.suspend, expect: definition.expect }
 }
 
 fn texts<'a>(findings: impl Iterator<Item = &'a Diagnostic>) -> Vec<String> {

@@ -189,8 +189,6 @@ struct DefinitionFile {
     expect_min: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expect_max: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    held: Option<String>,
     stages: Vec<StageFile>,
     bake_ms: u64,
     max_unavailable: AmountFile,
@@ -300,7 +298,6 @@ impl From<&GroupDefinition> for DefinitionFile {
             suspend: definition.suspend,
             expect_min: definition.expect.and_then(|expect| expect.min),
             expect_max: definition.expect.and_then(|expect| expect.max),
-            held: definition.held.clone(),
             stages: strategy.stages.iter().map(stage).collect(),
             bake_ms: millis(strategy.bake),
             max_unavailable: strategy.max_unavailable.into(),
@@ -348,7 +345,6 @@ impl TryFrom<DefinitionFile> for GroupDefinition {
                 depends_on: file.depends_on.into_iter().map(GroupName::new).collect(),
                 windows: file.windows.iter().map(|text| window(text)).collect::<Result<_, _>>()?,
             },
-            held: file.held,
         })
     }
 }

@@ -138,7 +138,6 @@ fn definition_of_everything() -> GroupDefinition {
                 .map(|text| text.parse().expect("a window"))
                 .to_vec(),
         },
-        held: Some("stages are to come".to_owned()),
     }
 }
 
@@ -153,7 +152,6 @@ fn records_read_back_as_they_were_written() {
             suspend: false,
             expect: None,
             strategy: Strategy::default(),
-            held: None,
         },
     ] {
         let hash = ConfigHash::new([0xab; 32]);

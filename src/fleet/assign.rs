@@ -292,7 +292,6 @@ pub(super) mod tests {
             suspend: false,
             expect: None,
             strategy: Rollout::default(),
-            held: None,
         }
     }
 

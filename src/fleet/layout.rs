@@ -192,7 +192,6 @@ impl Reader<'_> {
             suspend: with_group.suspend,
             expect: group.expect,
             strategy: with_group.rollout.strategy(),
-            held: None,
         };
         self.risks.look_at(name, &definition, with_group.rollout.written_stages(), self.policy);
         let base = Planned {

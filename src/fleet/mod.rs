@@ -86,8 +86,6 @@ pub struct GroupDefinition {
     pub expect: Option<Expect>,
     /// How changes arrive.
     pub strategy: Strategy,
-    /// Why no rollout of it may start, when it asks for what this release cannot do yet.
-    pub held: Option<String>,
 }
 
 /// One group of a revision. A group without a definition may have variants that nobody can name any more: whoever knows them from an

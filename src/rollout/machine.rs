@@ -46,8 +46,6 @@ pub struct Rules {
     pub suspend: bool,
     /// How many agents should match.
     pub expect: Option<Expect>,
-    /// Why no rollout may start.
-    pub held: Option<String>,
 }
 
 /// What a [`Plan`] led to.
@@ -433,9 +431,6 @@ impl Machine {
             return Some(Closed::Pinned { until: pin.until, said: pin.said.clone() });
         }
         self.rollout()?;
-        if let Some(reason) = &self.rules.held {
-            return Some(Closed::Unsupported(reason.clone()));
-        }
         let Expect { min, max } = self.rules.expect?;
         let selected = self.tally.selected;
         let is_outside =

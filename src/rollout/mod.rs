@@ -186,8 +186,6 @@ pub enum Closed {
         /// Who, when and why.
         said: Said,
     },
-    /// The definition asks for what cannot be done yet.
-    Unsupported(String),
     /// Fewer or more agents match than the group expects.
     Unexpected {
         /// How many match.

@@ -43,7 +43,6 @@ fn definition(env: &str, priority: i32) -> GroupDefinition {
         suspend: false,
         expect: None,
         strategy: Strategy::default(),
-        held: None,
     }
 }
 

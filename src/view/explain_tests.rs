@@ -82,7 +82,6 @@ fn definition(priority: i32, key: &str, value: &str) -> GroupDefinition {
         suspend: false,
         expect: None,
         strategy: Strategy::default(),
-        held: None,
     }
 }
 

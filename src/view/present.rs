@@ -239,7 +239,6 @@ fn closed_name(closed: &Closed) -> &'static str {
         Closed::Frozen { .. } => "frozen",
         Closed::Pinned { .. } => "pinned",
         Closed::Observing => "observing",
-        Closed::Unsupported(_) => "unsupported",
         Closed::Unexpected { .. } => "expect",
         Closed::RolloutFailed => "rollout-failed",
         Closed::NotStored => "journal",
@@ -257,7 +256,6 @@ fn closed_sentence(closed: &Closed) -> String {
             format!("pinned {}: the agents keep what they have; `gitamp unpin` ends that", said_by(said))
         }
         Closed::Observing => "this daemon only watches (--observe)".to_owned(),
-        Closed::Unsupported(reason) => reason.clone(),
         Closed::Unexpected { selected, min, max } => {
             let bound = match (min, max) {
                 (Some(min), Some(max)) => format!("{min} to {max}"),

@@ -72,7 +72,6 @@ impl ModelGroup {
             suspend: false,
             expect: None,
             strategy: Strategy::default(),
-            held: None,
         };
         Self { definition, config: config.to_owned(), rejected: false }
     }
@@ -90,7 +89,6 @@ impl ModelGroup {
             "priority" => self.definition.priority = value.parse().expect("a number"),
             "suspend" => self.definition.suspend = true,
             "rejected" => self.rejected = true,
-            "held" => self.definition.held = Some(value.replace('_', " ")),
             "expect" => {
                 let (min, max) = value.split_once("..").expect("expect=2..5");
                 self.definition.expect = Some(Expect { min: min.parse().ok(), max: max.parse().ok() });
