@@ -5,7 +5,7 @@ use crate::controller::{Controller, GroupState};
 use crate::fleet::GroupName;
 use crate::fleet::assign::Assigner;
 use crate::rollout::Machine;
-use crate::rollout::record::Pin;
+use crate::rollout::record::{Pin, Progress};
 use crate::roster::member::Member;
 use crate::time::Timestamp;
 use crate::view::command::Refusal;
@@ -47,6 +47,10 @@ impl Controller {
             selector: state.map(|state| &state.definition.selector),
             revision: state.map(|state| state.revision.as_str()),
             stage: stage.as_deref(),
+            can_retry: state.is_some_and(|state| {
+                let progress = state.machine.rollout().map(|rollout| &rollout.progress);
+                matches!(progress, Some(Progress::Failed { .. }))
+            }),
             waiting: part.map_or_else(Vec::new, |part| part.waiting_on),
             orders: self.orders_for(id, state, now),
             matches,

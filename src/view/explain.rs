@@ -29,6 +29,8 @@ pub struct Facts<'a> {
     pub revision: Option<&'a str>,
     /// The running stage of the group's rollout.
     pub stage: Option<&'a str>,
+    /// True when the group's rollout stopped, so that a person may have it tried again.
+    pub can_retry: bool,
     /// Why the group waits.
     pub waiting: Vec<WaitingOn>,
     /// What operators ordered for the group or the agent that still holds, a sentence each.
@@ -248,10 +250,9 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
             let failure = facts.group.and_then(|group| group.failures.get(&facts.id));
             let what = failure.map_or_else(String::new, |one| format!(" {}: {}", one.hash.short(), one.message));
             text.push(format!("It failed{what}"));
-            text.push(format!(
-                "It is not offered that again until the group is to have another configuration, or somebody says \
-                 `gitamp retry {name}`."
-            ));
+            let retry =
+                if facts.can_retry { format!(", or somebody says `gitamp retry {name}`") } else { String::new() };
+            text.push(format!("It is not offered that again until the group is to have another configuration{retry}."));
         }
     }
     let is_open = matches!(member.verdict.standing, Standing::Pending | Standing::Held(_) | Standing::Offered);

@@ -101,6 +101,7 @@ fn told(member: &Member, group: &Group) -> Explanation {
         selector: is_in_group.then_some(&groups[0].1.selector),
         revision: is_in_group.then_some("main@sha1:0123"),
         stage: is_in_group.then_some("canary"),
+        can_retry: group.failures.len() == 1,
         waiting: if is_in_group { vec![waiting] } else { Vec::new() },
         orders: Vec::new(),
         matches: Assigner::new(groups.iter().map(|(name, definition)| (name, definition))).explain(&labels),
