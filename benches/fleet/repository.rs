@@ -40,7 +40,7 @@ impl FleetRepository {
         let strategy = format!("rollout: {{{at_once}, maxUnavailable: {max_unavailable}, maxFailures: 100%}}\n");
         let head = "apiVersion: gitamp/v1\nkind: Group\nselector: {matchAll: true}\n";
         fs::write(group.join("group.yaml"), format!("{head}{strategy}"))?;
-        fs::write(group.join("collector.yaml"), self.collector()?)?;
+        fs::write(group.join("collector.yaml"), collector(self.config_bytes, self.version)?)?;
         let mut index = self.repository.index()?;
         index.add_all(["*"], IndexAddOption::DEFAULT, None)?;
         index.write()?;
@@ -53,21 +53,17 @@ impl FleetRepository {
         self.repository.commit(Some("HEAD"), &author, &author, &message, &tree, &parents)?;
         Ok(before)
     }
+}
 
-    /// A collector's configuration, padded with attributes rather than comments: those are not sent.
-    fn collector(&self) -> Result<String, Failure> {
-        let mut text = String::from(
-            "receivers:\n  otlp:\n    protocols:\n      grpc: {endpoint: 127.0.0.1:4317}\nexporters:\n  debug: {}\nservice:\n  pipelines:\n    traces:\n      receivers: [otlp]\n      processors: [resource]\n      exporters: [debug]\nprocessors:\n  resource:\n    attributes:\n",
-        );
-        let mut line = 0;
-        while text.len() < self.config_bytes {
-            writeln!(
-                text,
-                "      - {{action: upsert, key: padding.{line}, value: version {} of the fleet}}",
-                self.version
-            )?;
-            line += 1;
-        }
-        Ok(text)
+/// A collector's configuration, padded with attributes rather than comments: those are not sent.
+pub(crate) fn collector(bytes: usize, version: usize) -> Result<String, Failure> {
+    let mut text = String::from(
+        "receivers:\n  otlp:\n    protocols:\n      grpc: {endpoint: 127.0.0.1:4317}\nexporters:\n  debug: {}\nservice:\n  pipelines:\n    traces:\n      receivers: [otlp]\n      processors: [resource]\n      exporters: [debug]\nprocessors:\n  resource:\n    attributes:\n",
+    );
+    let mut line = 0;
+    while text.len() < bytes {
+        writeln!(text, "      - {{action: upsert, key: padding.{line}, value: version {} of the fleet}}", version)?;
+        line += 1;
     }
+    Ok(text)
 }

@@ -4,6 +4,7 @@
 #   agents    the OpenTelemetry supervisor and a collector, for tests/supervisor.rs and tests/confmap.rs
 #   confmap   the collector's own reader of configurations, for tests/confmap.rs
 #   client    an agent on the OpAMP client library, for tests/opamp_go_client.rs
+#   reference-server   a server on the OpAMP server library, for benches/reference-server
 #
 #   tests/interop/build.sh                build what is missing; what is there already is kept
 #   tests/interop/build.sh NAME...        only these
@@ -37,14 +38,15 @@ build_agents() {
   mv "$aside/collector/otelcol" "$aside/out/otelcol"
 }
 
-# A module of ours, in the directory that it is called by.
+# A module of ours.
 build_module() { (cd "$2" && go build -mod=readonly -ldflags '-s -w' -o "$1/out/$(basename "$2")" .); }
+directory() { case $1 in reference-server) echo ../../benches/reference-server ;; *) echo "$1" ;; esac; }
 
 # Everything that decides what is built: a changed recipe is built anew.
 recipe() {
   case $1 in
     agents) declare -f build_agents; echo "$version"; cat collector.yaml ;;
-    *) declare -f build_module; cat "$1"/go.mod "$1"/go.sum "$1"/*.go ;;
+    *) declare -f build_module; cat "$(directory "$1")"/{go.mod,go.sum,*.go} ;;
   esac | git hash-object --stdin | cut -c1-12
 }
 place() {
@@ -72,7 +74,7 @@ build() {
   mkdir "$aside/out"
   case $name in
     agents) build_agents "$aside" ;;
-    *) build_module "$aside" "$name" ;;
+    *) build_module "$aside" "$(directory "$name")" ;;
   esac
   # Somebody else may have been faster; one of the two results is kept, both are good.
   mv -T "$aside/out" "$where" 2>/dev/null || [ -d "$where" ]
@@ -80,7 +82,7 @@ build() {
   echo "$name: built: $where"
 }
 
-names=(agents confmap client)
+names=(agents confmap client reference-server)
 aside=
 trap '[ -z "$aside" ] || rm -rf "$aside"' EXIT
 if [ "${1:-}" = --where ]; then

@@ -1,0 +1,238 @@
+//! A comparison that anyone can repeat: gitamp and a server on the OpenTelemetry project's own OpAMP library, in turn, with the same fleet.
+//!
+//! `compare.sh` beside this file builds both and runs this. Each server gets a fleet of `gitamp simulate`, with WebSocket connections on
+//! loopback, and pushes a few configurations to all of it; then it gets one of which a tenth never reads. Memory is the kernel's word on the
+//! server's process; times are the agents' own, from the commit or the request that started the push. Linux only.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to a terminal")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+#[path = "../fleet/agents.rs"]
+mod agents;
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+#[path = "../fleet/process.rs"]
+mod process;
+mod pushers;
+#[path = "../fleet/repository.rs"]
+mod repository;
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
+#[path = "../fleet/server.rs"]
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use agents::Agents;
+use pushers::{Gitamp, Pusher, Reference};
+
+/// What went wrong, in words.
+type Failure = Box<dyn std::error::Error>;
+
+/// Longer than anything takes that works.
+const BOUND: Duration = Duration::from_secs(180);
+
+/// How long those are waited for that a blocked server does not reach: then that is the result.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Attributes of each agent.
+const ATTRIBUTES: usize = 20;
+
+/// Measures gitamp beside a server on the OpenTelemetry project's OpAMP library.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The other server's program; compare.sh names it.
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// How many agents; each needs a file in the server and one in the simulator.
+    #[arg(long, default_value_t = 9_000)]
+    agents: usize,
+    /// How large their configuration is, in KiB.
+    #[arg(long, default_value_t = 16)]
+    config_kib: usize,
+    /// How often each push is repeated; the middle one counts.
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+    /// Says that this is a benchmark's run (cargo gives it); without it nothing is measured.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What one server needed; times in seconds, memory in KiB.
+#[derive(Default)]
+struct Measured {
+    empty: f64,
+    per_agent: f64,
+    connect: f64,
+    push_memory: f64,
+    first_receipt: f64,
+    last_applied: f64,
+    processor: f64,
+    deaf_memory: f64,
+    /// `None`: not within [`PATIENCE`].
+    deaf_last_applied: Option<f64>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Some(program) = arguments.program.as_ref().filter(|_| arguments.bench) else {
+        println!("a benchmark: run it with benches/reference-server/compare.sh");
+        return ExitCode::SUCCESS;
+    };
+    let run = || {
+        Ok::<_, Failure>([
+            measure(&arguments, "gitamp", &|kib| Ok(Box::new(Gitamp::start(kib)?)))?,
+            measure(&arguments, "reference", &|kib| Ok(Box::new(Reference::start(program, &[], kib)?)))?,
+            measure(&arguments, "reference, in turn", &|kib| {
+                Ok(Box::new(Reference::start(program, &["-in-turn"], kib)?))
+            })?,
+        ])
+    };
+    match run() {
+        Ok(measured) => {
+            report(&arguments, &measured);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts a server with configurations of so many KiB.
+type Start<'s> = dyn Fn(usize) -> Result<Box<dyn Pusher>, Failure> + 's;
+
+/// Everything about one server.
+fn measure(arguments: &Arguments, name: &str, start: &Start<'_>) -> Result<Measured, Failure> {
+    let mut measured = Measured::default();
+    eprintln!("{name}: a fleet that reads");
+    hearing(arguments, start, &mut measured)?;
+    eprintln!("{name}: a fleet of which a tenth does not");
+    deaf(arguments, start, &mut measured)?;
+    Ok(measured)
+}
+
+fn hearing(arguments: &Arguments, start: &Start<'_>, measured: &mut Measured) -> Result<(), Failure> {
+    let mut pusher = start(arguments.config_kib)?;
+    let count = arguments.agents;
+    pusher.push()?;
+    let empty = pusher.process().settled_kib()?;
+    let clock = Instant::now();
+    let mut agents = Agents::start(&pusher.url(), count, ATTRIBUTES, &[])?;
+    agents.wait("all run the first configuration", BOUND, |told| told.run_newest() == count)?;
+    measured.connect = clock.elapsed().as_secs_f64();
+    pusher.wait_steady(count)?;
+    let full = pusher.process().settled_kib()?;
+    measured.empty = empty as f64;
+    measured.per_agent = (full as f64 - empty as f64) / count as f64;
+    let mut runs: [Vec<f64>; 4] = Default::default();
+    for _ in 0..arguments.repeat.max(1) {
+        let before = pusher.process().settled_kib()?;
+        pusher.process().forget_peak()?;
+        let processor = pusher.process().cpu_seconds()?;
+        let last = agents.told().newest().map(|config| config.hash.clone());
+        let pushed = pusher.push()?;
+        let told = agents.wait("all run the new configuration", BOUND, |told| {
+            told.newest().is_some_and(|config| Some(&config.hash) != last.as_ref() && config.applied == count)
+        })?;
+        pusher.wait_steady(count)?;
+        let arrival = told.arrival().ok_or("the fleet told no times")?;
+        let extra = pusher.process().peak_kib()?.saturating_sub(before) as f64;
+        let numbers = [
+            extra,
+            ((arrival.first_receipt - pushed) / 1_000.0).max(0.001),
+            (arrival.last_applied - pushed) / 1_000.0,
+            pusher.process().cpu_seconds()? - processor,
+        ];
+        runs.iter_mut().zip(numbers).for_each(|(run, number)| run.push(number));
+    }
+    let [memory, first, last, processor] = runs.map(middle);
+    (measured.push_memory, measured.first_receipt) = (memory, first);
+    (measured.last_applied, measured.processor) = (last, processor);
+    Ok(())
+}
+
+/// Pushes while a tenth of the agents reads nothing but the first answer.
+fn deaf(arguments: &Arguments, start: &Start<'_>, measured: &mut Measured) -> Result<(), Failure> {
+    let mut pusher = start(deaf_kib(arguments))?;
+    let count = deaf_fleet(arguments);
+    let hearing = count - count.div_ceil(10);
+    pusher.push()?;
+    let mut agents = Agents::start(&pusher.url(), count, ATTRIBUTES, &["--deaf", "10%"])?;
+    agents.wait("all are connected", BOUND, |told| told.connected == count)?;
+    agents.wait("those who read run the first configuration", BOUND, |told| told.run_newest() >= hearing)?;
+    let before = pusher.process().settled_kib()?;
+    pusher.process().forget_peak()?;
+    let mut slowest = Some(0.0_f64);
+    // More than the sockets hold that nobody reads: what a server cannot send, it has to keep, or to wait for.
+    for _ in 0..PUSHES_TO_THE_DEAF {
+        let last = agents.told().newest().map(|config| config.hash.clone());
+        let pushed = pusher.push()?;
+        let told = agents.wait("those who read run the new configuration", PATIENCE, |told| {
+            told.newest().is_some_and(|config| Some(&config.hash) != last.as_ref() && config.applied >= hearing)
+        });
+        let Ok(told) = told else {
+            slowest = None;
+            break;
+        };
+        let arrival = told.arrival().ok_or("the fleet told no times")?;
+        let took = (arrival.last_applied - pushed) / 1_000.0;
+        slowest = slowest.map(|slowest| slowest.max(took));
+    }
+    measured.deaf_last_applied = slowest;
+    measured.deaf_memory = pusher.process().peak_kib()?.saturating_sub(before) as f64;
+    Ok(())
+}
+
+/// Of sixteen times the usual size these are more than the buffers of a connection take that nobody reads.
+const PUSHES_TO_THE_DEAF: usize = 30;
+
+/// What the kernel's buffers take, some megabytes a connection, has to be filled by large configurations...
+fn deaf_kib(arguments: &Arguments) -> usize {
+    (arguments.config_kib * 16).min(400)
+}
+
+/// ... and so the fleet has to be small.
+fn deaf_fleet(arguments: &Arguments) -> usize {
+    (arguments.agents / 10).max(20)
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn report(arguments: &Arguments, [ours, all, turn]: &[Measured; 3]) {
+    println!(
+        "\n{} agents, {ATTRIBUTES} attributes each, a configuration of {} KiB\n",
+        arguments.agents, arguments.config_kib
+    );
+    println!("| what | gitamp | reference, all at the same time | ratio | reference, in turn | ratio |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    let row = |what: &str, unit: &str, of: &dyn Fn(&Measured) -> Option<f64>| {
+        let text = |value: Option<f64>| {
+            value.map_or(format!("not in {} s", PATIENCE.as_secs()), |value| format!("{value:.3} {unit}"))
+        };
+        let ratio = |other: Option<f64>| match (of(ours), other) {
+            (Some(ours), Some(other)) if other > 0.0 => format!("{:.2}", ours / other),
+            (Some(_) | None, Some(_) | None) => String::new(),
+        };
+        let (all, turn) = (of(all), of(turn));
+        println!("| {what} | {} | {} | {} | {} | {} |", text(of(ours)), text(all), ratio(all), text(turn), ratio(turn));
+    };
+    row("server without agents", "MiB", &|measured| Some(measured.empty / 1_024.0));
+    row("memory per agent", "KiB", &|measured| Some(measured.per_agent));
+    row("start of the fleet to all run their first configuration", "s", &|measured| Some(measured.connect));
+    row("a push: extra memory", "MiB", &|measured| Some(measured.push_memory / 1_024.0));
+    row("a push: until the first has it", "s", &|measured| Some(measured.first_receipt));
+    row("a push: until the last APPLIED", "s", &|measured| Some(measured.last_applied));
+    row("a push: processor time of the server", "s", &|measured| Some(measured.processor));
+    let of_them = format!("a tenth of {} deaf, {} KiB", deaf_fleet(arguments), deaf_kib(arguments));
+    let slowest = format!("{of_them}: until the last APPLIED of the others, slowest of {PUSHES_TO_THE_DEAF}");
+    row(&slowest, "s", &|measured| measured.deaf_last_applied);
+    row(&format!("{of_them}: extra memory"), "MiB", &|measured| Some(measured.deaf_memory / 1_024.0));
+}
