@@ -63,6 +63,9 @@
 //! - An agent that comes back with APPLYING and nobody left to conclude it (a supervisor that was killed in the middle) counts as
 //!   confirmed after half a minute of health with an effective configuration that names everything offered
 //!   ([`roster::standing::LATE_CONFIRMATION`]): a second offer would be answered unverified.
+//! - A uid is taken for that of two agents only when both keep talking: their numbers go back and forth, the one that lost its
+//!   connection still answers on it, or both transports speak in turn. A reconnect alone never costs an agent its identity.
+//! - An offered heartbeat interval goes without an address: clients would take one for the whole set of their settings.
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
 //! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.
