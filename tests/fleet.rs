@@ -168,9 +168,6 @@ fn show_definition(definition: &GroupDefinition) -> String {
     if let Some(expect) = definition.expect {
         writeln!(text, "  expects {:?} to {:?}", expect.min, expect.max).expect("strings grow");
     }
-    if let Some(held) = &definition.held {
-        writeln!(text, "  held: {held}").expect("strings grow");
-    }
     for stage in &strategy.stages {
         let who = match (&stage.agents, &stage.selector) {
             (Some(agents), _) => agents.to_string(),

@@ -139,7 +139,10 @@ fn stage_reason(waiting: &Waiting) -> WaitingOn {
         Waiting::Approval { stage } => {
             says("approval", format!("stage `{stage}` needs a person's word: `gitamp promote` gives it"))
         }
-        Waiting::Window(outside) => WaitingOn { until: outside.opens, ..says("window", outside.to_string()) },
+        Waiting::Window(outside) => WaitingOn {
+            until: outside.opens,
+            ..says("window", outside.opens.map_or_else(|| outside.to_string(), |_| outside.why.clone()))
+        },
         Waiting::Prerequisite { reason } => says("depends-on", format!("{reason} (dependsOn)")),
         Waiting::Outage { treated, peers } => WaitingOn {
             agents: Some(treated.sick),
