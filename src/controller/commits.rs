@@ -163,6 +163,31 @@ impl Commits {
         self.close(now);
     }
 
+    /// A person wants `candidate` tried once more: the commits that brought it, as far as they are known, have not ended with its failure.
+    pub(super) fn reopen(&mut self, group: &GroupName, candidate: ConfigHash) {
+        let candidate = candidate.to_string();
+        let is_its = |report: &CommitReport| {
+            let part = report.groups.get(group.as_str());
+            part.is_some_and(|part| {
+                part.candidate.as_ref() == Some(&candidate)
+                    && matches!(part.ending, Some(Ending::Failed | Ending::RolledBack))
+            })
+        };
+        if let Some((id, report)) =
+            self.newest.take_if(|(id, report)| self.open.iter().all(|open| open.id != *id) && is_its(report))
+        {
+            self.ended.retain(|(ended, _)| *ended != id);
+            self.open.push(Open { id, report, waiting: BTreeSet::new() });
+        }
+        for open in self.open.iter_mut().filter(|open| is_its(&open.report)) {
+            let Some(part) = open.report.groups.get_mut(group.as_str()) else { continue };
+            (part.ending, part.ended_at) = (None, None);
+            (open.report.ending, open.report.ended_at) = (None, None);
+            open.waiting.insert(group.clone());
+            self.changed.insert(open.id);
+        }
+    }
+
     /// What still waits for `group` with another candidate than these will never come.
     pub(super) fn supersede(&mut self, group: &GroupName, candidates: &[Option<ConfigHash>], now: Timestamp) {
         let candidates: Vec<String> = candidates.iter().flatten().map(ToString::to_string).collect();

@@ -178,6 +178,8 @@ pub struct Controller {
     storage: Storage,
     actions: VecDeque<Action>,
     timers: BTreeSet<(Timestamp, GroupName)>,
+    /// When this process last did anything.
+    awake: Option<Timestamp>,
 }
 
 impl Controller {
@@ -204,6 +206,7 @@ impl Controller {
             storage: Storage::default(),
             actions: VecDeque::new(),
             timers: BTreeSet::new(),
+            awake: None,
         }
     }
 

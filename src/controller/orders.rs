@@ -82,6 +82,7 @@ impl Controller {
     /// # Errors
     /// When it cannot be carried out, with what to do instead; then nothing was changed.
     pub fn handle_order(&mut self, order: &Order, now: Timestamp) -> Result<Impact, Refusal> {
+        self.notice_gap(now);
         let outcome = self.preview(&order.command, now).and_then(|impact| {
             let target = self.target(&order.command)?;
             self.carry_out(order, target, now)?;
@@ -111,6 +112,10 @@ impl Controller {
                 for name in names {
                     let Some(state) = self.groups.get_mut(&name) else { continue };
                     order_machine(&mut state.machine, &order.command, &said, &state.revision, now).map_err(refuse)?;
+                    let candidate = state.machine.rollout().map(|rollout| rollout.candidate);
+                    if let (Command::Retry { .. }, Some(candidate)) = (&order.command, candidate) {
+                        self.commits.reopen(&name, candidate);
+                    }
                     self.after_machine(&name, now);
                 }
             }
@@ -246,8 +251,9 @@ impl Controller {
         }
         let record = machine.record();
         let is_meant = |hash: &&ConfigHash| {
-            let revision = record.promoted.get(hash).and_then(|promoted| commit_of(&promoted.revision));
-            hash.to_string().starts_with(to) || revision.is_some_and(|commit| commit.starts_with(to))
+            let is_its = |(_, revision): (_, &str)| commit_of(revision).is_some_and(|commit| commit.starts_with(to));
+            hash.to_string().starts_with(to)
+                || record.promoted.get(hash).is_some_and(|promoted| promoted.times().any(is_its))
         };
         record.stables.iter().find(is_meant).copied().ok_or_else(|| {
             let known: Vec<String> = record.stables.iter().map(|hash| hash.short()).collect();
@@ -262,14 +268,23 @@ impl Controller {
         for (name, state) in &self.groups {
             let machine = &state.machine;
             let record = machine.record();
-            let is_before = |hash: &&ConfigHash| record.promoted.get(hash).is_some_and(|one| one.started < since);
             let runs = machine.introduced_since(since);
-            let is_new = record.stables.first().is_some_and(|stable| !is_before(&stable));
+            let is_new = machine
+                .stable()
+                .and_then(|stable| record.promoted.get(&stable))
+                .is_some_and(|one| one.started >= since);
             if !runs && !is_new {
                 continue;
             }
-            match record.stables.iter().find(is_before) {
-                Some(hash) => changed.push((name.clone(), *hash)),
+            // What became stable last before then: the group had it at that time.
+            let before = |hash: &ConfigHash| {
+                let promoted = record.promoted.get(hash)?;
+                promoted.times().map(|(started, _)| started).find(|started| *started < since)
+            };
+            let then = record.stables.iter().filter_map(|hash| Some((before(hash)?, *hash))).max();
+            match then {
+                Some((_, hash)) if !runs && machine.stable() == Some(hash) => {}
+                Some((_, hash)) => changed.push((name.clone(), hash)),
                 None if record.stables.is_empty() || (is_new && record.stables.len() == 1) => {}
                 None => lost.push(name.to_string()),
             }

@@ -51,7 +51,7 @@ impl Controller {
         if state.next.is_some() {
             waiting.push(WaitingOn::from(&Waiting::NewerCommit));
         }
-        if let Some((unavailable, limit)) = self.roster.fleet_limit(name) {
+        if let Some((unavailable, limit)) = self.roster.fleet_limit(name, now) {
             waiting.push(present::fleet_budget(unavailable, limit));
         }
         if let Some(group) = group {

@@ -9,8 +9,8 @@ use crate::config::{ConfigHash, RenderedConfig};
 use crate::controller::record::{FleetFile, GroupFile, OrdersFile, RecordError, read_report};
 use crate::controller::storage::{FLEET_FILE, ORDERS_FILE, group_of_file};
 use crate::controller::{Controller, GroupState, Next, Options, rules};
-use crate::fleet::GroupName;
 use crate::fleet::snapshot::{CommitId, CommitInfo};
+use crate::fleet::{GroupName, Policy};
 use crate::rollout::{Machine, Plan};
 use crate::roster::group::{Assumed, Failure};
 use crate::time::Timestamp;
@@ -65,6 +65,10 @@ impl Controller {
         let file = FleetFile::read(bytes)?;
         self.accepted = file.commit.map(CommitInfo::try_from).transpose()?;
         self.policy = file.policy.map(Bytes::from);
+        if let Some(bytes) = &self.policy {
+            let (policy, _) = Policy::read(&"fleet.yaml".into(), bytes);
+            self.roster.set_fleet_budget(policy.max_unavailable);
+        }
         self.refused = file.refused.and_then(|id| id.parse().ok());
         self.promoted = file.promoted.and_then(|id| id.parse().ok());
         self.frozen = file.frozen;

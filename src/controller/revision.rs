@@ -15,6 +15,7 @@ use crate::view::{CommitReport, Ending, GroupReport};
 impl Controller {
     /// Takes a revision; false when it is refused as a whole. Taking the same one again changes nothing.
     pub fn handle_revision(&mut self, revision: Revision, now: Timestamp) -> bool {
+        self.notice_gap(now);
         let Revision { info, rewritten, mut fleet } = revision;
         let holds_back = |finding: &Diagnostic| finding.severity == Severity::Error && finding.group.is_none();
         if fleet.groups.is_empty() && !self.groups.is_empty() && !fleet.diagnostics.iter().any(holds_back) {

@@ -90,14 +90,19 @@ impl Controller {
 
     /// When the process stood still, so did every deadline, soak and bake.
     pub(super) fn notice_gap(&mut self, now: Timestamp) {
-        let Some(gap) = self.poll_timeout().map(|due| now.since(due)).filter(|gap| *gap > GAP) else { return };
+        // What was told once is over: a timer that has not been looked after since is late for no other reason.
+        let awake = self.awake.replace(now).unwrap_or(now);
+        let late = self.poll_timeout().map(|due| now.since(due.max(awake)));
+        let Some(gap) = late.filter(|late| *late > GAP) else { return };
         self.notice(
             None,
             true,
             format!("stood still for {}: deadlines and watches wait so much longer", show_duration(gap)),
         );
+        // What agents said meanwhile still waits to be read: no deadline is over before that.
+        let gap = gap + GAP;
         for state in self.groups.values_mut() {
-            state.machine.handle_gap(now);
+            state.machine.handle_gap(gap, now);
         }
         self.roster.handle_gap(gap, now);
     }

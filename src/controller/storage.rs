@@ -227,6 +227,7 @@ impl Controller {
 
     /// The store with this ticket is done: what it allows takes effect.
     pub fn handle_stored(&mut self, ticket: u64, now: Timestamp) {
+        self.notice_gap(now);
         let Some(done) = self.storage.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
         self.storage.configs = done.configs;
         self.storage.litter.clear();
@@ -247,6 +248,7 @@ impl Controller {
 
     /// The store with this ticket failed: it is tried again, and until then no group whose record is out of date is offered anything.
     pub fn handle_store_failed(&mut self, ticket: u64, now: Timestamp) {
+        self.notice_gap(now);
         let Some(failed) = self.storage.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
         for name in &failed.groups {
             if let Some(group) = self.roster.group(name) {

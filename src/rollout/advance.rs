@@ -55,7 +55,7 @@ impl Machine {
                     return self.end_stage(&rollout, now);
                 }
                 self.keep_watching(Progress::Soaking { watched });
-                self.replace_vanished(&rollout);
+                self.replace_vanished(&rollout, now);
                 false
             }
             Progress::Baking { watched } => {
@@ -129,7 +129,7 @@ impl Machine {
 
     fn roll(&mut self, rollout: &RolloutRecord, now: Timestamp) -> bool {
         if !self.may_end(now) {
-            self.replace_vanished(rollout);
+            self.replace_vanished(rollout, now);
             return false;
         }
         let is_watched = rollout.kind != Kind::Revert && rollout.adds && !rollout.hurried && !rollout.fast;
@@ -144,14 +144,14 @@ impl Machine {
     fn may_end(&self, now: Timestamp) -> bool {
         let is_hurried = self.rollout().is_some_and(|rollout| rollout.hurried);
         let is_quiet = is_hurried || self.restless_until(now).is_none() && self.missing(now).is_none();
-        self.blocked(now).is_none() && !self.holds_back() && is_quiet && self.has_passed()
+        self.blocked(now).is_none() && !self.holds_back() && is_quiet && self.has_passed(now)
     }
 
     /// Everybody in the stage has it and somebody proves it; or the stage names agents none of whom is there any more.
-    fn has_passed(&self) -> bool {
+    fn has_passed(&self, now: Timestamp) -> bool {
         let is_named = !self.is_last_stage() && self.stage().agents.is_none();
         let is_deserted = is_named && self.tally.cohort == 0 && self.tally.lost == 0;
-        is_deserted || self.is_complete() && self.is_proven()
+        is_deserted && !self.is_returning(now) || self.is_complete() && self.is_proven()
     }
 
     fn end_stage(&mut self, rollout: &RolloutRecord, now: Timestamp) -> bool {
@@ -179,12 +179,13 @@ impl Machine {
 
     /// When all agents of a small stage are gone, others take their place, so that the rollout need not wait for them. Once for
     /// those that vanished: the next to vanish may have done so because of what they were offered.
-    fn replace_vanished(&mut self, rollout: &RolloutRecord) {
-        let nobody_left = self.tally.cohort == 0 && self.tally.outside.eligible > 0 && self.tally.failed == 0;
-        if self.is_last_stage() || !nobody_left || self.stage().agents.is_none() || self.holds_back() {
+    fn replace_vanished(&mut self, rollout: &RolloutRecord, now: Timestamp) {
+        let nobody_left = self.is_bereft() && self.missing(now).is_none() && !self.is_returning(now);
+        if !nobody_left || self.blocked(now).is_some() || self.holds_back() || self.unsettled_until(now).is_some() {
             return;
         }
-        if self.tally.lost > 0 {
+        // Of those who were not heard since a restart nobody knows whether they vanished.
+        if self.tally.lost > 0 || self.absent(now) > 0 {
             if rollout.replaced > rollout.stage {
                 return;
             }
@@ -193,6 +194,23 @@ impl Machine {
             }
         }
         self.wants_draw = Some(self.draw(rollout, true));
+    }
+
+    /// True when all who were drawn for a small stage are gone, and others are there.
+    pub(super) fn is_bereft(&self) -> bool {
+        let others = self.tally.cohort == 0 && self.tally.outside.eligible > 0 && self.tally.failed == 0;
+        others && !self.is_last_stage() && self.stage().agents.is_some()
+    }
+
+    /// True while agents may still come back after a restart: so long it is open whether they are gone.
+    fn is_returning(&self, now: Timestamp) -> bool {
+        self.absent(now) > 0 && now < self.since + self.rules.strategy.progress_deadline
+    }
+
+    /// Until when newcomers are waited for before others take the place of a stage's agents, who may be among them.
+    pub(super) fn unsettled_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.tally.restless_at? + SETTLE;
+        (until > now).then_some(until)
     }
 
     /// Failures that count against the stage: an agent that vanished and was replaced does not.
@@ -265,15 +283,20 @@ impl Machine {
     }
 
     /// The process did not run for so long: that was no watched time.
-    pub fn handle_gap(&mut self, now: Timestamp) {
+    pub fn handle_gap(&mut self, gap: Duration, now: Timestamp) {
         if self.watching_since.is_some() {
             self.watching_since = Some(now);
+        }
+        if self.restarted.is_some() {
+            // Who was to come back meanwhile could not.
+            self.since = self.since + gap;
         }
     }
 
     fn is_watching(&self, now: Timestamp) -> bool {
         let (connected, of) = self.watched_agents(now);
-        self.blocked(now).is_none() && !self.holds_back() && connected * 10 >= of * 9
+        // With nobody there nothing is watched.
+        self.blocked(now).is_none() && !self.holds_back() && connected > 0 && connected * 10 >= of * 9
     }
 
     /// Of those who were offered something and said no goodbye: how many are connected.

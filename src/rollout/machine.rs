@@ -10,12 +10,15 @@ use std::time::Duration;
 use crate::config::ConfigHash;
 use crate::fleet::strategy::{Expect, OnNewCommit, Strategy};
 use crate::rollout::cohort::{Cohort, Draw};
-use crate::rollout::record::{GroupRecord, Kind, Progress, Promoted, RolloutRecord, Said, WayBack};
+use crate::rollout::record::{Earlier, GroupRecord, Kind, Progress, Promoted, RolloutRecord, Said, WayBack};
 use crate::rollout::{Closed, Desired, Tally, budget, orders};
 use crate::time::Timestamp;
 
 /// Stable configurations that are retained, the current one included.
 const STABLES: usize = 3;
+
+/// How often a configuration became stable before, as far as that is remembered: for those who go back to what was at some time.
+const EARLIER: usize = 8;
 
 /// Superseded candidates that are remembered, newest first. Whoever still holds an older one is a case of drift.
 const SUPERSEDED: usize = 16;
@@ -398,7 +401,13 @@ impl Machine {
         self.record.stables.retain(|hash| *hash != candidate);
         self.record.stables.insert(0, candidate);
         self.record.stables.truncate(STABLES);
-        let promoted = Promoted { started: rollout.started, revision: rollout.revision.clone() };
+        let mut earlier = Vec::new();
+        if let Some(Promoted { started, revision, earlier: before }) = self.record.promoted.remove(&candidate) {
+            earlier = before;
+            earlier.push(Earlier { started, revision });
+            earlier.drain(..earlier.len().saturating_sub(EARLIER));
+        }
+        let promoted = Promoted { started: rollout.started, revision: rollout.revision.clone(), earlier };
         self.record.promoted.insert(candidate, promoted);
         let stables = &self.record.stables;
         self.record.promoted.retain(|hash, _| stables.contains(hash));

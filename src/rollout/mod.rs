@@ -30,6 +30,9 @@ pub const SETTLE: Duration = Duration::from_secs(5);
 /// A group that never becomes steady is taken as it is after so long.
 pub const SETTLE_AT_MOST: Duration = Duration::from_secs(120);
 
+/// Watched time is added up at least so often: a restart, or a process that stood still, costs no more of it.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(300);
+
 /// Failures allowed when the strategy names no number: one in fifty.
 pub const DEFAULT_MAX_FAILURES: Amount = Amount::Share(200);
 

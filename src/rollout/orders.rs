@@ -107,8 +107,9 @@ impl Machine {
 
     /// Where [`Machine::undo`] goes when nothing is said: to stable while another configuration is on its way, else to the one before.
     pub fn undo_target(&self) -> Option<ConfigHash> {
-        let runs =
-            self.rollout().is_some_and(|rollout| !is_stopped(rollout) && Some(rollout.candidate) != self.stable());
+        // What failed and was not taken back is still with some of the agents.
+        let is_about = |rollout: &RolloutRecord| Some(rollout.candidate) != self.stable() && !self.is_rolled_back();
+        let runs = self.rollout().is_some_and(is_about);
         self.record.stables.get(usize::from(!runs)).copied()
     }
 

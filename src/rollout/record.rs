@@ -199,6 +199,27 @@ pub struct Promoted {
     pub started: Timestamp,
     /// The revision that brought it.
     pub revision: String,
+    /// When and how it had become that before, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Earlier>,
+}
+
+impl Promoted {
+    /// Every start of a rollout that made it stable, with the revision, the newest first.
+    pub fn times(&self) -> impl Iterator<Item = (Timestamp, &str)> {
+        let earlier = self.earlier.iter().rev().map(|one| (one.started, one.revision.as_str()));
+        std::iter::once((self.started, self.revision.as_str())).chain(earlier)
+    }
+}
+
+/// How a configuration had become stable before it did once more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Earlier {
+    /// When its rollout started.
+    pub started: Timestamp,
+    /// The revision that brought it.
+    pub revision: String,
 }
 
 /// What must be remembered of one group's rollouts.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::rollout::advance::takes_everybody;
 use crate::rollout::machine::{Machine, is_stopped};
 use crate::rollout::record::{Kind, Progress, RolloutRecord};
-use crate::rollout::{Tally, Waiting, budget};
+use crate::rollout::{Tally, WATCH_INTERVAL, Waiting, budget};
 use crate::time::Timestamp;
 
 impl Machine {
@@ -76,6 +76,11 @@ impl Machine {
         let missing = || self.missing(now).and_then(|(.., until)| until).map(|at| (at, "forget"));
         let absent = || (self.absent(now) > 0).then(|| (self.since + self.forget_after, "forget"));
         let settled = || self.restless_until(now).map(|at| (at, "settle"));
+        let returned = self.since + self.rules.strategy.progress_deadline;
+        let replaced = || {
+            let at = self.unsettled_until(now).or((self.absent(now) > 0 && returned > now).then_some(returned));
+            at.filter(|_| self.tally.cohort == 0 && !self.is_last_stage()).map(|at| (at, "replace"))
+        };
         match rollout.progress {
             Progress::Failed { .. } => None,
             Progress::RollingBack { .. } => absent(),
@@ -85,9 +90,12 @@ impl Machine {
                 [window, settled(), missing()].into_iter().flatten().min()
             }
             // What cannot end without those who never came back gives up on them, so that newer commits need not wait.
-            Progress::Rolling if !self.is_complete() => absent(),
+            Progress::Rolling if !self.is_complete() => [absent(), replaced()].into_iter().flatten().min(),
             Progress::Rolling => settled().or_else(missing),
-            Progress::Soaking { watched } => self.watched_until(self.stage().soak, watched, now).map(|at| (at, "soak")),
+            Progress::Soaking { watched } => {
+                let soaked = self.watched_until(self.stage().soak, watched, now).map(|at| (at, "soak"));
+                [soaked, replaced()].into_iter().flatten().min()
+            }
             Progress::Baking { watched } => {
                 self.watched_until(self.rules.strategy.bake, watched, now).map(|at| (at, "bake"))
             }
@@ -179,7 +187,8 @@ impl Machine {
     /// When a watch is over; when it stands still for agents that never came back after a restart: when they are forgotten.
     fn watched_until(&self, whole: Duration, watched: Duration, now: Timestamp) -> Option<Timestamp> {
         let forgotten = (self.absent(now) > 0).then(|| self.since + self.forget_after);
-        self.watching_since.map(|since| since + whole.saturating_sub(watched)).or(forgotten)
+        let ends = self.watching_since.map(|since| since + whole.saturating_sub(watched));
+        ends.map(|at| at.min(now + WATCH_INTERVAL)).or(forgotten)
     }
 
     /// Agents that would be offered something if enough of the others were available.
@@ -192,6 +201,10 @@ impl Machine {
 
     /// What the watch waits for; `None` when it was long enough, and agents are waited for.
     fn watching(&self, whole: Duration, watched: Duration, now: Timestamp, is_soak: bool) -> Option<Waiting> {
+        if self.holds_back() {
+            // What holds it back stops the watch as well, and is told already.
+            return None;
+        }
         let (connected, of) = self.watched_agents(now);
         let Some(since) = self.watching_since else { return Some(Waiting::NotWatching { connected, of }) };
         let until = since + whole.saturating_sub(watched);

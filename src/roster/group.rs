@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::agent::{AgentId, Capabilities, ConfigState};
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::rollout::cohort::{self, Draw, Drawable, Opening};
-use crate::rollout::{Desired, MOST_REMEMBERED, SETTLE, Tally, budget};
+use crate::rollout::{Desired, MOST_REMEMBERED, SETTLE, Sickness, Tally, budget};
 use crate::roster::member::{Member, Offer};
 use crate::roster::standing::{HeldReason, Standing, Verdict};
 use crate::time::Timestamp;
@@ -56,6 +56,8 @@ pub struct Group {
     /// True when failures or illnesses changed since the last look.
     pub memory_changed: bool,
     tally: Tally,
+    /// How many had fallen sick when members are judged anew one by one: meanwhile the counts are of only some of them.
+    sickness: Option<(Sickness, Sickness)>,
     held: BTreeMap<HeldReason, usize>,
     /// Who waits for an offer: those that take no room first, then by rank.
     pending: BTreeSet<(bool, u64, AgentId)>,
@@ -104,8 +106,27 @@ impl Group {
     /// True when those who were not offered the candidate fell as sick as those who were, since the rollout began: then it is not
     /// this candidate. Half their share is enough, because nobody falls sick all at once.
     pub fn peers_are_as_sick(&self) -> bool {
-        let (treated, peers) = (self.tally.treated, self.tally.peers);
+        let (treated, peers) = self.sickness.unwrap_or((self.tally.treated, self.tally.peers));
         self.desired.candidate.is_some() && peers.sick > 0 && peers.sick * treated.of * 2 >= treated.sick * peers.of
+    }
+
+    /// From now on the sick are counted as they are now, until [`Group::count_sickness_again`]: `desired` leads to a judgement of
+    /// everybody, and is about the same rollout.
+    pub fn keep_sickness(&mut self, desired: &Desired) {
+        let is_same = (desired.candidate, desired.since) == (self.desired.candidate, self.desired.since);
+        self.sickness = is_same.then_some((self.tally.treated, self.tally.peers));
+    }
+
+    /// Everybody is judged.
+    pub fn count_sickness_again(&mut self) {
+        self.sickness = None;
+    }
+
+    /// True when the member was given something new since stable: how it is now may be because of that.
+    pub fn was_tried(&self, id: AgentId, member: &Member) -> bool {
+        // What an earlier process gave it shows in what it holds, and in what it failed.
+        let gave = |hash: ConfigHash| self.desired.candidate == Some(hash) || self.desired.kept.contains(&hash);
+        member.tried || self.failures.contains_key(&id) || member.state().and_then(ConfigState::known).is_some_and(gave)
     }
 
     /// The agents that a stage can be drawn from.
@@ -116,6 +137,8 @@ impl Group {
             .iter()
             .filter_map(|id| Some((*id, member(*id)?)))
             .filter(|(_, member)| member.is_connected() && member.is_eligible() && member.pinned_until.is_none())
+            // Who had it before agents were moved here takes no part in their rollout: the stages are shares of the others.
+            .filter(|(_, member)| !self.desired.moving || !self.had_before(member))
             .map(|(id, member)| Drawable {
                 labels: member.labels.as_ref(),
                 rank: self.rank(id),
@@ -123,6 +146,13 @@ impl Group {
             })
             .collect();
         cohort::draw(request, &drawable)
+    }
+
+    /// True when the member holds the candidate, and not because this rollout gave it to it.
+    fn had_before(&self, member: &Member) -> bool {
+        let (Some(candidate), Some(since)) = (self.desired.candidate, self.desired.since) else { return false };
+        let is_given = member.offer.is_some_and(|offer| offer.connection.is_some() && offer.sent >= since);
+        holds(member, candidate) && !is_given
     }
 
     /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where
@@ -225,8 +255,13 @@ impl Group {
         let keeps =
             |hash| desired.wanted == Some(hash) || desired.stable == Some(hash) || desired.candidate == Some(hash);
         let before = self.failures.len();
-        let forgiven = desired.candidate.filter(|_| self.is_retry(&desired));
-        self.failures.retain(|_, failure| keeps(failure.hash) && Some(failure.hash) != forgiven);
+        // What is tried again may have to go back again, too.
+        let is_retry = self.is_retry(&desired);
+        // Who vanished may have had other reasons; now that others have proven it, it gets what everybody has when it is back.
+        let has_succeeded = desired.successes > self.desired.successes;
+        let is_past =
+            |failure: &Failure| is_retry || has_succeeded && failure.is_absent && desired.stable == Some(failure.hash);
+        self.failures.retain(|_, failure| keeps(failure.hash) && !is_past(failure));
         self.memory_changed |= before != self.failures.len();
         self.desired = desired;
         self.count_failures();

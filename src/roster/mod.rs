@@ -164,6 +164,12 @@ impl Roster {
 
     /// The process stood still for so long: every deadline moves by as much.
     pub fn handle_gap(&mut self, gap: Duration, now: Timestamp) {
+        for (until, name) in std::mem::take(&mut self.assumptions) {
+            if let Some(assumed) = self.groups.get_mut(&name).and_then(|group| group.assumed.as_mut()) {
+                assumed.until = assumed.until + gap;
+            }
+            self.assumptions.insert((until + gap, name));
+        }
         let everybody: Vec<AgentId> = self.agents.keys().copied().collect();
         for id in everybody {
             self.uncount(id);
@@ -297,6 +303,9 @@ impl Roster {
         let only_room = Desired { room: desired.room, reach: desired.reach, ..group.desired.clone() } == desired;
         // Who waits is ordered by the seed: counts come out as they went in, before anything changes.
         let members: Vec<AgentId> = if only_room { Vec::new() } else { group.members.iter().copied().collect() };
+        if let Some(group) = self.groups.get_mut(name) {
+            group.keep_sickness(&desired);
+        }
         for id in &members {
             self.uncount(*id);
         }
@@ -315,6 +324,9 @@ impl Roster {
                 }
             }
             self.judge(id, now);
+        }
+        if let Some(group) = self.groups.get_mut(name) {
+            group.count_sickness_again();
         }
         self.changed.insert(name.clone());
         self.to_dispatch.insert(name.clone());

@@ -46,8 +46,9 @@ impl Roster {
     }
 
     /// The agents of the whole fleet that are unavailable, and how many may be, when this group waits for that.
-    pub fn fleet_limit(&self, name: &GroupName) -> Option<(usize, usize)> {
-        self.fleet.state().filter(|_| self.fleet.is_starved(name))
+    pub fn fleet_limit(&self, name: &GroupName, now: Timestamp) -> Option<(usize, usize)> {
+        let (unavailable, limit) = self.fleet.state().filter(|_| self.fleet.is_starved(name))?;
+        Some((unavailable + self.assumed(now), limit))
     }
 
     /// An offer that has not been answered and is not what the agent should have any more must not leave (rule 1).
@@ -94,7 +95,7 @@ impl Roster {
         let config = group.desired_for(id, member).and_then(|hash| group.config(hash).cloned());
         let (Some(config), Some(link)) = (config, member.link) else { return false };
         let earlier = member.offer.filter(|offer| offer.hash == config.hash() && !offer.settled && !offer.withdrawn);
-        if member.is_ill() && !member.tried && group.ill.insert(id) {
+        if member.is_ill() && !group.was_tried(id, member) && group.ill.insert(id) {
             group.memory_changed = true;
         }
         member.tried |= group.desired.candidate == Some(config.hash());

@@ -154,7 +154,12 @@ impl Verdict {
 
 /// Judges `member` of `group`.
 pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
-    let verdict = judge_standing(id, member, group, now);
+    let mut verdict = judge_standing(id, member, group, now);
+    // Whether stable works is not asked while something else is introduced: who says that it did not is asked when it goes back.
+    let is_beside = |failure: &Failure| verdict.outside && Some(failure.hash) == group.desired.stable;
+    if verdict.failure.as_ref().is_some_and(is_beside) {
+        verdict.failure = None;
+    }
     let treated = !verdict.outside
         && match verdict.standing {
             Standing::Offered | Standing::Confirmed | Standing::Failed | Standing::Lost => true,
@@ -397,7 +402,7 @@ fn judge_other(
             Verdict { until: base.until.or(member.pinned_until), ..base }.stands(Standing::Held(HeldReason::Pinned))
         }
         None => {
-            let is_new_illness = !member.tried && !group.ill.contains(&id);
+            let is_new_illness = !group.was_tried(id, member) && !group.ill.contains(&id);
             let until = member.ill_since.filter(|_| is_new_illness).map(|since| since + ILLNESS_DEBOUNCE);
             match until.filter(|until| *until > now) {
                 Some(until) => Verdict { unready: true, until: Some(until), ..base }.stands(Standing::Pending),
