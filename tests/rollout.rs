@@ -4,13 +4,21 @@
 //! a `#` comment. `UPDATE_EXPECT=1 cargo test --test rollout` writes the output anew: read the difference before you commit it.
 //!
 //! ```text
-//! commit c1 "subject" [rewritten] [refused=reason]   what the repository says from now on; its groups follow, indented:
+//! commit c1 "subject" [rewritten] [refused=reason] [hold] [fast]   what the repository says from now on
+//!   [maxUnavailable=2] [maxChangedGroups=1] [maxMovedAgents=10%] [allowFast=staging/**]   the policy that it is judged by; its
+//!                                                    groups follow, indented:
 //!   group NAME selector=k=v,k=a|b config=A [maxUnavailable=20%] [maxFailures=2] [deadline=10m] [soak=5m] [bake=5m]
-//!              [expect=2..5] [priority=1] [suspend] [finish] [rejected]
+//!              [expect=2..5] [priority=1] [suspend] [pause] [finish] [rejected] [stages=canary:1:5m,all:100%]
+//!              [stages=default] [stages=name:k=v:5m:approval:max=2,all:100%] [spreadBy=k,k] [dependsOn=NAME,NAME]
+//!              [window=allow_Mon-Fri_09:00-17:00_UTC;deny_2026-12-24_UTC]
 //! again                                              the newest commit is taken once more
 //! unrelated c2                                       a commit that changes nothing below the fleet root
 //! agents a1..a5 k=v[,k=v] [http] [nocaps] [noreport] [holds=A] [ill]
-//! obey|mute|hang|die a1..a5, fail a1 "words", late|sicken a1 10s, script a1     what they make of an offer from now on
+//! obey|mute|hang|die|stray a1..a5, fail a1 "words", late|sicken|crash a1 10s, script a1     what they make of an offer from now on
+//! ... only B                                         the same of one configuration; of every other they make what is good
+//! order pause|resume|abort|retry|unpin|freeze|unfreeze [prod], promote prod|c1 [now], undo prod [A|c1], undo-since 10m,
+//!   pin prod|a1 4h; then [by ada] [because "why"]    what a person orders, and what is answered
+//! gap 10m                                            the process stands still
 //! connect a1..a5 [unheard], bye a1, drop a1, reconnect a1
 //! report a1 applied A | applying A | failed A "words" | healthy | unhealthy "words" | nothing | labels k=v
 //! advance 5m, restart, store fails, store works, wipe a1
@@ -27,7 +35,9 @@ use std::time::Duration;
 use gitamp::agent::{Capabilities, ConfigState, ConfigStatus, Transport};
 use gitamp::config::ConfigHash;
 use gitamp::controller::Options;
-use gitamp::time::{parse_duration, show_duration};
+use gitamp::fleet::snapshot::RolloutTrailer;
+use gitamp::time::{Timestamp, parse_duration, show_duration};
+use gitamp::view::command::Command;
 use gitamp::view::{AgentQuery, CommitReport, Counts};
 
 use world::agent::{ModelAgent, Nature, Outcome};
@@ -42,7 +52,7 @@ struct Diary {
     lines: Vec<String>,
     /// Agents of one kind of event, at one time: they become one line.
     run: Option<(String, Vec<String>)>,
-    started: Option<gitamp::time::Timestamp>,
+    started: Option<Timestamp>,
 }
 
 impl Diary {
@@ -139,6 +149,8 @@ impl Script {
             ["observe"] => self.world.state.options.observe = true,
             ["agents", names, labels, flags @ ..] => self.agents(names, labels, flags),
             ["advance", length] => self.world.advance(parse_duration(length).expect("a duration")),
+            ["gap", length] => self.world.stand_still(parse_duration(length).expect("a duration")),
+            ["order", rest @ ..] => self.order(rest),
             ["restart"] => {
                 for problem in self.world.restart() {
                     self.world.observer.line(format!("! {problem}"));
@@ -159,10 +171,9 @@ impl Script {
     }
 
     fn model_commit(&mut self, name: &str, subject: &str) -> ModelCommit {
-        let number = self.commits.len() as u64 + 1;
-        let (subject, groups) = (subject.to_owned(), BTreeMap::new());
-        let commit = ModelCommit { number, subject, groups, refused: None, rewritten: false };
+        let commit = ModelCommit::new(self.commits.len() as u64 + 1, subject);
         self.world.observer.words.insert(commit.id().to_string(), name.to_owned());
+        self.world.observer.words.insert(commit.id().short(), name.to_owned());
         self.commits.push(commit.clone());
         commit
     }
@@ -172,7 +183,13 @@ impl Script {
         for flag in flags {
             match flag.split_once('=') {
                 Some(("refused", reason)) => commit.refused = Some(reason.replace('_', " ")),
+                Some(("maxUnavailable", value)) => commit.policy.max_unavailable = Some(value.to_owned()),
+                Some(("maxChangedGroups", value)) => commit.policy.max_changed_groups = Some(value.to_owned()),
+                Some(("maxMovedAgents", value)) => commit.policy.max_moved_agents = Some(value.to_owned()),
+                Some(("allowFast", value)) => commit.policy.allow_fast = Some(value.to_owned()),
                 None if *flag == "rewritten" => commit.rewritten = true,
+                None if *flag == "hold" => commit.trailer = Some(RolloutTrailer::Hold),
+                None if *flag == "fast" => commit.trailer = Some(RolloutTrailer::Fast),
                 Some(_) | None => panic!("a commit has no `{flag}`"),
             }
         }
@@ -217,22 +234,35 @@ impl Script {
         }
     }
 
-    fn act(&mut self, verb: &str, name: &str, rest: &[&str]) {
+    /// What an agent makes of offers; `None`: the verb is about something else.
+    fn outcome(verb: &str, rest: &[&str]) -> Option<Outcome> {
         let works = Duration::from_secs(5);
-        let nature = match (verb, rest) {
-            ("obey", []) => Some(Nature::Always(Outcome::Works(works))),
-            ("mute", []) => Some(Nature::Always(Outcome::Silent)),
-            ("hang", []) => Some(Nature::Always(Outcome::Hangs)),
-            ("script", []) => Some(Nature::Scripted),
-            ("fail", [words]) => Some(Nature::Always(Outcome::Fails(works, (*words).to_owned()))),
-            ("late", [after]) => {
-                Some(Nature::Always(Outcome::IsLate(works, parse_duration(after).expect("a duration"))))
+        let length = |text: &str| parse_duration(text).expect("a duration");
+        Some(match (verb, rest) {
+            ("obey", []) => Outcome::Works(works),
+            ("mute", []) => Outcome::Silent,
+            ("hang", []) => Outcome::Hangs,
+            ("fail", [words]) => Outcome::Fails(works, (*words).to_owned()),
+            ("late", [after]) => Outcome::IsLate(works, length(after)),
+            ("die", []) => Outcome::DiesApplying(works),
+            ("stray", []) => Outcome::RunsElse(works),
+            ("sicken", [after]) => Outcome::FallsIll(works, length(after)),
+            ("crash", [after]) => Outcome::Crashes(works, length(after)),
+            _ => return None,
+        })
+    }
+
+    fn act(&mut self, verb: &str, name: &str, rest: &[&str]) {
+        let (rest, only) = match rest {
+            [rest @ .., "only", config] => (rest, Some(self.name_config(config))),
+            rest => (rest, None),
+        };
+        let nature = match (Self::outcome(verb, rest), only) {
+            (Some(outcome), None) => Some(Nature::Always(outcome)),
+            (Some(outcome), Some(hash)) => {
+                Some(Nature::Only(BTreeMap::from([(hash, outcome)]), Outcome::Works(Duration::from_secs(5))))
             }
-            ("die", []) => Some(Nature::Always(Outcome::DiesApplying(works))),
-            ("sicken", [after]) => {
-                Some(Nature::Always(Outcome::FallsIll(works, parse_duration(after).expect("a duration"))))
-            }
-            _ => None,
+            (None, _) => (verb == "script" && rest.is_empty()).then_some(Nature::Scripted),
         };
         if let Some(nature) = nature {
             self.world.state.agents.get_mut(name).expect("a known agent").nature = nature;
@@ -250,6 +280,60 @@ impl Script {
             ("wipe", []) => self.world.change(name, ModelAgent::wipe),
             ("report", what) => self.report(name, what),
             _ => panic!("no such command: {verb} {name} {rest:?}"),
+        }
+    }
+
+    /// The text by which the program knows what the script calls `name`: an agent's id, a commit, or what it is.
+    fn formal(&self, name: &str) -> String {
+        if let Some(agent) = self.world.state.agents.get(name) {
+            return agent.id.to_string();
+        }
+        let is_it = |commit: &&ModelCommit| {
+            self.world.observer.words.get(&commit.id().to_string()).is_some_and(|word| word == name)
+        };
+        self.commits.iter().find(is_it).map_or_else(|| name.to_owned(), |commit| commit.id().to_string())
+    }
+
+    fn order(&mut self, words: &[&str]) {
+        let (words, reason) = match words {
+            [words @ .., "because", reason] => (words, Some(*reason)),
+            words => (words, None),
+        };
+        let (words, by) = match words {
+            [words @ .., "by", by] => (words, *by),
+            words => (words, "ada"),
+        };
+        let length = |text: &str| parse_duration(text).expect("a duration");
+        let group = |name: &str| name.to_owned();
+        let command = match words {
+            ["pause", name] => Command::Pause { group: group(name) },
+            ["resume", name] => Command::Resume { group: group(name) },
+            ["abort", name] => Command::Abort { group: group(name) },
+            ["retry", name] => Command::Retry { group: group(name) },
+            ["promote", name] => Command::Promote { target: self.formal(name), now: false },
+            ["promote", name, "now"] => Command::Promote { target: self.formal(name), now: true },
+            ["undo", name] => Command::Undo { group: group(name), to: None },
+            ["undo", name, to] => {
+                let formal = self.formal(to);
+                let to = if formal == *to { self.name_config(to).to_string() } else { formal };
+                Command::Undo { group: group(name), to: Some(to) }
+            }
+            ["undo-since", ago] => {
+                let now = self.world.state.now.as_millis();
+                let ago = u64::try_from(length(ago).as_millis()).expect("short");
+                Command::UndoSince { since: Timestamp::from_millis(now - ago) }
+            }
+            ["pin", name, long] => Command::Pin { target: self.formal(name), length: length(long) },
+            ["unpin", name] => Command::Unpin { target: self.formal(name) },
+            ["freeze"] => Command::Freeze { group: None },
+            ["freeze", name] => Command::Freeze { group: Some(group(name)) },
+            ["unfreeze"] => Command::Unfreeze { group: None },
+            ["unfreeze", name] => Command::Unfreeze { group: Some(group(name)) },
+            _ => panic!("no such order: {words:?}"),
+        };
+        if let Err(refusal) = self.world.order(command, by, reason) {
+            let line = self.world.observer.plain(&format!("no: {refusal}"));
+            self.world.observer.line(line);
         }
     }
 
@@ -294,7 +378,8 @@ impl Script {
                 };
                 let hashes = [("stable", &group.stable), ("candidate", &group.candidate), ("wanted", &group.wanted)];
                 let hashes: String = hashes.iter().map(|(name, value)| hash(name, value)).collect();
-                lines.push(format!("{}: {}{hashes}", group.name, group.phase));
+                let stage = group.stage.as_ref().map(|stage| format!(" ({stage})")).unwrap_or_default();
+                lines.push(format!("{}: {}{stage}{hashes}", group.name, group.phase));
                 lines.push(format!("  {}", counts(&group.counts)));
                 for waiting in &group.waiting_on {
                     let until = waiting.until.map(|until| format!(", until in {}", show_duration(until.since(now))));

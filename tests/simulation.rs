@@ -288,13 +288,7 @@ impl Story {
         world.state.weather.store_delay = Duration::from_millis(*rng.choice(&[0, 50, 3_000]).expect("a choice"));
         world.state.weather.stores_failing = *rng.choice(&[0, 0, 0, 100]).expect("a choice");
         world.state.weather.answers_lost = *rng.choice(&[0, 100, 400]).expect("a choice");
-        let head = ModelCommit {
-            number: 1,
-            subject: "the beginning".to_owned(),
-            groups: BTreeMap::new(),
-            refused: None,
-            rewritten: false,
-        };
+        let head = ModelCommit::new(1, "the beginning");
         let mut story = Self { world, rng, commits: Vec::new(), head, is_head_known: true, restarts: 0 };
         let most = if story.rng.u8(0..20) == 0 { 120 } else { 30 };
         let agents = story.rng.u16(2..most);

@@ -3,6 +3,7 @@
 //! The agent follows the real supervisor: it reports APPLYING, is unwell while its collector is replaced, and says APPLIED or
 //! FAILED some seconds later; it remembers its last status on disk; a configuration that it runs already is APPLIED at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub enum Outcome {
     Hangs,
     /// Not a word.
     Silent,
+    /// It says that it applied it, and runs something else.
+    RunsElse(Duration),
 }
 
 /// How an agent decides what it makes of a configuration.
@@ -47,6 +50,8 @@ pub enum Nature {
     Scripted,
     /// Always the same.
     Always(Outcome),
+    /// One thing for these, and otherwise the second.
+    Only(BTreeMap<ConfigHash, Outcome>, Outcome),
     /// By chance, but always the same for one agent and one configuration.
     Drawn {
         /// Makes one seed's world differ from another's.
@@ -304,6 +309,7 @@ impl ModelAgent {
                 return Vec::new();
             }
             Nature::Always(outcome) => outcome.clone(),
+            Nature::Only(special, outcome) => special.get(&hash).unwrap_or(outcome).clone(),
             Nature::Drawn { salt } => drawn(*salt, self.id, hash, rng),
         };
         if is_same && outcome != Outcome::Silent {
@@ -348,6 +354,12 @@ impl ModelAgent {
                 vec![(Duration::ZERO, says(ConfigStatus::Applying, None)), (after, Step::Dies)]
             }
             Outcome::Hangs => vec![(Duration::ZERO, says(ConfigStatus::Applying, None))],
+            Outcome::RunsElse(after) => {
+                let other = Arc::new(["receivers/hostmetrics".to_owned()].into_iter().collect());
+                let mut steps = applies(after);
+                steps.push((after, Step::Well(other)));
+                steps
+            }
             Outcome::Silent => {
                 // It ignores what it got, so it is in the middle of nothing.
                 self.given = None;

@@ -17,6 +17,7 @@ use gitamp::config::{ConfigHash, RenderedConfig};
 use gitamp::controller::{Action, Controller, Options, Revision, Store};
 use gitamp::fleet::snapshot::CommitId;
 use gitamp::time::Timestamp;
+use gitamp::view::command::{Command, Impact, Order, Refusal};
 
 use agent::{ModelAgent, Step};
 
@@ -169,6 +170,25 @@ impl<O: Observer> World<O> {
             self.perform();
         }
         self.state.now = end;
+    }
+
+    /// The process, or the machine that it is on, stands still for so long. What the agents do meanwhile it learns afterwards.
+    pub fn stand_still(&mut self, length: Duration) {
+        self.state.now = self.state.now + length;
+        while let Some(first) = self.state.queue.first_entry().filter(|first| first.key().0 <= self.state.now) {
+            let event = first.remove();
+            self.happen(event);
+        }
+        self.perform();
+    }
+
+    /// A person orders something. Returns the answer.
+    pub fn order(&mut self, command: Command, by: &str, reason: Option<&str>) -> Result<Impact, Refusal> {
+        let now = self.state.now;
+        let order = Order { command, by: by.to_owned(), at: now, reason: reason.map(str::to_owned) };
+        let answer = self.state.controller.handle_order(&order, now);
+        self.perform();
+        answer
     }
 
     /// The agent opens a connection; it is heard after `silence`.

@@ -9,8 +9,8 @@ use gitamp::config::{ConfigHash, RenderedConfig};
 use gitamp::controller::Revision;
 use gitamp::fleet::Policy;
 use gitamp::fleet::diagnostic::Diagnostic;
-use gitamp::fleet::snapshot::{CommitId, CommitInfo};
-use gitamp::fleet::strategy::{Amount, Expect, OnFailure, OnNewCommit, Strategy};
+use gitamp::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer};
+use gitamp::fleet::strategy::{Amount, Expect, OnFailure, OnNewCommit, Stage, Strategy};
 use gitamp::fleet::{GroupDefinition, GroupName, RenderedFleet, RenderedGroup};
 use gitamp::labels::{Labels, Operator, Requirement, Selector};
 use gitamp::time::Timestamp;
@@ -96,6 +96,17 @@ impl ModelGroup {
             "soak" => strategy.stages[0].soak = length(),
             "bake" => strategy.bake = length(),
             "deadline" => strategy.progress_deadline = length(),
+            "stages" if value == "default" => {
+                strategy.stages = stages("canary:1%:5m,early:10%:5m,half:50%:5m,all:100%:5m");
+                strategy.bake = Duration::from_secs(600);
+            }
+            "stages" => strategy.stages = stages(word.split_once('=').map_or("", |(_, stages)| stages)),
+            "spreadBy" => strategy.spread_by = value.split(',').map(str::to_owned).collect(),
+            "dependsOn" => strategy.depends_on = value.split(',').map(GroupName::new).collect(),
+            "window" => {
+                let windows = value.split(';').map(|window| window.replace('_', " ").parse());
+                strategy.windows = windows.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{word}: {error}"));
+            }
             "maxUnavailable" => strategy.max_unavailable = amount(value),
             "maxFailures" => strategy.max_failures = Some(amount(value)),
             "pause" => strategy.on_failure = OnFailure::Pause,
@@ -103,6 +114,35 @@ impl ModelGroup {
             _ => panic!("a group has no `{word}`"),
         }
     }
+}
+
+/// `canary:1:5m,ring=early:10m:approval,half:50%:5m:max=2%,all:100%`: a name and who is in (a number, a share, or the labels
+/// `key=value` of those who are), how long it is watched, and what else holds.
+pub fn stages(text: &str) -> Vec<Stage> {
+    let stage = |text: &str| {
+        let mut parts = text.split(':');
+        let mut stage = Stage {
+            name: parts.next().expect("a name").to_owned(),
+            agents: None,
+            selector: None,
+            soak: Duration::ZERO,
+            needs_approval: false,
+            max_failures: None,
+        };
+        match parts.next().expect("an amount or labels") {
+            labels if labels.contains('=') => stage.selector = Some(selector(&labels.replace('+', ","))),
+            number => stage.agents = Some(amount(number)),
+        }
+        for part in parts {
+            match part.split_once('=') {
+                Some(("max", value)) => stage.max_failures = Some(amount(value)),
+                None if part == "approval" => stage.needs_approval = true,
+                Some(_) | None => stage.soak = gitamp::time::parse_duration(part).expect("a soak"),
+            }
+        }
+        stage
+    };
+    text.split(',').map(stage).collect()
 }
 
 /// `20%` or `3`.
@@ -126,13 +166,67 @@ pub struct ModelCommit {
     pub refused: Option<String>,
     /// A force push.
     pub rewritten: bool,
+    /// `Gitamp-Rollout` in its message.
+    pub trailer: Option<RolloutTrailer>,
+    /// `fleet.yaml`, and by what it is judged itself, in the words of the file; guards of moves are off unless it sets them.
+    pub policy: ModelPolicy,
+}
+
+/// What a `fleet.yaml` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelPolicy {
+    /// `maxUnavailable`.
+    pub max_unavailable: Option<String>,
+    /// `guards.maxChangedGroups`.
+    pub max_changed_groups: Option<String>,
+    /// `guards.maxMovedAgents`.
+    pub max_moved_agents: Option<String>,
+    /// `allowFast`.
+    pub allow_fast: Option<String>,
+}
+
+impl ModelPolicy {
+    /// The file. Stories move whole groups about; what a guard does with that is told where it is meant.
+    pub fn file(&self) -> String {
+        let mut text = "apiVersion: gitamp/v1\nkind: Fleet\nguards:\n".to_owned();
+        let moved = self.max_moved_agents.as_deref().unwrap_or("100%");
+        text.push_str(&format!("  maxMovedAgents: {moved}\n"));
+        for (key, value) in
+            [("  maxChangedGroups", &self.max_changed_groups), ("maxUnavailable", &self.max_unavailable)]
+        {
+            text.extend(value.iter().map(|value| format!("{key}: {value}\n")));
+        }
+        text.extend(self.allow_fast.iter().map(|path| format!("allowFast: [\"{path}\"]\n")));
+        text
+    }
+
+    /// The same, read.
+    pub fn read(&self) -> Policy {
+        let (policy, findings) = Policy::read(&"fleet.yaml".into(), self.file().as_bytes());
+        assert!(findings.is_empty(), "the model's policy is wrong: {findings:?}");
+        policy
+    }
 }
 
 impl ModelCommit {
+    /// A commit that says nothing yet.
+    pub fn new(number: u64, subject: &str) -> Self {
+        Self {
+            number,
+            subject: subject.to_owned(),
+            groups: BTreeMap::new(),
+            refused: None,
+            rewritten: false,
+            trailer: None,
+            policy: ModelPolicy::default(),
+        }
+    }
+
     /// Its id.
     pub fn id(&self) -> CommitId {
         let mut bytes = [0xc0; 20];
-        bytes[..8].copy_from_slice(&self.number.to_be_bytes());
+        // Their short forms differ as well.
+        bytes[..2].copy_from_slice(&u16::try_from(self.number).expect("few commits").to_be_bytes());
         CommitId(bytes)
     }
 
@@ -145,7 +239,7 @@ impl ModelCommit {
             author: "Ada <ada@example.com>".to_owned(),
             subject: self.subject.clone(),
             time: Timestamp::from_millis(1_000 * self.number),
-            trailer: None,
+            trailer: self.trailer.clone(),
         }
     }
 
@@ -167,10 +261,9 @@ impl ModelCommit {
             };
             groups.insert(name, rendered);
         }
-        // Stories move whole groups about; what a guard does with that is told where it is meant.
-        let mut policy = Policy::default();
-        policy.max_moved_agents = Amount::ALL;
-        let fleet = RenderedFleet { groups, diagnostics, judged_by: Arc::new(policy), ..RenderedFleet::default() };
+        let policy = Some(Bytes::from(self.policy.file()));
+        let judged_by = Arc::new(self.policy.read());
+        let fleet = RenderedFleet { groups, diagnostics, policy, judged_by };
         Revision { info: self.info(), rewritten: self.rewritten, fleet }
     }
 }
