@@ -229,7 +229,10 @@ impl Daemon {
             AdminRequest::Order { order: OrderRequest { command, reason }, by, reply } => {
                 let now = self.clock.now();
                 let order = Order { command, by, at: now, reason };
-                let _gone = reply.send(self.controller.handle_order(&order, now));
+                let answer = self.controller.handle_order(&order, now);
+                // A promoted commit brings the policy that the next one is judged by.
+                self.policy.store(self.controller.policy().map(Arc::new));
+                let _gone = reply.send(answer);
             }
         }
     }
