@@ -13,11 +13,15 @@ use bytes::Bytes;
 use gitamp::agent::{AgentId, AgentReport, Capabilities, ConfigStatus, ConnectionId, Transport};
 use gitamp::config::ConfigHash;
 use gitamp::controller::Options;
-use gitamp::controller::record::GroupFile;
-use gitamp::fleet::strategy::{OnNewCommit, Strategy};
+use gitamp::controller::record::{FleetFile, GroupFile};
+use gitamp::fleet::snapshot::RolloutTrailer;
+use gitamp::fleet::strategy::{Amount, OnFailure, OnNewCommit, Strategy};
 use gitamp::fleet::{GroupDefinition, GroupName};
 use gitamp::labels::Labels;
+use gitamp::rollout::record::{Kind, Progress};
 use gitamp::roster::standing::Standing;
+use gitamp::time::Timestamp;
+use gitamp::view::command::Command;
 use gitamp::view::{AgentQuery, Phase};
 
 use world::agent::{ModelAgent, Nature};
@@ -25,7 +29,7 @@ use world::repository::{self, ModelCommit, ModelGroup};
 use world::{Observer, OfferMade, State, World};
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 70;
 
 /// Configurations that commits choose from: few, so that the same ones come again.
 const CONFIGS: [&str; 7] = ["c0", "c1", "c2", "c3", "c4", "c5", "c6"];
@@ -51,11 +55,23 @@ struct Judge {
     story: VecDeque<String>,
     offers: usize,
     /// When this process took over from another one, and the members that this one knew in each group.
-    restarted: Option<(gitamp::time::Timestamp, BTreeMap<GroupName, BTreeSet<AgentId>>)>,
+    restarted: Option<(Timestamp, BTreeMap<GroupName, BTreeSet<AgentId>>)>,
     /// Members that came too late for the last record: it is only on its way while they are there.
     unrecorded: BTreeMap<GroupName, usize>,
     /// True when a commit changed who belongs where since then.
     is_shaken: bool,
+    /// `maxUnavailable` over all groups.
+    fleet_budget: Option<Amount>,
+    /// Groups that a person froze; the whole fleet under the name of nobody.
+    frozen: BTreeSet<String>,
+    /// Agents and groups that a person pinned, until when.
+    pinned: BTreeMap<String, Timestamp>,
+    /// Candidates that tripped a gate, in which epoch of their group.
+    tripped: BTreeMap<(String, String), u64>,
+    /// Groups in which a person wanted another try.
+    retried: BTreeSet<String>,
+    /// What whole rollouts proved, by group.
+    proven: BTreeSet<(String, String)>,
 }
 
 impl Judge {
@@ -130,15 +146,104 @@ impl Judge {
         assert!(wanted == Some(hash) || stable == Some(hash) || is_patient, "{group}: {name} gets what is superseded");
 
         let told = agent.told_status().expect("it told its status");
-        assert!(!told.is_about(hash), "{name} holds what it is offered");
+        let is_retry = told.status == ConfigStatus::Failed && self.retried.contains(&group);
+        assert!(!told.is_about(hash) || is_retry, "{name} holds what it is offered");
         let epoch = self.epoch(world, &group);
         if let Some((failed_in, failed_at)) = self.failed.get(&(agent.id, hash)) {
             let is_still_wanted = *failed_in == group && *failed_at == epoch && self.wanted[&group].0 == Some(hash);
             assert!(!is_still_wanted, "{name} failed what it is offered, and it is still wanted");
         }
+        self.check_orders(world, offer, &group);
+        self.check_stage(offer, agent, &group);
         let before = self.put.insert(offer.connection, hash);
         assert!(before != Some(hash), "{name} is offered the same twice in a row on one connection");
         self.check_budget(world, name, &group, &definition.strategy);
+    }
+
+    /// What a person ordered, and a gate that tripped, hold.
+    fn check_orders(&mut self, world: &State, offer: &OfferMade<'_>, group: &str) {
+        let (name, hash) = (offer.name, offer.config.hash());
+        assert!(
+            !self.frozen.contains("") && !self.frozen.contains(group),
+            "{group} is frozen, and {name} is offered something"
+        );
+        let is_pinned = |key: &str| self.pinned.get(key).is_some_and(|until| *until > world.now);
+        let goes_back = self.files[group].1.rollouts.stables.contains(&hash);
+        assert!(goes_back || !is_pinned(name), "{name} is pinned, and gets something new");
+        assert!(goes_back || !is_pinned(group), "{group} is pinned, and {name} gets something new");
+        let epoch = self.epoch(world, group);
+        let tripped = self.tripped.get(&(group.to_owned(), hash.short()));
+        let is_wanted = self.wanted[group].0 == Some(hash);
+        assert!(!is_wanted || tripped != Some(&epoch), "{group}: {name} is offered what tripped a gate");
+    }
+
+    /// Nobody is offered a candidate before the stage that names it, or drew it, is open by the stored record.
+    fn check_stage(&self, offer: &OfferMade<'_>, agent: &ModelAgent, group: &str) {
+        let file = &self.files[group].1;
+        let Some(rollout) = file.rollouts.rollout.as_ref() else { return };
+        let hash = offer.config.hash();
+        if rollout.candidate != hash || file.rollouts.stables.first() == Some(&hash) {
+            return;
+        }
+        let stages = file.definition().expect("a definition reads back").strategy.stages.clone();
+        let is_everybody = rollout.kind == Kind::Revert || rollout.fast;
+        let opened = match rollout.progress {
+            Progress::Opening => rollout.stage,
+            Progress::Rolling | Progress::Soaking { .. } | Progress::Baking { .. } if is_everybody => stages.len(),
+            Progress::Rolling | Progress::Soaking { .. } | Progress::Baking { .. } => rollout.stage + 1,
+            Progress::RollingBack { .. } | Progress::Failed { .. } => {
+                panic!("{group}: {} is offered a candidate that stopped", offer.name)
+            }
+        };
+        let labels = agent.told_labels();
+        let rank = rank(rollout.seed, agent.id);
+        let is_named = stages.iter().take(opened).any(|stage| {
+            stage.selector.as_ref().is_some_and(|selector| labels.is_some_and(|labels| selector.matches(labels)))
+        });
+        let is_in = opened >= stages.len() || is_named || rollout.drawn.includes(labels, rank);
+        assert!(is_in, "{group}: the stage of {} has not come: {rollout:?}", offer.name);
+    }
+
+    /// A rollout is said to have succeeded: everybody who could has what it introduced, and somebody proves it.
+    fn check_success(&mut self, world: &State, group: &str, short: &str) {
+        let members: Vec<&ModelAgent> =
+            self.members(world, group).map(|(_, agent)| agent).filter(|agent| agent.is_eligible()).collect();
+        let roster = world.controller.roster();
+        let mut proofs = 0;
+        for agent in members {
+            let Some(member) = roster.agent(agent.id) else { continue };
+            let state = agent.told_status().and_then(|state| state.known()).map(|hash| hash.short());
+            let has_it = state.as_deref() == Some(short);
+            proofs += usize::from(has_it);
+            let is_excused =
+                matches!(member.verdict.standing, Standing::Held(_) | Standing::Failed | Standing::Pending)
+                    || !member.is_heard();
+            assert!(
+                has_it || is_excused,
+                "{group}: {short} succeeded, and an agent has {state:?}: {:?}",
+                member.verdict
+            );
+        }
+        assert!(proofs > 0, "{group}: {short} succeeded, and nobody has it");
+        self.proven.insert((group.to_owned(), short.to_owned()));
+    }
+
+    /// What stands for stable in the journal was proven by a whole rollout.
+    fn check_stables(&mut self, world: &State) {
+        let names: Vec<String> = self.accepted.keys().cloned().collect();
+        for name in names {
+            if !world.files.contains_key(&format!("groups/{name}/@record.yaml")) {
+                continue;
+            }
+            let stables = self.file(world, &name).rollouts.stables.clone();
+            for stable in stables {
+                assert!(
+                    self.proven.contains(&(name.clone(), stable.short())),
+                    "{name}: {} became stable unproven",
+                    stable.short()
+                );
+            }
+        }
     }
 
     /// After a restart a newcomer may be taken for one who is back, as long as the room of the earlier process is counted: what the
@@ -189,6 +294,38 @@ impl Judge {
             .filter(|(name, agent)| is_unavailable(name, agent))
             .map(|(name, _)| name)
             .collect();
+        if let Some(amount) = self.fleet_budget {
+            let eligible = world
+                .agents
+                .values()
+                .filter(|agent| agent.is_eligible())
+                .filter(|agent| self.group_of(agent.told_labels().unwrap_or(&agent.labels)).is_some())
+                .count();
+            let groups = || self.accepted.iter().map(|(name, (definition, _))| (name, &definition.strategy));
+            let slack: usize = groups().map(|(name, strategy)| self.newcomers(world, name, strategy)).sum();
+            let limit = amount.round_down(eligible).max(1) + slack;
+            let busy = |(name, strategy): (&String, &Strategy)| {
+                let roster = world.controller.roster().group(&GroupName::new(name.as_str()));
+                self.members(world, name)
+                    .filter(|(other, agent)| {
+                        let is_busy = agent.given.is_some_and(|given| {
+                            !agent.said_goodbye && given.at + strategy.progress_deadline > world.now
+                        });
+                        let is_remembered =
+                            world.controller.roster().agent(agent.id).is_some_and(|member| member.health.is_some());
+                        let is_ill = agent.is_eligible() && agent.told_ill() && is_remembered;
+                        *other != target
+                            && (is_busy || is_ill)
+                            && !roster.is_some_and(|group| group.failures.contains_key(&agent.id))
+                    })
+                    .count()
+            };
+            let busy: usize = groups().map(busy).sum();
+            assert!(
+                busy < limit,
+                "{target} is one too many in the fleet: {busy} are unavailable, {limit} of {eligible} may be"
+            );
+        }
         assert!(
             unavailable.len() < limit,
             "{group}: {target} is one too many: {unavailable:?} are unavailable, {limit} of {eligible} may be"
@@ -231,6 +368,15 @@ impl Observer for Judge {
 
     fn notice(&mut self, world: &State, text: &str) {
         self.tell(world, text.to_owned());
+        let words: Vec<&str> = text.trim_start_matches("! ").splitn(3, ' ').collect();
+        let [group, short, what] = words.as_slice() else { return };
+        let Some(group) = group.strip_suffix(':') else { return };
+        if what.starts_with("is taken back:") || what.starts_with("failed:") {
+            let epoch = self.epoch(world, group);
+            self.tripped.insert((group.to_owned(), (*short).to_owned()), epoch);
+        } else if what.starts_with("succeeded:") {
+            self.check_success(world, group, short);
+        }
     }
 
     fn store(&mut self, world: &State, worked: bool) {
@@ -266,6 +412,16 @@ impl Observer for Judge {
             self.put.remove(&connection);
         }
     }
+}
+
+/// The frozen order of a group's agents, written down a second time.
+fn rank(seed: ConfigHash, id: AgentId) -> u64 {
+    let hash = seed.as_bytes()[..8]
+        .iter()
+        .chain(id.as_bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
 }
 
 /// One seed's world, and what chance does to it.
@@ -356,7 +512,21 @@ impl Story {
             _ => Some(repository::amount("30%")),
         };
         strategy.progress_deadline = Duration::from_secs(*rng.choice(&[60, 300, 600]).expect("a choice"));
-        strategy.stages[0].soak = Duration::from_secs(*rng.choice(&[0, 0, 30, 600]).expect("a choice"));
+        let stages = [
+            "all:100%",
+            "all:100%:10m",
+            "canary:1:30s,all:100%",
+            "canary:1:1m,half:50%:30s,all:100%:30s",
+            "canary:2:0s,ring:ring=r1:10s,most:70%,all:100%",
+            "early:10%:2m:max=1,half:50%:0s:approval,all:100%",
+        ];
+        strategy.stages = repository::stages(rng.choice(&stages).expect("a choice"));
+        strategy.on_failure = if rng.u8(0..4) == 0 { OnFailure::Pause } else { OnFailure::Rollback };
+        strategy.spread_by = match rng.u8(0..4) {
+            0 => vec!["ring".to_owned()],
+            1 => vec!["env".to_owned(), "ring".to_owned()],
+            _ => Vec::new(),
+        };
         strategy.bake = Duration::from_secs(*rng.choice(&[0, 0, 60]).expect("a choice"));
         strategy.on_new_commit = if rng.u8(0..4) == 0 { OnNewCommit::Finish } else { OnNewCommit::Supersede };
         group.definition.suspend = rng.u8(0..15) == 0;
@@ -374,6 +544,11 @@ impl Story {
             (0..=4, Some(name)) => {
                 let config = CONFIGS[self.rng.usize(0..CONFIGS.len())];
                 next.groups.get_mut(&name).expect("a group").config = config.to_owned();
+                if self.rng.bool() {
+                    // Another group in the same commit.
+                    let other = self.some_group().expect("a group");
+                    next.groups.get_mut(&other).expect("a group").config = config.to_owned();
+                }
             }
             (5, Some(name)) => {
                 let mut group = next.groups[&name].clone();
@@ -400,7 +575,128 @@ impl Story {
             }
         }
         next.subject = format!("change {}", next.number);
+        next.trailer = match self.rng.u8(0..12) {
+            0 => Some(RolloutTrailer::Hold),
+            1 => Some(RolloutTrailer::Fast),
+            _ => None,
+        };
+        next.policy.allow_fast = Some("g*".to_owned());
+        if self.rng.u8(0..6) == 0 {
+            let budget = *self.rng.choice(&["", "1", "3", "30%"]).expect("a choice");
+            next.policy.max_unavailable = (!budget.is_empty()).then(|| budget.to_owned());
+        }
+        self.edit_dependencies(&mut next);
         self.take(next);
+    }
+
+    /// A group may wait for those with lower numbers; a circle, or a group that is not there, would be an error of the commit.
+    fn edit_dependencies(&mut self, commit: &mut ModelCommit) {
+        let names: Vec<String> = commit.groups.keys().cloned().collect();
+        for (index, name) in names.iter().enumerate() {
+            let group = commit.groups.get_mut(name).expect("a group");
+            let depends_on = &mut group.definition.strategy.depends_on;
+            depends_on.retain(|other| names.iter().any(|name| name == other.as_str()));
+            if index > 0 && self.rng.u8(0..30) == 0 {
+                *depends_on = vec![GroupName::new(names[self.rng.usize(0..index)].as_str())];
+            }
+        }
+    }
+
+    /// A person orders something, and the judge remembers what must hold from then on.
+    fn order(&mut self, command: Command) {
+        let (is_freeze, group) = match &command {
+            Command::Freeze { group } => (Some(true), group.clone().unwrap_or_default()),
+            Command::Unfreeze { group } => (Some(false), group.clone().unwrap_or_default()),
+            Command::Retry { group } | Command::Undo { group, .. } | Command::Resume { group } => (None, group.clone()),
+            Command::Pause { .. }
+            | Command::Abort { .. }
+            | Command::Promote { .. }
+            | Command::UndoSince { .. }
+            | Command::Restart { .. }
+            | Command::Pin { .. }
+            | Command::Unpin { .. } => (None, String::new()),
+        };
+        let now = self.world.state.now;
+        let before = self.world.observer.frozen.clone();
+        let (tripped, failed) = (self.world.observer.tripped.clone(), self.world.observer.failed.clone());
+        if is_freeze == Some(false) {
+            self.world.observer.frozen.remove(&group);
+        }
+        if is_freeze.is_none() && !group.is_empty() {
+            // A person asked: what failed there may be tried again.
+            self.world.observer.tripped.retain(|(name, _), _| *name != group);
+            self.world.observer.failed.retain(|_, (name, _)| *name != group);
+        }
+        let pin =
+            if let Command::Pin { target, length } = &command { Some((self.key(target), now + *length)) } else { None };
+        let unpin = if let Command::Unpin { target } = &command { Some(self.key(target)) } else { None };
+        let retried = if let Command::Retry { group } = &command { Some(group.clone()) } else { None };
+        self.world.observer.retried.extend(retried.clone());
+        if retried.is_some() {
+            // The same once more is what was asked for.
+            self.world.observer.put.clear();
+        }
+        let pins = self.world.observer.pinned.clone();
+        if let Some(key) = unpin {
+            self.world.observer.pinned.remove(&key);
+        }
+        let words = format!("ORDER {command:?}");
+        self.world.observer.tell(&self.world.state, words);
+        let is_done = self.world.order(command, "somebody", None).is_ok();
+        let judge = &mut self.world.observer;
+        match (is_done, is_freeze) {
+            (true, Some(true)) => {
+                judge.frozen.insert(group);
+            }
+            (true, Some(false) | None) => {
+                judge.pinned.extend(pin);
+            }
+            (false, _) => {
+                (judge.frozen, judge.tripped, judge.failed, judge.pinned) = (before, tripped, failed, pins);
+            }
+        }
+    }
+
+    /// The name by which the judge knows what a pin is about.
+    fn key(&self, target: &str) -> String {
+        let agent = self.world.state.agents.iter().find(|(_, agent)| agent.id.to_string() == target);
+        agent.map_or_else(|| target.to_owned(), |(name, _)| name.clone())
+    }
+
+    fn some_order(&mut self) {
+        let agent = self.some_agent();
+        let id = self.world.state.agents[&agent].id.to_string();
+        let groups: Vec<String> = self.world.observer.accepted.keys().cloned().collect();
+        if groups.is_empty() {
+            return;
+        }
+        let group = groups[self.rng.usize(0..groups.len())].clone();
+        let length = Duration::from_secs(self.rng.u64(60..3_600));
+        let now = self.world.state.now.as_millis();
+        let command = match self.rng.u8(0..16) {
+            0 => Command::Pause { group },
+            1 => Command::Resume { group },
+            2 => Command::Abort { group },
+            3 | 4 => Command::Retry { group },
+            5 => Command::Promote { target: group, now: false },
+            6 => Command::Promote { target: group, now: true },
+            7 => Command::Undo { group, to: None },
+            8 => Command::UndoSince {
+                since: Timestamp::from_millis(now - u64::try_from(length.as_millis()).expect("short")),
+            },
+            9 => Command::Pin { target: id, length },
+            10 => Command::Pin { target: group, length },
+            11 => Command::Unpin { target: id },
+            12 => Command::Freeze { group: Some(group) },
+            13 => Command::Unfreeze { group: Some(group) },
+            14 => Command::Freeze { group: None },
+            _ => Command::Unfreeze { group: None },
+        };
+        if matches!(command, Command::UndoSince { .. }) {
+            // A person asked, of whichever group it is.
+            (self.world.observer.tripped, self.world.observer.failed) = Default::default();
+        }
+        self.order(command);
     }
 
     /// Makes the commit the head, and tells the judge what is accepted from now on.
@@ -429,6 +725,12 @@ impl Story {
             .observer
             .tell(&self.world.state, format!("commit {} refused={refused} {}", head.number, summary.join(" ")));
         if !refused {
+            self.world.observer.fleet_budget = head.policy.read().max_unavailable;
+            let judge = &mut self.world.observer;
+            for name in judge.accepted.keys().filter(|name| !head.groups.contains_key(*name)) {
+                judge.frozen.remove(name);
+                judge.pinned.remove(name);
+            }
             let accepted = &mut self.world.observer.accepted;
             let selects =
                 |name: &String| head.groups.get(name).filter(|group| !group.rejected).map(|group| &group.definition);
@@ -468,6 +770,14 @@ impl Story {
         judge.accepted.clear();
         judge.put.clear();
         judge.is_shaken = false;
+        (judge.frozen, judge.pinned) = Default::default();
+        if let Some(bytes) = self.world.state.files.get("fleet.yaml") {
+            let file = FleetFile::read(bytes).expect("a record reads back");
+            judge.frozen.extend(file.frozen.map(|_| String::new()));
+            for (name, agent) in &self.world.state.agents {
+                judge.pinned.extend(file.pins.get(&agent.id.to_string()).map(|pin| (name.clone(), pin.until)));
+            }
+        }
         for (path, bytes) in &self.world.state.files {
             let Some(name) = path.strip_prefix("groups/").and_then(|rest| rest.strip_suffix("/@record.yaml")) else {
                 continue;
@@ -475,6 +785,15 @@ impl Story {
             let file = GroupFile::read(bytes).expect("a record reads back");
             let definition = file.definition().expect("a definition reads back");
             judge.accepted.insert(name.to_owned(), ((*definition).clone(), file.rollouts.wanted));
+            let stopped =
+                file.rollouts.rollout.as_ref().filter(|rollout| {
+                    matches!(rollout.progress, Progress::RollingBack { .. } | Progress::Failed { .. })
+                });
+            let stopped = stopped.map(|rollout| rollout.candidate.short());
+            // What was not stored yet is forgotten.
+            judge.tripped.retain(|(group, short), _| group != name || Some(short) == stopped.as_ref());
+            judge.frozen.extend(file.rollouts.frozen.as_ref().map(|_| name.to_owned()));
+            judge.pinned.extend(file.rollouts.pinned.as_ref().map(|pin| (name.to_owned(), pin.until)));
             let known = judge.restarted.as_ref().and_then(|(_, known)| known.get(&GroupName::new(name)));
             let unrecorded = known.map_or(0, |members| members.len().saturating_sub(file.rollouts.reach));
             judge.unrecorded.insert(GroupName::new(name), unrecorded);
@@ -536,6 +855,16 @@ impl Story {
             }
             22 => self.world.state.weather.store_works = self.rng.u8(0..3) > 0,
             23 | 24 if !self.is_head_known => self.take_head(),
+            25..=27 => self.some_order(),
+            28 => {
+                // What everybody exports to is away, or back.
+                let is_well = self.rng.bool();
+                self.everybody(|story, name| {
+                    if story.rng.u8(0..8) > 0 {
+                        story.world.change(name, |agent| agent.is_well = is_well);
+                    }
+                });
+            }
             _ => {}
         }
     }
@@ -575,6 +904,7 @@ impl Story {
             self.world.advance(Duration::from_millis(millis));
             self.happen();
             self.check_counts();
+            self.world.observer.check_stables(&self.world.state);
         }
     }
 
@@ -635,6 +965,7 @@ impl Story {
         self.world.state.weather.answers_lost = 0;
         self.take_head();
         for _ in 0..80 {
+            self.let_go();
             self.everybody(|story, name| story.connect(name));
             self.world.advance(Duration::from_secs(180));
         }
@@ -647,14 +978,47 @@ impl Story {
         self.check_settled();
     }
 
+    /// Everything that a person holds goes on.
+    fn let_go(&mut self) {
+        self.order(Command::Unfreeze { group: None });
+        let groups: Vec<String> = self.world.observer.accepted.keys().cloned().collect();
+        for group in groups {
+            self.order(Command::Unfreeze { group: Some(group.clone()) });
+            self.order(Command::Unpin { target: group.clone() });
+            self.order(Command::Promote { target: group.clone(), now: false });
+            let state = &self.world.state;
+            let status = state.controller.status("test", state.now);
+            let is_held = |waiting: &gitamp::view::WaitingOn| waiting.reason == "paused";
+            if status.groups.iter().any(|status| status.name == group && status.waiting_on.iter().any(is_held)) {
+                self.order(Command::Resume { group });
+            }
+        }
+        for name in self.world.state.agents.keys().cloned().collect::<Vec<_>>() {
+            if self.world.observer.pinned.contains_key(&name) {
+                let target = self.world.state.agents[&name].id.to_string();
+                self.order(Command::Unpin { target });
+            }
+        }
+    }
+
     fn check_settled(&mut self) {
         let state = &self.world.state;
         let status = state.controller.status("test", state.now);
         for group in &status.groups {
             let reasons: BTreeSet<&str> = group.waiting_on.iter().map(|waiting| waiting.reason.as_str()).collect();
-            let is_excused = ["no-proof", "nobody-eligible", "suspended", "expect", "budget", "no-agents"]
-                .iter()
-                .any(|reason| reasons.contains(reason));
+            let is_excused = [
+                "no-proof",
+                "nobody-eligible",
+                "suspended",
+                "expect",
+                "budget",
+                "fleet-budget",
+                "no-agents",
+                "depends-on",
+                "outage",
+            ]
+            .iter()
+            .any(|reason| reasons.contains(reason));
             let is_over = match group.phase {
                 Phase::Steady | Phase::Failed | Phase::RolledBack | Phase::Undone | Phase::Unproven => true,
                 Phase::Rolling | Phase::RollingBack | Phase::Soaking | Phase::Held => {
@@ -666,7 +1030,7 @@ impl Story {
                 "{} does not end: {:?} {:?} {:?}",
                 group.name, group.phase, group.counts, group.waiting_on
             );
-            if group.counts.pending > 0 {
+            if group.counts.pending > 0 && !reasons.contains("fleet-budget") {
                 let ill = self.world.observer.members(state, &group.name);
                 let ill = ill.filter(|(_, agent)| agent.is_eligible() && agent.told_ill()).count();
                 let (definition, _) = &self.world.observer.accepted[&group.name];
@@ -682,10 +1046,14 @@ impl Story {
         }
         let agents = state.controller.agents(&AgentQuery { limit: Some(1000), ..AgentQuery::default() });
         for agent in &agents.agents {
-            let is_settled = matches!(
-                agent.state.as_str(),
-                "confirmed" | "failed" | "held" | "unmanaged" | "orphaned" | "conflict" | "pending"
-            );
+            let group = status.groups.iter().find(|group| Some(&group.name) == agent.group.as_ref());
+            let is_frozen =
+                group.is_some_and(|group| group.waiting_on.iter().any(|waiting| waiting.reason == "outage"));
+            let is_settled = is_frozen
+                || matches!(
+                    agent.state.as_str(),
+                    "confirmed" | "failed" | "held" | "unmanaged" | "orphaned" | "conflict" | "pending"
+                );
             assert!(is_settled, "{} is {} ({:?}) when everything has settled", agent.id, agent.state, agent.reason);
         }
         for commit in &status.commits {

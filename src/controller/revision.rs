@@ -212,7 +212,9 @@ impl Controller {
                     }
                 }
                 None => {
-                    let machine = Machine::new(self.options.observe, self.options.forget_after, report.synced_at);
+                    let mut machine = Machine::new(self.options.observe, self.options.forget_after, report.synced_at);
+                    // A freeze of the whole fleet holds for those that come later, too.
+                    machine.set_fleet_frozen(self.frozen.clone());
                     let revision = report.revision.clone();
                     let state = GroupState { machine, definition, revision, next: None, timer: None };
                     self.groups.insert(name.clone(), state);

@@ -132,12 +132,12 @@ impl Machine {
         if let Some((missing, of, until)) = self.missing(now) {
             waiting.push(Waiting::TooManyMissing { missing, of, until });
         }
+        if self.is_complete() && !self.is_proven() {
+            waiting.push(Waiting::NoProof);
+        }
         match rollout.progress {
             Progress::Rolling if self.is_complete() => {
                 waiting.extend(self.restless_until(now).map(|until| Waiting::Settling { until }));
-                if !self.is_proven() {
-                    waiting.push(Waiting::NoProof);
-                }
             }
             Progress::Rolling if tally.cohort == 0 && tally.lost == 0 && tally.eligible > 0 => {
                 waiting.push(Waiting::NoAgents);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{AgentId, Capabilities, ConfigState};
+use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus};
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::rollout::cohort::{self, Draw, Drawable, Opening};
 use crate::rollout::{Desired, MOST_REMEMBERED, SETTLE, Sickness, Tally, budget};
@@ -73,7 +73,9 @@ impl Group {
             return self.desired.candidate;
         }
         // Who was moved here by a commit keeps what it has until its stage.
-        let waits_for_stage = self.desired.moving || member.moved && self.desired.candidate.is_some();
+        let has_failed_it =
+            member.state().and_then(ConfigState::known).is_some_and(|hash| self.desired.candidate == Some(hash));
+        let waits_for_stage = self.desired.moving || member.moved && self.desired.candidate.is_some() || has_failed_it;
         if waits_for_stage || self.holds_kept(id, member) { None } else { self.desired.stable }
     }
 
@@ -433,8 +435,9 @@ impl Group {
     }
 }
 
-/// True when the member has this configuration, or was offered it and has not said anything else.
+/// True when the member has this configuration, or was offered it and has not said anything else. Who failed it does not have it.
 fn holds(member: &Member, hash: ConfigHash) -> bool {
     let is_offered = |offer: &Offer| offer.hash == hash && !offer.answered && !offer.withdrawn && !offer.settled;
-    member.state().and_then(ConfigState::known) == Some(hash) || member.offer.as_ref().is_some_and(is_offered)
+    let has_it = |state: &ConfigState| state.known() == Some(hash) && state.status != ConfigStatus::Failed;
+    member.state().is_some_and(has_it) || member.offer.as_ref().is_some_and(is_offered)
 }
