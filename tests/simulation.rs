@@ -132,7 +132,7 @@ impl Judge {
         let (definition, wanted) = self.accepted[&group].clone();
         assert!(!definition.suspend, "{group} is suspended");
 
-        let file = self.file(world, &group);
+        let file = self.file(world, &group).clone();
         let candidate = file.rollouts.rollout.as_ref().map(|rollout| rollout.candidate);
         let stable = file.rollouts.stables.first().copied();
         assert!(
@@ -143,7 +143,11 @@ impl Judge {
         assert!(stored.selector.matches(labels), "{group}: by the stored record {name} does not belong to it");
         assert!(world.files.contains_key(&format!("configs/{hash}.yaml")), "the body of an offer is not stored");
         let is_patient = definition.strategy.on_new_commit == OnNewCommit::Finish;
-        assert!(wanted == Some(hash) || stable == Some(hash) || is_patient, "{group}: {name} gets what is superseded");
+        let is_undone = file.rollouts.undone.as_ref().is_some_and(|undone| undone.to == hash);
+        assert!(
+            wanted == Some(hash) || stable == Some(hash) || is_patient || is_undone,
+            "{group}: {name} gets what is superseded"
+        );
 
         let told = agent.told_status().expect("it told its status");
         let is_retry = told.status == ConfigStatus::Failed && self.retried.contains(&group);

@@ -340,6 +340,14 @@ impl Controller {
     /// Only what is forbidden takes effect at once. What is new and allowed waits for the record.
     fn close(&mut self, name: &GroupName, mut desired: Desired, now: Timestamp) {
         let Some(current) = self.roster.group(name).map(|group| &group.desired) else { return };
+        if current.candidate.is_some() && desired.candidate.is_some() && desired.candidate != current.candidate {
+            // Another one takes its place, perhaps because this one failed: nobody else is offered it meanwhile.
+            if current.closed.is_none() {
+                let closed = Desired { closed: Some(Closed::NotStored), ..current.clone() };
+                self.publish(name, closed, now);
+            }
+            return;
+        }
         let closes = current.candidate.is_some() && desired.candidate.is_none()
             || desired.closed.is_some() && current.closed.is_none()
             || desired.holds_back && !current.holds_back;
