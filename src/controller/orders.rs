@@ -123,7 +123,9 @@ impl Controller {
                 for (name, to) in names {
                     let Some(state) = self.groups.get_mut(&name) else { continue };
                     state.machine.undo(to, said.clone(), &state.revision, now).map_err(refuse)?;
-                    state.next = None;
+                    if let Some(next) = state.next.take() {
+                        state.machine.take_wish(next.plan.wanted);
+                    }
                     self.after_machine(&name, now);
                 }
             }

@@ -55,6 +55,9 @@ pub struct FleetFile {
     /// Agents that keep what they have for a while.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pins: BTreeMap<String, Pin>,
+    /// Groups that the accepted commit rejects: who depends on them waits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<String>,
     /// The held commit that a person let go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoted: Option<String>,
@@ -173,6 +176,13 @@ pub struct FailureFile {
     /// True when it vanished.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_absent: bool,
+    /// When; the beginning of time when it said nothing about a rollout.
+    #[serde(default = "beginning")]
+    pub at: Timestamp,
+}
+
+fn beginning() -> Timestamp {
+    Timestamp::from_millis(0)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

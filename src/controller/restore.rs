@@ -72,6 +72,7 @@ impl Controller {
         self.refused = file.refused.and_then(|id| id.parse().ok());
         self.promoted = file.promoted.and_then(|id| id.parse().ok());
         self.frozen = file.frozen;
+        self.rejected = file.rejected.iter().map(|name| GroupName::new(name.as_str())).collect();
         self.pins = file.pins.into_iter().filter_map(|(id, pin)| Some((id.parse().ok()?, pin))).collect();
         Ok(())
     }
@@ -112,7 +113,12 @@ impl Controller {
             if let Ok(id) = id.parse() {
                 failures.insert(
                     id,
-                    Failure { hash: failure.hash, message: failure.message.into(), is_absent: failure.is_absent },
+                    Failure {
+                        hash: failure.hash,
+                        message: failure.message.into(),
+                        is_absent: failure.is_absent,
+                        at: failure.at,
+                    },
                 );
             }
         }

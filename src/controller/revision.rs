@@ -47,7 +47,7 @@ impl Controller {
             self.hold(info.id, held, report, now);
             return true;
         }
-        self.guarded = None;
+        let held = self.guarded.take();
         self.accepted = Some(info.clone());
         self.policy = fleet.policy.clone();
         self.storage.fleet_changed = true;
@@ -65,6 +65,12 @@ impl Controller {
         if is_new || !report.groups.is_empty() {
             self.notice(None, false, format!("{}: {} ({})", report.revision, report.subject, changes(&report)));
             self.merge_report(info.id, report, now);
+        }
+        for name in held.iter().flat_map(|held| held.revision.fleet.groups.keys()) {
+            // What only the held commit would have brought never comes.
+            if !self.groups.contains_key(name) {
+                self.commits.supersede(name, &[], now);
+            }
         }
         for name in &ready {
             // Other rules may end what runs, a shorter soak for example: only now is the commit there to be told.

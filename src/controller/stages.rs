@@ -25,7 +25,7 @@ impl Controller {
     pub(super) fn draw_stage(&mut self, name: &GroupName, now: Timestamp) {
         let Some(state) = self.groups.get_mut(name) else { return };
         if let Some(request) = state.machine.take_draw() {
-            let opening = self.roster.draw(name, &request);
+            let opening = self.roster.draw(name, &request, now);
             if let Some(state) = self.groups.get_mut(name) {
                 state.machine.open(opening, now);
             }

@@ -151,6 +151,7 @@ impl Controller {
                 policy: self.policy.as_ref().map(|policy| String::from_utf8_lossy(policy).into_owned()),
                 frozen: self.frozen.clone(),
                 pins: self.pins.iter().map(|(id, pin)| (id.to_string(), pin.clone())).collect(),
+                rejected: self.rejected.iter().map(ToString::to_string).collect(),
                 promoted: self.promoted.map(|id| id.to_string()),
             };
             files.insert(FLEET_FILE.to_owned(), Some(encode(&file, &mut problems)));
@@ -188,9 +189,13 @@ impl Controller {
             fast: next.plan.fast,
         });
         if let Some(group) = self.roster.group(name) {
+            // What a person forgave is forgotten by the record that allows the other try.
+            let is_retry = state.machine.record().retries > group.desired.retries;
+            let forgiven = state.machine.rollout().map(|rollout| rollout.candidate).filter(|_| is_retry);
             file.failures = group
                 .failures
                 .iter()
+                .filter(|(_, failure)| Some(failure.hash) != forgiven)
                 .take(MOST_REMEMBERED)
                 .map(|(id, failure)| {
                     (
@@ -199,6 +204,7 @@ impl Controller {
                             hash: failure.hash,
                             message: failure.message.to_string(),
                             is_absent: failure.is_absent,
+                            at: failure.at,
                         },
                     )
                 })

@@ -159,8 +159,10 @@ fn records_read_back_as_they_were_written() {
         file.rollouts.stables = vec![hash];
         file.rollouts.wanted = Some(hash);
         let message = "line 1\nline 2: \u{1b} `no`".to_owned();
-        file.failures
-            .insert("5e5e5e5e-5e5e-5e5e-5e5e-5e5e5e5e0001".to_owned(), FailureFile { hash, message, is_absent: true });
+        file.failures.insert(
+            "5e5e5e5e-5e5e-5e5e-5e5e-5e5e5e5e0001".to_owned(),
+            FailureFile { hash, message, is_absent: true, at: NOW },
+        );
         file.next =
             Some(NextFile { wanted: hash, revision: "main@sha1:1".to_owned(), moved_in: true, hold: None, fast: true });
         let mut problems = Vec::new();
@@ -185,6 +187,7 @@ fn a_commit_keeps_what_its_trailer_asks() {
             policy: None,
             frozen: None,
             pins: BTreeMap::new(),
+            rejected: Vec::new(),
             promoted: None,
         };
         let mut problems = Vec::new();

@@ -105,6 +105,12 @@ impl Machine {
     /// The agents of a stage are drawn: it begins, or passes at once when it adds nobody.
     pub fn open(&mut self, opening: Opening, now: Timestamp) {
         let Some(rollout) = &mut self.record.rollout else { return };
+        let is_opening = rollout.progress == Progress::Opening;
+        let is_vain = if is_opening { opening.available == 0 && opening.pinned > 0 } else { opening.added == 0 };
+        if is_vain {
+            // Nobody can be drawn: all are pinned, for example. It is tried again when something changes.
+            return;
+        }
         (rollout.drawn, rollout.size) = (opening.drawn, opening.size);
         rollout.draws += 1;
         self.unstored = true;
@@ -186,11 +192,11 @@ impl Machine {
         }
         // Of those who were not heard since a restart nobody knows whether they vanished.
         if self.tally.lost > 0 || self.absent(now) > 0 {
-            if rollout.replaced > rollout.stage {
+            if rollout.replaced_in == Some(rollout.stage) {
                 return;
             }
             if let Some(current) = &mut self.record.rollout {
-                current.replaced += 1;
+                (current.replaced, current.replaced_in) = (current.replaced + 1, Some(current.stage));
             }
         }
         self.wants_draw = Some(self.draw(rollout, true));
@@ -339,11 +345,16 @@ impl Machine {
     }
 
     pub(super) fn allowed_failures(&self, rollout: &RolloutRecord) -> usize {
-        let is_first_of_several = rollout.stage == 0 && !self.is_last_stage();
-        let default = if is_first_of_several { Amount::Count(0) } else { DEFAULT_MAX_FAILURES };
-        let of_stage = if takes_everybody(rollout) { None } else { self.stage().max_failures };
+        // Between two stages the one that ran is judged.
+        let is_between = rollout.progress == Progress::Opening;
+        let index = rollout.stage.saturating_sub(usize::from(is_between));
+        let stages = &self.rules.strategy.stages;
+        let is_last = takes_everybody(rollout) || index + 1 >= stages.len();
+        let default = if index == 0 && !is_last { Amount::Count(0) } else { DEFAULT_MAX_FAILURES };
+        let stage = stages.get(index).filter(|_| !takes_everybody(rollout));
+        let of_stage = stage.and_then(|stage| stage.max_failures);
         let amount = of_stage.or(self.rules.strategy.max_failures).unwrap_or(default);
-        let size = if self.is_last_stage() { self.population() } else { rollout.size.max(self.tally.cohort) };
+        let size = if is_last { self.population() } else { rollout.size.max(self.tally.cohort) };
         budget::allowed_failures(amount, size)
     }
 

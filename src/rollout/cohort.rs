@@ -95,6 +95,10 @@ pub struct Opening {
     pub size: usize,
     /// Of these: who do not have the candidate yet.
     pub added: usize,
+    /// Agents that could be drawn.
+    pub available: usize,
+    /// Agents that could be, were they not pinned.
+    pub pinned: usize,
 }
 
 /// Draws a stage's agents from those that are connected and eligible. Thresholds never fall, so that nobody leaves a cohort again.
@@ -112,7 +116,7 @@ pub fn draw(request: &Draw, agents: &[Drawable<'_>]) -> Opening {
     let cohort = Cohort { drawn, ..request.cohort.clone() };
     let members = agents.iter().filter(|agent| agent.holds || cohort.includes(agent.labels, agent.rank));
     let (size, added) = members.fold((0, 0), |(size, added), agent| (size + 1, added + usize::from(!agent.holds)));
-    Opening { drawn: cohort.drawn, size, added }
+    Opening { drawn: cohort.drawn, size, added, available: agents.len(), pinned: 0 }
 }
 
 /// The largest kinds, by number of agents; none when the labels are not spread by.

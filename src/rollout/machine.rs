@@ -273,8 +273,9 @@ impl Machine {
         let is_revert = self.record.stables.contains(&wanted);
         // Rules hold at once, also while the configuration itself has to wait: a `suspend: true` never waits.
         if self.rules != plan.rules {
-            self.rules = plan.rules.clone();
+            let before = std::mem::replace(&mut self.rules, plan.rules.clone());
             self.unstored = true;
+            self.take_other_stages(&before.strategy);
         }
         if self.record.undone.is_some() {
             if self.record.wanted == Some(wanted) {
@@ -307,6 +308,24 @@ impl Machine {
             self.unstored = true;
         }
         effect
+    }
+
+    /// A running stage is not another one because the list of stages is another: it has to open under the new one.
+    fn take_other_stages(&mut self, before: &Strategy) {
+        let form = |strategy: &Strategy| {
+            let stages = strategy.stages.iter();
+            stages.map(|stage| (stage.agents, stage.selector.clone(), stage.needs_approval)).collect::<Vec<_>>()
+        };
+        let stages = self.rules.strategy.stages.len();
+        let is_other = form(before) != form(&self.rules.strategy);
+        let Some(rollout) = self.record.rollout.as_mut().filter(|rollout| is_other && !is_stopped(rollout)) else {
+            return;
+        };
+        if !rollout.takes_everybody() && rollout.progress != Progress::Opening {
+            (rollout.progress, rollout.stage) = (Progress::Opening, rollout.stage.min(stages.saturating_sub(1)));
+            (rollout.approved, rollout.hurried) = (rollout.approved.min(rollout.stage), false);
+            self.watching_since = None;
+        }
     }
 
     /// Another candidate takes the place of this rollout. Who holds a superseded candidate keeps it until the next one comes; what
@@ -504,7 +523,9 @@ impl Machine {
             draws: introduced.map_or(0, |rollout| rollout.draws),
             since: introduced.map(|rollout| rollout.started),
             holds_back: introduced.is_some() && self.holds_back(),
-            moving: introduced.is_some_and(|rollout| rollout.kind == Kind::Move),
+            // Also while it may not begin: who was moved here keeps what it has until then.
+            moving: rollout.is_some_and(|rollout| rollout.kind == Kind::Move && !is_stopped(rollout)),
+            retry: introduced.is_some_and(|rollout| rollout.retry),
             restoring_since,
             reverting: introduced.is_some_and(|rollout| rollout.kind == Kind::Revert),
             stable: self.stable(),

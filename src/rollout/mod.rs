@@ -138,6 +138,8 @@ pub struct Desired {
     pub holds_back: bool,
     /// True: the candidate is stable itself, on its way to agents that a commit moved here; who is not in the cohort keeps what it has.
     pub moving: bool,
+    /// True: a person asked for this other try, and who failed the candidate before may be offered it once more.
+    pub retry: bool,
     /// Stable goes back to everybody since then: its outcomes count.
     pub restoring_since: Option<Timestamp>,
     /// True: the candidate is an earlier stable; it reaches pinned agents as well.

@@ -17,6 +17,9 @@ impl Machine {
         let rollout = self.record.rollout.as_mut().filter(|rollout| !is_stopped(rollout));
         let rollout =
             rollout.ok_or("no rollout is running: there is nothing to pause; `gitamp freeze` stops every offer")?;
+        if rollout.kind == Kind::Revert {
+            return Err("what goes back cannot be paused; `gitamp freeze` stops every offer");
+        }
         if rollout.paused.is_some() {
             return Err("it is paused already; `gitamp resume` lets it go on");
         }
@@ -32,13 +35,15 @@ impl Machine {
     pub fn resume(&mut self, revision: &str, now: Timestamp) -> Result<(), Refused> {
         if let Some(undone) = self.record.undone.take() {
             self.unstored = true;
-            let Some(wanted) = self.record.wanted.filter(|wanted| Some(*wanted) != self.stable()) else {
+            let runs = self.record.rollout.is_some();
+            let Some(wanted) = self.record.wanted.filter(|wanted| runs || Some(*wanted) != self.stable()) else {
                 return Ok(());
             };
             if let Some(running) = self.record.rollout.take() {
                 self.replace(&running, wanted);
             }
-            self.begin(fresh(wanted, undone.to, Kind::Forward, revision, now), now);
+            let kind = if self.record.stables.contains(&wanted) { Kind::Revert } else { Kind::Forward };
+            self.begin(fresh(wanted, undone.to, kind, revision, now), now);
             return Ok(());
         }
         let rollout = self.record.rollout.as_mut().filter(|rollout| !is_stopped(rollout));
@@ -78,7 +83,8 @@ impl Machine {
             return Err("its agents are still on their way back to stable: try again when that has ended");
         }
         self.record.retries += 1;
-        self.begin(fresh(failed.candidate, failed.seed, failed.kind, &failed.revision, now), now);
+        let again = fresh(failed.candidate, failed.seed, failed.kind, &failed.revision, now);
+        self.begin(RolloutRecord { retry: true, ..again }, now);
         Ok(())
     }
 
@@ -133,6 +139,12 @@ impl Machine {
         self.record.undone = Some(Undone { to, said });
         self.begin(fresh(to, to, Kind::Revert, revision, now), now);
         Ok(())
+    }
+
+    /// A newer revision's wish that waited and does not come any more: only a change of it ends an undo.
+    pub fn take_wish(&mut self, wanted: ConfigHash) {
+        self.record.wanted = Some(wanted);
+        self.unstored = true;
     }
 
     /// The group keeps what it has; only reverts and rollbacks reach it.
@@ -199,6 +211,8 @@ pub(super) fn fresh(
         adds: true,
         introduced: false,
         replaced: 0,
+        replaced_in: None,
+        retry: false,
         approved: 0,
         hurried: false,
         fast: false,

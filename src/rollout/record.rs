@@ -150,6 +150,11 @@ pub struct RolloutRecord {
     pub introduced: bool,
     /// How often all agents of a stage had vanished, and others were drawn in their place: once a stage at most.
     pub replaced: usize,
+    /// The stage in which that happened last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_in: Option<usize>,
+    /// A person asked for this other try: who failed the candidate before may be offered it once more.
+    pub retry: bool,
     /// Stages below this one are approved.
     pub approved: usize,
     /// True when a person wants no further wait in this stage: no soak, bake, window.

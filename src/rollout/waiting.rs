@@ -44,7 +44,7 @@ impl Machine {
     /// Why the candidate is offered to nobody else for now.
     fn holding_back(&self, rollout: &RolloutRecord) -> Vec<Waiting> {
         let mut reasons = Vec::new();
-        let said = rollout.paused.iter().chain(&rollout.held);
+        let said = rollout.paused.iter().chain(&rollout.held).filter(|_| rollout.kind != Kind::Revert);
         reasons.extend(said.cloned().map(|said| Waiting::Paused { said }));
         if self.tally.excused > 0 && rollout.kind != Kind::Revert {
             reasons.push(Waiting::Outage { treated: self.tally.treated, peers: self.tally.peers });
@@ -94,10 +94,12 @@ impl Machine {
             Progress::Rolling => settled().or_else(missing),
             Progress::Soaking { watched } => {
                 let soaked = self.watched_until(self.stage().soak, watched, now).map(|at| (at, "soak"));
-                [soaked, replaced()].into_iter().flatten().min()
+                let to_come = |(at, _): &(Timestamp, &str)| *at > now;
+                [soaked.filter(to_come).or_else(settled), replaced()].into_iter().flatten().min()
             }
             Progress::Baking { watched } => {
-                self.watched_until(self.rules.strategy.bake, watched, now).map(|at| (at, "bake"))
+                let baked = self.watched_until(self.rules.strategy.bake, watched, now).map(|at| (at, "bake"));
+                baked.filter(|(at, _)| *at > now).or_else(settled)
             }
         }
     }
@@ -147,6 +149,10 @@ impl Machine {
             Progress::Baking { watched } => {
                 waiting.extend(self.watching(self.rules.strategy.bake, watched, now, false));
             }
+        }
+        if waiting.is_empty() {
+            // A watch that is over ends with a steady group only.
+            waiting.extend(self.restless_until(now).map(|until| Waiting::Settling { until }));
         }
         waiting
     }

@@ -21,6 +21,8 @@ pub struct Failure {
     pub message: Arc<str>,
     /// True when it vanished, and never said anything.
     pub is_absent: bool,
+    /// When; the beginning of time when it is no evidence about anything that runs.
+    pub at: Timestamp,
 }
 
 /// What a process that died may have left in the middle of something: agents that have not been heard since.
@@ -75,7 +77,8 @@ impl Group {
         // Who was moved here by a commit keeps what it has until its stage.
         let has_failed_it =
             member.state().and_then(ConfigState::known).is_some_and(|hash| self.desired.candidate == Some(hash));
-        let waits_for_stage = self.desired.moving || member.moved && self.desired.candidate.is_some() || has_failed_it;
+        let is_elsewhere = self.desired.candidate.is_some() || self.desired.wanted != self.desired.stable;
+        let waits_for_stage = self.desired.moving || member.moved && is_elsewhere || has_failed_it;
         if waits_for_stage || self.holds_kept(id, member) { None } else { self.desired.stable }
     }
 
@@ -132,13 +135,19 @@ impl Group {
     }
 
     /// The agents that a stage can be drawn from.
-    pub fn draw<'a>(&self, request: &Draw, member: impl Fn(AgentId) -> Option<&'a Member>) -> Opening {
+    pub fn draw<'a>(&self, request: &Draw, member: impl Fn(AgentId) -> Option<&'a Member>, now: Timestamp) -> Opening {
         let candidate = self.desired.candidate;
+        let mut pinned = 0;
         let drawable: Vec<Drawable<'_>> = self
             .members
             .iter()
             .filter_map(|id| Some((*id, member(*id)?)))
-            .filter(|(_, member)| member.is_connected() && member.is_eligible() && member.pinned_until.is_none())
+            .filter(|(_, member)| member.is_connected() && member.is_eligible())
+            .filter(|(_, member)| {
+                let is_pinned = member.pinned_until.is_some_and(|until| until > now);
+                pinned += usize::from(is_pinned);
+                !is_pinned
+            })
             // Who had it before agents were moved here takes no part in their rollout: the stages are shares of the others.
             .filter(|(_, member)| !self.desired.moving || !self.had_before(member))
             .map(|(id, member)| Drawable {
@@ -147,7 +156,7 @@ impl Group {
                 holds: candidate.is_some_and(|candidate| holds(member, candidate)),
             })
             .collect();
-        cohort::draw(request, &drawable)
+        Opening { pinned, ..cohort::draw(request, &drawable) }
     }
 
     /// True when the member holds the candidate, and not because this rollout gave it to it.
@@ -210,24 +219,29 @@ impl Group {
         restored.or(self.desired.candidate).or(self.desired.wanted).or(self.desired.stable)
     }
 
+    /// Whether a failure counts for or against what runs: what goes back, or is stable already, may have been failed long before.
+    fn counts_failure(&self, failure: &Failure) -> bool {
+        let desired = &self.desired;
+        let is_old_wine = desired.reverting || desired.moving;
+        let since = desired.restoring_since.or(desired.since.filter(|_| is_old_wine));
+        self.judged() == Some(failure.hash) && since.is_none_or(|since| failure.at >= since)
+    }
+
     fn count_failures(&mut self) {
-        let judged = self.judged();
-        let counted = self.failures.values().filter(|failure| Some(failure.hash) == judged);
+        let counted = self.failures.values().filter(|failure| self.counts_failure(failure));
         let (all, absent) = counted.fold((0, 0), |(all, absent), one| (all + 1, absent + usize::from(one.is_absent)));
         (self.failed_of_hash, self.tally.failed_absent) = (all, absent);
     }
 
     /// Remembers a failure.
     pub fn remember(&mut self, id: AgentId, failure: Failure) {
-        let judged = self.judged();
         let add = |number: &mut usize, by: isize| *number = number.saturating_add_signed(by);
-        let counted = |failure: &Failure| isize::from(judged == Some(failure.hash));
-        let absent = |failure: &Failure| isize::from(judged == Some(failure.hash) && failure.is_absent);
-        add(&mut self.failed_of_hash, counted(&failure));
-        add(&mut self.tally.failed_absent, absent(&failure));
-        if let Some(before) = self.failures.insert(id, failure) {
-            add(&mut self.failed_of_hash, -counted(&before));
-            add(&mut self.tally.failed_absent, -absent(&before));
+        let new = (self.counts_failure(&failure), failure.is_absent);
+        let old =
+            self.failures.insert(id, failure).map_or((false, false), |old| (self.counts_failure(&old), old.is_absent));
+        for ((counts, is_absent), by) in [(new, 1), (old, -1)] {
+            add(&mut self.failed_of_hash, if counts { by } else { 0 });
+            add(&mut self.tally.failed_absent, if counts && is_absent { by } else { 0 });
         }
         self.memory_changed = true;
     }

@@ -157,9 +157,9 @@ impl Roster {
     }
 
     /// Draws a stage's agents.
-    pub fn draw(&self, name: &GroupName, request: &Draw) -> Opening {
+    pub fn draw(&self, name: &GroupName, request: &Draw, now: Timestamp) -> Opening {
         let group = self.groups.get(name);
-        group.map(|group| group.draw(request, |id| self.agents.get(&id))).unwrap_or_default()
+        group.map(|group| group.draw(request, |id| self.agents.get(&id), now)).unwrap_or_default()
     }
 
     /// The process stood still for so long: every deadline moves by as much.
@@ -498,18 +498,18 @@ impl Roster {
         let desired = group.filter(is_open).and_then(|group| group.desired_for(id, member));
         if verdict != member.verdict {
             self.uncount(id);
-            self.settle(id, verdict);
+            self.settle(id, verdict, now);
         }
         self.withdraw_unwanted(id, desired);
         self.set_timer(id, now);
     }
 
-    fn settle(&mut self, id: AgentId, mut verdict: Verdict) {
+    fn settle(&mut self, id: AgentId, mut verdict: Verdict, now: Timestamp) {
         let Some(member) = self.agents.get_mut(&id) else { return };
         let Some(name) = member.placement.group() else { return };
         let Some(group) = self.groups.get_mut(name) else { return };
         if let Some(failure) = verdict.failure.take() {
-            group.remember(id, failure);
+            group.remember(id, Failure { at: failure.at.min(now), ..failure });
         }
         let is_confirmed = verdict.standing == Standing::Confirmed;
         let held = member.config.as_ref().and_then(|(state, _)| state.known()).filter(|_| is_confirmed);

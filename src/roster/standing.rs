@@ -128,9 +128,17 @@ impl Verdict {
     }
 
     fn fails(mut self, hash: ConfigHash, reason: impl Into<Arc<str>>) -> Self {
-        self.failure = Some(Failure { hash, message: reason.into(), is_absent: false });
+        self.failure =
+            Some(Failure { hash, message: reason.into(), is_absent: false, at: Timestamp::from_millis(u64::MAX) });
         (self.unavailable, self.until) = (false, None);
         self.stands(Standing::Failed)
+    }
+
+    /// It failed, but not because of what runs now.
+    fn failed_long_ago(self, hash: ConfigHash, reason: Arc<str>) -> Self {
+        let failed = self.fails(hash, reason);
+        let failure = failed.failure.map(|failure| Failure { at: Timestamp::from_millis(0), ..failure });
+        Self { failure, ..failed }
     }
 
     fn vanishes_for_good(self, hash: ConfigHash, reason: String) -> Self {
@@ -308,8 +316,10 @@ fn judge_holder(
             base.fails(hash, words)
         }
         ConfigStatus::Failed => {
-            let is_answered = member.offer.is_some_and(|offer| offer.hash == hash && offer.answered);
-            if member.retried == Some(hash) && !is_answered {
+            let given = member.offer.filter(|offer| offer.hash == hash && offer.answered && offer.connection.is_some());
+            let is_retried =
+                member.retried == Some(hash) || group.desired.retry && group.desired.candidate == Some(hash);
+            if is_retried && given.is_none() {
                 return judge_other(hash, id, member, group, base, now);
             }
             let message = failure_message(state);
@@ -322,7 +332,12 @@ fn judge_holder(
                     return base.open(Standing::Offered, end);
                 }
             }
-            base.fails(hash, message)
+            // What goes back, or is stable already, may have been failed long before: that says nothing about now.
+            let desired = &group.desired;
+            let goes_back = desired.reverting || desired.moving || desired.restoring_since.is_some();
+            let since = desired.restoring_since.or(desired.since);
+            let is_about_now = given.is_some_and(|offer| since.is_none_or(|since| offer.at >= since));
+            if goes_back && !is_about_now { base.failed_long_ago(hash, message) } else { base.fails(hash, message) }
         }
         ConfigStatus::Applying | ConfigStatus::Unset => {
             let end = offered_at + deadline;

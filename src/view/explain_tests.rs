@@ -135,6 +135,11 @@ fn an_agent_that_has_what_it_should_have() {
     assert_eq!(verdicts, ["chosen", "outranked", "unmet"]);
 }
 
+fn failure() -> crate::roster::group::Failure {
+    let (message, at) = ("port in use".into(), Timestamp::from_millis(1));
+    crate::roster::group::Failure { hash: hash(0xcc), message, is_absent: false, at }
+}
+
 #[test]
 fn what_comes_next_is_told_for_every_standing() {
     let offered = |mut member: Member| {
@@ -148,7 +153,7 @@ fn what_comes_next_is_told_for_every_standing() {
         ..Judgement::NOBODY
     };
     let mut failed = group();
-    let failure = crate::roster::group::Failure { hash: hash(0xcc), message: "port in use".into(), is_absent: false };
+    let failure = failure();
     failed.failures.insert(AgentId::new(&[1; 16]).expect("an id"), failure);
     let soaks = "Its group waits: soaking.";
     for (member, group, next) in [

@@ -145,6 +145,8 @@ mod tests {
             adds: true,
             introduced: true,
             replaced: 0,
+            replaced_in: None,
+            retry: false,
             approved: 0,
             hurried: false,
             fast: false,
