@@ -33,9 +33,9 @@
 //! | [`yaml`] | yes | documents as nodes with places and exact scalars: parse, merge, substitute, emit, hash |
 //! | [`fleet`] | yes | what the repository says: groups, inheritance, policy, rendering, assignment, diagnostics |
 //! | [`agent`] | yes | an agent's words: id, capabilities, configuration state, health, events |
-//! | [`rollout`] | yes | one group's rollout over counts of agents; its budget; its record |
-//! | [`roster`] | yes | single agents: where each stands, who is offered what, who failed |
-//! | [`controller`] | yes | joins fleet, rollout and roster; commits and their reports; what is to be stored |
+//! | [`rollout`] | yes | one group's rollout over counts of agents: stages, gates, the way back, orders; its budget; its record |
+//! | [`roster`] | yes | single agents: where each stands, who is drawn and offered what, who failed; the fleet's budget |
+//! | [`controller`] | yes | joins fleet, rollout and roster; commits and their reports; guards; orders; what is to be stored |
 //! | [`view`] | yes | statuses, reports and reasons as people and scripts see them |
 //! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
@@ -66,6 +66,9 @@
 //! - A uid is taken for that of two agents only when both keep talking: their numbers go back and forth, the one that lost its
 //!   connection still answers on it, or both transports speak in turn. A reconnect alone never costs an agent its identity.
 //! - An offered heartbeat interval goes without an address: clients would take one for the whole set of their settings.
+//! - A stage's agents are drawn in the roster and recorded in the rollout: ranks and thresholds cross that line, agents do not.
+//! - An agent that vanished, or fell ill, is excused while those without the candidate are as sick: the rollout freezes instead.
+//! - A failure of what goes back counts only when that was offered since: what was failed long ago says nothing about now.
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
 //! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.
