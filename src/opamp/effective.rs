@@ -53,12 +53,16 @@ pub(super) fn names(
     };
     let file: Arc<str> = Arc::from("effective.yaml");
     let mut found = BTreeSet::new();
+    let mut is_whole = true;
     for body in bodies {
-        if let Ok(Some(document)) = yaml::parse(&file, body, &YAML_LIMITS) {
-            found.extend(yaml::component_names(&document).iter().map(str::to_owned));
+        match yaml::parse(&file, body, &YAML_LIMITS) {
+            Ok(Some(document)) => found.extend(yaml::component_names(&document).iter().map(str::to_owned)),
+            Ok(None) => {}
+            Err(_) => is_whole = false,
         }
     }
-    let bounded = if found.len() > MOST_NAMES { BTreeSet::new() } else { found };
+    // Half of the names would look like another configuration.
+    let bounded = if found.len() > MOST_NAMES || !is_whole { BTreeSet::new() } else { found };
     Ok(shared.share(digest, bounded.into_iter().collect()))
 }
 

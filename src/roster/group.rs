@@ -199,7 +199,8 @@ impl Group {
     pub fn runs_something_else(&self, hash: ConfigHash, member: &Member) -> bool {
         let says = member.capabilities.contains(Capabilities::REPORTS_EFFECTIVE_CONFIG);
         match (self.config(hash), &member.effective) {
-            (Some(config), Some(effective)) if says => {
+            // No names at all: what it runs was too large to be looked at, or no YAML. That says nothing.
+            (Some(config), Some(effective)) if says && !effective.is_empty() => {
                 let mut names = config.components().iter().filter(|name| !name.contains('$'));
                 !names.all(|name| effective.contains(name))
             }

@@ -456,7 +456,7 @@ mod tests {
     use crate::agent::{AgentReport, ConnectionId, Health, Transport};
     use crate::config::{ComponentNames, RenderedConfig};
     use crate::rollout::Desired;
-    use crate::roster::member::Link;
+    use crate::roster::member::{Link, Offer};
 
     const FOUND: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -515,6 +515,26 @@ mod tests {
             let before = judge(id, &member, &group, FOUND);
             assert_eq!((before.standing, before.until), (Standing::Offered, Some(until)), "{why}");
             assert_eq!(judge(id, &member, &group, concluded).standing, after, "{why}");
+        }
+    }
+
+    #[test]
+    fn what_an_agent_says_it_runs_counts_when_it_could_be_read() {
+        let hash = ConfigHash::new([7; 32]);
+        let group = watched_group(hash);
+        let id = AgentId::new(&[1; 16]).expect("a uid");
+        for (why, effective, standing) in [
+            ("it runs it", &["receivers/nop"][..], Standing::Confirmed),
+            ("too large to be looked at", &[], Standing::Confirmed),
+            ("it runs something else", &["receivers/otlp"], Standing::Failed),
+        ] {
+            let mut member = reconnected();
+            member.offer = Some(Offer::new(hash, FOUND, Some(ConnectionId(1))));
+            let later = FOUND + Duration::from_secs(1);
+            member.take(says(hash, ConfigStatus::Applied), later);
+            member.take(runs(true, effective), later);
+            member.capabilities.0 |= Capabilities::REPORTS_EFFECTIVE_CONFIG.0;
+            assert_eq!(judge(id, &member, &group, later + LATE_CONFIRMATION).standing, standing, "{why}");
         }
     }
 
