@@ -73,10 +73,12 @@ impl Controller {
             }
         }
         for name in &ready {
-            // Other rules may end what runs, a shorter soak for example: only now is the commit there to be told.
+            // Other rules may end what runs, a shorter soak for example: only now is the commit there to be told. What was counted
+            // before it was about other members.
             self.refresh_prerequisites(name);
+            let tally = self.roster.tally(name, now);
             if let Some(state) = self.groups.get_mut(name) {
-                state.machine.handle_timeout(now);
+                state.machine.observe(tally, now);
             }
             self.after_machine(name, now);
         }
