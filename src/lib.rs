@@ -39,7 +39,7 @@
 //! | [`view`] | yes | statuses, reports and reasons as people and scripts see them |
 //! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
-//! | [`forge`] | yes | what forges send: signatures and push events |
+//! | [`forge`] | yes | what forges send: proofs of the secret, and push events, in each dialect |
 //! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
 //! | [`clock`] | no | the one clock, for the daemon and its listeners |
 //! | [`daemon`] | no | the one loop, start and end |

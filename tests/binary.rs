@@ -244,6 +244,75 @@ fn every_bell_rings() {
 }
 
 #[test]
+fn a_hook_that_is_ahead_of_the_remote_leads_to_one_second_look() {
+    let repository = gateways("basic");
+    let remote = HttpRemote::serve(&repository.remote());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "an older one\nhunter2\n").expect("secrets");
+    let secret = format!("--hook-secret-file={}", secret.display());
+    let daemon = Daemon::start_on(&remote.url(), &["--interval=1h", "--interval-with-hooks=20h", &secret]);
+    let taken = |commit: &str| {
+        wait_for("the commit to be taken", || {
+            let revision = daemon.status()["sync"]["revision"].clone();
+            if revision == format!("main@sha1:{commit}") { Ok(()) } else { Err(revision) }
+        });
+    };
+    let hours_to_next = || {
+        let sync = daemon.status()["sync"].clone();
+        let at = |key: &str| sync[key].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let (last, next) = (at("lastSuccess").expect("a look"), at("nextAttempt").expect("another"));
+        next.duration_since(last).as_hours()
+    };
+    let before = repository.git(&["rev-parse", "HEAD"]);
+    taken(&before);
+    assert!(hours_to_next() <= 1, "no hook has come yet");
+    assert_eq!(daemon.metric("gitamp_hook_last_timestamp_seconds{forge=\"gitlab\"}"), None);
+
+    // The forge tells of a commit, and answers the look that follows as it was before.
+    let commit = change(&repository, "normal");
+    let move_main = |to: &str| {
+        let mut git = std::process::Command::new("git");
+        git.arg("--git-dir").arg(repository.remote()).args(["update-ref", "refs/heads/main", to]);
+        git
+    };
+    assert!(run(&mut move_main(&before)).status.success());
+    let mut catch_up = move_main(&commit);
+    remote.behind_the_next_look(move || assert!(run(&mut catch_up).status.success()));
+    let looks = remote.looks();
+    let hook = |after: &str| {
+        let body = format!(
+            r#"{{"object_kind":"push","ref":"refs/heads/main","after":"{after}","project":{{"git_http_url":"{}"}}}}"#,
+            remote.url()
+        );
+        let headers =
+            [("Content-Type", "application/json"), ("X-Gitlab-Event", "Push Hook"), ("X-Gitlab-Token", "hunter2")];
+        assert_eq!(post(daemon.agents(), "/hooks/gitlab", &headers, body.as_bytes()).expect("an answer").0, 202);
+    };
+    hook(&commit);
+    taken(&commit);
+    assert_eq!(remote.looks(), looks + 2, "the second look found it");
+    wait_for("the pace to be that with hooks", || {
+        let hours = hours_to_next();
+        if hours >= 17 { Ok(()) } else { Err(hours) }
+    });
+    let last = daemon.status()["sync"]["lastHook"].clone();
+    assert_eq!((&last["forge"], &last["about"]), (&"GitLab".into(), &"a push to refs/heads/main".into()), "{last}");
+    assert!(daemon.metric("gitamp_hook_last_timestamp_seconds{forge=\"gitlab\"}").is_some_and(|at| at > 1.7e9));
+    assert!(daemon.ask(&["status"]).contains("from GitLab: a push to refs/heads/main"));
+
+    // One that lies costs a second look as well, and no third.
+    hook("0123456789012345678901234567890123456789");
+    wait_for("two looks more", || if remote.looks() >= looks + 4 { Ok(()) } else { Err(remote.looks()) });
+    stays("a third look", Duration::from_secs(6), || remote.looks());
+    // What is there already is not looked for again.
+    hook(&commit);
+    wait_for("one look more", || if remote.looks() >= looks + 5 { Ok(()) } else { Err(remote.looks()) });
+    stays("a second look", Duration::from_secs(6), || remote.looks());
+    assert_eq!(remote.looks(), looks + 5);
+}
+
+#[test]
 fn without_a_secret_there_are_no_hooks() {
     let daemon = Daemon::start(&gateways("basic"), &[]);
     let headers = [("Content-Type", "application/json"), ("X-GitHub-Event", "push")];

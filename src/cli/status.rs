@@ -157,6 +157,10 @@ fn header(status: &FleetStatus) -> String {
     if let Some(error) = &sync.error {
         line("", &clean_short(error, LONGEST_MESSAGE), Tint::Bad);
     }
+    if let Some(hook) = &sync.last_hook {
+        let about = clean_short(&hook.about, LONGEST_SUBJECT);
+        line("webhook", &format!("{}, from {}: {about}", ago(hook.at, status.now), clean(&hook.forge)), Tint::Plain);
+    }
     line("notes", &notes(&status.journal, status.now), Tint::Plain);
     if let Some(error) = &status.journal.error {
         line("", &clean_short(error, LONGEST_MESSAGE), Tint::Bad);

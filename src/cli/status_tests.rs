@@ -1,7 +1,7 @@
 //! What `gitamp status` prints, for fleets in all phases.
 
 use super::*;
-use crate::view::{AgentCounts, Counts};
+use crate::view::{AgentCounts, Counts, LastHook};
 use std::time::Duration;
 
 fn now() -> Timestamp {
@@ -107,6 +107,11 @@ fn trouble_is_said_in_plain_words() {
     status.sync.error = Some("the branch is gone".to_owned());
     status.sync.stale = true;
     status.sync.revision = None;
+    status.sync.last_hook = Some(LastHook {
+        at: Timestamp::from_millis(now().as_millis() - 180_000),
+        forge: "GitLab".to_owned(),
+        about: "ignored: a push to \u{7}x".to_owned(),
+    });
     status.journal =
         JournalStatus { local_only: true, error: Some("the remote says no".to_owned()), ..JournalStatus::default() };
     status.agents = AgentCounts::default();
@@ -120,6 +125,7 @@ gitamp 1.2.3, instance eu
   revision    none yet
   synced      12s ago, next look in 48s; stale, agents keep what they have
               the branch is gone
+  webhook     3m ago, from GitLab: ignored: a push to \\u{7}x
   notes       they stay in the state directory
               the remote says no
   agents      0 connected

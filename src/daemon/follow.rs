@@ -10,18 +10,25 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::controller::Revision;
+use crate::daemon::pace::Pace;
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer, Snapshot, SnapshotLimits};
 use crate::fleet::{self, RenderedFleet};
+use crate::forge::hooks::Announced;
 use crate::git::TreeId;
 use crate::git::backoff::Backoff;
 use crate::git::mirror::{Head, Mirror, ReadError};
 use crate::serve::bell::Bell;
+use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::view::SyncStatus;
 
 /// At most one fetch in this time, however often the bell rings.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long after a look that did not show the head which a hook had told of the remote is looked at once more: forges answer from
+/// replicas, and a hook may be ahead of them.
+const SECOND_LOOK: Duration = Duration::from_secs(4);
 
 /// The remote is called stale when it has not answered for so many intervals.
 const STALE_AFTER_INTERVALS: u32 = 3;
@@ -52,10 +59,12 @@ pub(super) struct Progress {
 pub(super) struct Follower {
     /// The mirror, its own.
     pub mirror: Mirror,
-    /// Without a bell the remote is asked so often.
-    pub interval: Duration,
+    /// How often the remote is asked without a bell.
+    pub pace: Pace,
     /// What rings when somebody thinks that there is something new.
     pub bell: Bell,
+    /// What hooks said.
+    pub hints: Hints,
     /// The policy that the next revision is judged by.
     pub policy: Arc<ArcSwapOption<Bytes>>,
     /// The commit that the journal says was accepted last.
@@ -82,17 +91,36 @@ impl Follower {
     pub(super) async fn run(mut self) {
         let mut taken: Option<Taken> = None;
         let mut backoff = Backoff::default();
+        let mut expected: Option<Arc<Announced>> = None;
         loop {
             self.progress.send_modify(|progress| progress.begun += 1);
             let begun = self.clock.now();
+            let before = taken.as_ref().map(|taken| taken.commit);
+            let announced = self.hints.take_announced();
+            let is_second_look = announced.is_none();
+            expected = announced.or(expected);
             let outcome = self.attempt(&mut taken).await;
-            let seconds = self.clock.now().since(begun).as_secs_f64();
+            let now = self.clock.now();
+            let seconds = now.since(begun).as_secs_f64();
             let pause = match &outcome {
-                Ok(()) => {
+                Ok(head) => {
                     backoff.succeeded();
-                    self.metrics.sync_succeeded(seconds, self.clock.now());
-                    // A tenth more or less, so that a hundred daemons do not ask one server at the same moment.
-                    self.interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+                    self.metrics.sync_succeeded(seconds, now);
+                    if before != Some(head.commit) && self.pace.found(begun, self.hints.last_push()) {
+                        tracing::warn!(
+                            "no webhook told of this push: looking as often as without hooks until one comes"
+                        );
+                    }
+                    match expected.take() {
+                        Some(announced) if !is_second_look && self.is_behind(head, &announced).await => {
+                            tracing::info!(branch = %announced.branch, commit = %announced.commit.short(),
+                                "the remote does not have yet what a webhook told of: looking once more");
+                            expected = Some(announced);
+                            SECOND_LOOK
+                        }
+                        // A tenth more or less, so that a hundred daemons do not ask one server at the same moment.
+                        Some(_) | None => self.interval().mul_f64(0.9 + 0.2 * fastrand::f64()),
+                    }
                 }
                 Err(Trouble::Closed) => return,
                 Err(Trouble::Failed { class, message }) => {
@@ -111,15 +139,25 @@ impl Follower {
         }
     }
 
-    fn tell(&self, outcome: &Result<(), Trouble>, pause: Duration) {
+    fn interval(&self) -> Duration {
+        self.pace.interval(self.clock.now(), self.hints.last_push())
+    }
+
+    /// True when a hook told of a head of our branch that is not there.
+    async fn is_behind(&self, head: &Head, announced: &Announced) -> bool {
+        // What cannot be read is no reason to look again; the next look makes the mirror anew.
+        announced.branch == head.reference && !self.mirror.knows(announced.commit).await.unwrap_or(true)
+    }
+
+    fn tell(&self, outcome: &Result<Head, Trouble>, pause: Duration) {
         let now = self.clock.now();
-        let stale_after = self.interval * STALE_AFTER_INTERVALS;
+        let stale_after = self.interval() * STALE_AFTER_INTERVALS;
         self.progress.send_modify(|progress| {
             progress.ended += 1;
             let status = &mut progress.status;
             status.next_attempt = Some(now + pause.max(LEAST_PAUSE));
             match outcome {
-                Ok(()) => {
+                Ok(_) => {
                     (status.last_success, status.error, status.stale) = (Some(now), None, false);
                     progress.is_ready = true;
                 }
@@ -133,40 +171,46 @@ impl Follower {
         });
     }
 
-    async fn attempt(&mut self, taken: &mut Option<Taken>) -> Result<(), Trouble> {
+    /// Looks once, and hands on what is new.
+    async fn attempt(&mut self, taken: &mut Option<Taken>) -> Result<Head, Trouble> {
         let head = self.mirror.sync().await.map_err(|error| Trouble::failed(error.class(), &error))?;
-        if taken.as_ref().is_some_and(|taken| taken.commit == head.commit) {
-            return Ok(());
+        if taken.as_ref().is_none_or(|taken| taken.commit != head.commit) {
+            self.take(&head, taken).await?;
         }
+        Ok(head)
+    }
+
+    async fn take(&mut self, head: &Head, taken: &mut Option<Taken>) -> Result<(), Trouble> {
         let tree = self.mirror.tree_id(head.commit).await.map_err(Trouble::read)?;
         let reading = match self.mirror.read(head.commit, &head.reference, &SnapshotLimits::default()).await {
             Ok(reading) => reading,
-            Err(ReadError::Refused { reason, .. }) => return self.refuse(&head, taken, &reason).await,
+            Err(ReadError::Refused { reason, .. }) => return self.refuse(head, taken, &reason).await,
             Err(error @ (ReadError::Unknown(_) | ReadError::Damaged(_))) => return Err(Trouble::read(error)),
         };
         let info = reading.info;
-        let is_unrelated = taken.as_ref().is_some_and(|taken| taken.tree.is_some() && taken.tree == tree);
-        let found = if is_unrelated {
-            Found::Unrelated(info.clone())
-        } else {
-            let Some(snapshot) = reading.snapshot else {
-                return Err(Trouble::Failed {
-                    class: crate::git::FailureClass::Stalled,
-                    message: format!("commit {} has no directory at the fleet root (--path)", info.id.short()),
-                });
-            };
-            let fleet = self.render(snapshot, &info).await;
-            let rewritten = self.is_rewritten(&head, taken.as_ref()).await;
-            let (done, taken_up) = oneshot::channel();
-            let revision = Revision { info: info.clone(), rewritten, fleet };
-            self.send(Found::Revision(Box::new(revision), done)).await?;
-            let is_accepted = taken_up.await.map_err(|_| Trouble::Closed)?;
-            self.took(&info, tree.filter(|_| is_accepted), taken);
+        if taken.as_ref().is_some_and(|taken| taken.tree.is_some() && taken.tree == tree) {
+            self.send(Found::Unrelated(info.clone())).await?;
+            self.took(&info, tree, taken);
             return Ok(());
+        }
+        let Some(snapshot) = reading.snapshot else {
+            return Err(Trouble::Failed {
+                class: crate::git::FailureClass::Stalled,
+                message: format!("commit {} has no directory at the fleet root (--path)", info.id.short()),
+            });
         };
-        self.send(found).await?;
-        self.took(&info, tree, taken);
+        let fleet = self.render(snapshot, &info).await;
+        let rewritten = self.is_rewritten(head, taken.as_ref()).await;
+        let is_accepted = self.offer(Revision { info: info.clone(), rewritten, fleet }).await?;
+        self.took(&info, tree.filter(|_| is_accepted), taken);
         Ok(())
+    }
+
+    /// Hands a revision to the loop; whether it was accepted.
+    async fn offer(&self, revision: Revision) -> Result<bool, Trouble> {
+        let (done, taken_up) = oneshot::channel();
+        self.send(Found::Revision(Box::new(revision), done)).await?;
+        taken_up.await.map_err(|_| Trouble::Closed)
     }
 
     fn took(&self, info: &CommitInfo, tree: Option<TreeId>, taken: &mut Option<Taken>) {
@@ -215,10 +259,8 @@ impl Follower {
             time: self.clock.now(),
             trailer: None,
         };
-        let (done, taken_up) = oneshot::channel();
-        let revision = Revision { info: info.clone(), rewritten: head.rewritten, fleet: refusal(reason) };
-        self.send(Found::Revision(Box::new(revision), done)).await?;
-        let _never_accepted = taken_up.await.map_err(|_| Trouble::Closed)?;
+        let _never_accepted =
+            self.offer(Revision { info: info.clone(), rewritten: head.rewritten, fleet: refusal(reason) }).await?;
         self.took(&info, None, taken);
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 mod follow;
 mod keep;
+mod pace;
 mod start;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::controller::record::RecordError;
 use crate::controller::{Action, Controller, Store};
 use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
+use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::serve::{AgentLinks, AgentMessage};
 use crate::settings::Settings;
@@ -84,6 +86,7 @@ struct Daemon {
     links: AgentLinks,
     metrics: Arc<Metrics>,
     bell: Bell,
+    hints: Hints,
     policy: Arc<ArcSwapOption<Bytes>>,
     progress: watch::Receiver<Progress>,
     journal: watch::Receiver<JournalStatus>,
@@ -240,6 +243,7 @@ impl Daemon {
     fn status(&self) -> FleetStatus {
         let mut status = self.controller.status(&self.settings.instance, self.clock.now());
         status.sync = self.progress.borrow().status.clone();
+        status.sync.last_hook = self.hints.last().as_deref().cloned();
         status.journal = self.journal.borrow().clone();
         status
     }

@@ -14,8 +14,9 @@ use crate::clock::Clock;
 use crate::controller::{Controller, Options};
 use crate::daemon::follow::{Follower, Progress};
 use crate::daemon::keep::Keeper;
+use crate::daemon::pace::Pace;
 use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs};
-use crate::forge::Watched;
+use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
 use crate::git::journal::{Journal, JournalContents, JournalOptions};
 use crate::git::mirror::Mirror;
@@ -24,6 +25,7 @@ use crate::opamp::connection::Rules;
 use crate::opamp::wire::Limits;
 use crate::serve::admin::{self, AdminOptions, AdminRequest};
 use crate::serve::bell::Bell;
+use crate::serve::hints::Hints;
 use crate::serve::hooks::Hooks;
 use crate::serve::metrics::Metrics;
 use crate::serve::{self, AgentServerOptions};
@@ -176,7 +178,8 @@ impl Base {
             tracing::error!("the journal holds something that cannot be used: state/{problem}");
         }
         let (events_in, agents) = mpsc::channel(AGENT_QUEUE);
-        let hooks = serve_hooks(&settings, &bell, &metrics, &stopped).await?;
+        let hints = Hints::default();
+        let hooks = serve_hooks(&settings, &bell, &hints, clock, &metrics, &stopped).await?;
         let traffic = metrics.traffic();
         let (links, server) =
             serve::serve_agents(agents_listener, server_options(&settings), clock, events_in, hooks, traffic, stopped);
@@ -186,8 +189,9 @@ impl Base {
         let (found_in, found) = mpsc::channel(1);
         let follower = Follower {
             mirror: Mirror::open(source).await.map_err(|error| DaemonError::Source(Box::new(error)))?,
-            interval: settings.interval,
+            pace: Pace::new(settings.interval, settings.hooks.as_ref().and_then(|hooks| hooks.interval)),
             bell: bell.clone(),
+            hints: hints.clone(),
             policy: Arc::clone(&policy),
             accepted: controller.accepted().map(|info| info.id),
             found: found_in,
@@ -219,7 +223,8 @@ impl Base {
             _watcher: watch_repository(&settings, &bell),
         };
         let (progress, journal) = (progress.subscribe(), journal_status.subscribe());
-        let daemon = Daemon { settings, clock, controller, links, metrics, bell, policy, progress, journal, stores };
+        let daemon =
+            Daemon { settings, clock, controller, links, metrics, bell, hints, policy, progress, journal, stores };
         Ok((daemon, Inputs { agents, found, stored, requests }, tasks))
     }
 
@@ -359,6 +364,8 @@ fn server_options(settings: &Settings) -> AgentServerOptions {
 async fn serve_hooks(
     settings: &Settings,
     bell: &Bell,
+    hints: &Hints,
+    clock: Clock,
     metrics: &Arc<Metrics>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Option<axum::Router>, DaemonError> {
@@ -367,6 +374,8 @@ async fn serve_hooks(
         secrets: hooks.secrets.clone(),
         watched: Watched::of(settings),
         bell: bell.clone(),
+        hints: hints.clone(),
+        clock,
         metrics: Arc::clone(metrics),
     });
     let Some(address) = hooks.listen else { return Ok(Some(router)) };

@@ -207,6 +207,15 @@ impl Mirror {
         .await
     }
 
+    /// Whether the mirror has this commit.
+    pub async fn knows(&self, commit: CommitId) -> Result<bool, ReadError> {
+        self.with_repository(move |repository| {
+            let known = || Ok(repository.odb()?.exists(oid_of(commit)?));
+            known().map_err(|error: git2::Error| ReadError::Damaged(sanitise(error.message())))
+        })
+        .await
+    }
+
     async fn reading<T: Send + 'static>(
         &self,
         commit: CommitId,

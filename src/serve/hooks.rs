@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -12,11 +13,14 @@ use http_body_util::{BodyExt, Limited};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::forge::{self, Refusal, Verdict, Watched};
+use crate::clock::Clock;
+use crate::forge::hooks::{Dialect, LARGEST_DELIVERY, Refusal, Sender, Verdict, Watched};
 use crate::serve::bell::Bell;
+use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::serve::plain;
-use crate::settings::Secret;
+use crate::settings::{HookSecrets, Secret};
+use crate::view::LastHook;
 
 /// For a whole body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -24,32 +28,40 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// Deliveries that are read at a time: what their bodies can take of the memory is bounded.
 const AT_ONCE: usize = 16;
 
-/// Reads a delivery of one kind of sender.
-type Read = fn(&HeaderMap, &[u8], &[Secret], &Watched) -> Result<Verdict, Refusal>;
-
 /// What the routes share.
 pub struct Hooks {
-    /// The secrets that deliveries may be signed with; at least one.
-    pub secrets: Vec<Secret>,
+    /// The file of secrets that deliveries may prove to know; read again for each of them.
+    pub secrets: HookSecrets,
     /// What is followed.
     pub watched: Watched,
     /// What rings.
     pub bell: Bell,
+    /// Where it is kept what they said.
+    pub hints: Hints,
+    /// The time.
+    pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
 
 struct Shared {
     hooks: Hooks,
+    /// The secrets that were read last.
+    secrets: ArcSwap<Vec<Secret>>,
     places: tokio::sync::Semaphore,
 }
 
-/// `POST /hooks/github` and `POST /hooks/generic`.
+/// One `POST` route for each dialect.
 pub fn router(hooks: Hooks) -> Router {
-    let shared = Arc::new(Shared { hooks, places: tokio::sync::Semaphore::new(AT_ONCE) });
-    let github = |State(shared), headers, body| deliver(shared, "github", forge::github::read, headers, body);
-    let generic = |State(shared), headers, body| deliver(shared, "generic", forge::generic::read, headers, body);
-    Router::new().route("/hooks/github", post(github)).route("/hooks/generic", post(generic)).with_state(shared)
+    let secrets = ArcSwap::from_pointee(hooks.secrets.first.clone());
+    let shared = Arc::new(Shared { hooks, secrets, places: tokio::sync::Semaphore::new(AT_ONCE) });
+    let routes = Dialect::ALL.into_iter().fold(Router::new(), |router, dialect| {
+        router.route(
+            dialect.path(),
+            post(move |State(shared), headers, body| async move { deliver(shared, dialect, headers, body).await }),
+        )
+    });
+    routes.with_state(shared)
 }
 
 /// Serves the routes on a listener of their own until `stop` says true.
@@ -57,59 +69,97 @@ pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<
     plain::serve_tcp(listener, router, stop).await;
 }
 
-async fn deliver(
-    shared: Arc<Shared>,
-    forge: &'static str,
-    read: Read,
-    headers: HeaderMap,
-    body: Body,
-) -> (StatusCode, String) {
-    let Hooks { secrets, watched, bell, metrics } = &shared.hooks;
+impl Shared {
+    /// The secrets as the file has them now. While it cannot be read, because it is being replaced, say, those of before hold.
+    async fn secrets(&self) -> Arc<Vec<Secret>> {
+        let file = self.hooks.secrets.file.clone();
+        let reason = match tokio::task::spawn_blocking(move || HookSecrets::read(file)).await {
+            Ok(Ok(read)) => {
+                self.secrets.store(Arc::new(read.first));
+                return self.secrets.load_full();
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("the secrets of the webhooks are those of before: {reason}");
+        self.secrets.load_full()
+    }
+
+    /// Keeps what an authentic delivery was about.
+    fn remember(&self, sender: Sender, about: String) {
+        let at = self.hooks.clock.now();
+        self.hooks.metrics.hook_came(sender.label(), at);
+        self.hooks.hints.came(LastHook { at, forge: sender.to_string(), about });
+    }
+
+    fn accept(&self, sender: Sender, verdict: Verdict) -> (StatusCode, String) {
+        let Hooks { bell, hints, clock, metrics, .. } = &self.hooks;
+        match verdict {
+            Verdict::Ring(push) => {
+                metrics.hook(sender.label(), "ring");
+                tracing::info!(forge = sender.label(), "a push to {}: looking at the repository", push.what);
+                self.remember(sender, format!("a push to {}", push.what));
+                // First what is to be found, then the ring that sends somebody to find it.
+                hints.pushed(clock.now(), push.announced);
+                bell.ring();
+                (StatusCode::ACCEPTED, "looking at the repository\n".to_owned())
+            }
+            Verdict::Ignored(reason) => {
+                metrics.hook(sender.label(), "ignored");
+                tracing::debug!(forge = sender.label(), "ignored: {reason}");
+                self.remember(sender, format!("ignored: {reason}"));
+                (StatusCode::ACCEPTED, format!("ignored: {reason}\n"))
+            }
+            Verdict::Ping => {
+                metrics.hook(sender.label(), "ping");
+                self.remember(sender, "a ping".to_owned());
+                (StatusCode::OK, "gitamp is here\n".to_owned())
+            }
+            Verdict::UnsignedPing => {
+                metrics.hook(sender.label(), "ping");
+                (StatusCode::OK, "gitamp is here; this was not signed, so the secret is untested\n".to_owned())
+            }
+        }
+    }
+
+    fn refuse(&self, sender: Sender, refusal: &Refusal) -> (StatusCode, String) {
+        self.hooks.metrics.hook(sender.label(), "refused");
+        tracing::warn!(forge = sender.label(), "a delivery is refused: {refusal}");
+        let status = match refusal {
+            // What exactly does not fit is for the log alone.
+            Refusal::Signature(_) => {
+                return (StatusCode::UNAUTHORIZED, "the signature is missing or wrong\n".to_owned());
+            }
+            Refusal::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::Header(_) | Refusal::Body(_) => StatusCode::BAD_REQUEST,
+        };
+        (status, format!("{refusal}\n"))
+    }
+}
+
+async fn deliver(shared: Arc<Shared>, dialect: Dialect, headers: HeaderMap, body: Body) -> (StatusCode, String) {
+    let sender = dialect.sender(&headers);
+    let metrics = &shared.hooks.metrics;
     let Ok(_place) = shared.places.try_acquire() else {
-        metrics.hook(forge, "busy");
+        metrics.hook(sender.label(), "busy");
         return (StatusCode::SERVICE_UNAVAILABLE, "too many deliveries at once: try again\n".to_owned());
     };
     let body = match collect(body).await {
         Ok(body) => body,
         Err((status, reason)) => {
-            metrics.hook(forge, "refused");
+            metrics.hook(sender.label(), "refused");
             return (status, reason.to_owned());
         }
     };
-    match read(&headers, &body, secrets, watched) {
-        Ok(Verdict::Ring(reference)) => {
-            metrics.hook(forge, "ring");
-            tracing::info!(forge, "a push to {reference}: looking at the repository");
-            bell.ring();
-            (StatusCode::ACCEPTED, "looking at the repository\n".to_owned())
-        }
-        Ok(Verdict::Ignored(reason)) => {
-            metrics.hook(forge, "ignored");
-            tracing::debug!(forge, "ignored: {reason}");
-            (StatusCode::ACCEPTED, format!("ignored: {reason}\n"))
-        }
-        Ok(Verdict::Ping) => {
-            metrics.hook(forge, "ping");
-            (StatusCode::OK, "gitamp is here\n".to_owned())
-        }
-        Err(refusal) => {
-            metrics.hook(forge, "refused");
-            tracing::warn!(forge, "a delivery is refused: {refusal}");
-            let status = match refusal {
-                // What exactly does not fit is for the log alone.
-                Refusal::Signature(_) => {
-                    return (StatusCode::UNAUTHORIZED, "the signature is missing or wrong\n".to_owned());
-                }
-                Refusal::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                Refusal::Header(_) | Refusal::Body(_) => StatusCode::BAD_REQUEST,
-            };
-            (status, format!("{refusal}\n"))
-        }
+    let secrets = shared.secrets().await;
+    match dialect.read(&headers, &body, &secrets, &shared.hooks.watched, shared.hooks.clock.now()) {
+        Ok(verdict) => shared.accept(sender, verdict),
+        Err(refusal) => shared.refuse(sender, &refusal),
     }
 }
 
 async fn collect(body: Body) -> Result<Bytes, (StatusCode, &'static str)> {
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, forge::LARGEST_DELIVERY).collect()).await {
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, LARGEST_DELIVERY).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             Err((StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 1 MiB\n"))

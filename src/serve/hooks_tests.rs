@@ -4,17 +4,41 @@ use axum::http::Request;
 use tower::ServiceExt;
 
 use super::*;
-use crate::forge::signature::sign;
-use crate::settings::Reference;
+use crate::forge::hooks::signature::sign;
+use crate::settings::{Reference, SecretFile};
 
 const PUSH: &str = r#"{"ref": "refs/heads/main", "after": "0123456789012345678901234567890123456789", "repository": {"full_name": "ops/fleet"}}"#;
 
-fn hooks() -> (Router, Bell, Secret) {
-    let (bell, secret) = (Bell::default(), Secret::new("It's a Secret to Everybody"));
-    let watched = Watched { repository: None, reference: Reference::Branch("main".to_owned()) };
-    let hooks = Hooks { secrets: vec![secret.clone()], watched, bell: bell.clone(), metrics: Arc::default() };
-    (router(hooks), bell, secret)
+/// The routes, with a file of secrets that stays as long as this does.
+struct House {
+    router: Router,
+    bell: Bell,
+    hints: Hints,
+    file: tempfile::NamedTempFile,
 }
+
+impl House {
+    fn new() -> Self {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), format!("{SECRET}\n")).expect("a secret");
+        let (bell, hints) = (Bell::default(), Hints::default());
+        let hooks = Hooks {
+            secrets: HookSecrets::read(SecretFile::new(file.path())).expect("a secret"),
+            watched: Watched { repository: None, reference: Reference::Branch("main".to_owned()) },
+            bell: bell.clone(),
+            hints: hints.clone(),
+            clock: Clock::start(),
+            metrics: Arc::default(),
+        };
+        Self { router: router(hooks), bell, hints, file }
+    }
+
+    async fn status(&self, request: Request<Body>) -> u16 {
+        self.router.clone().oneshot(request).await.expect("an answer").status().as_u16()
+    }
+}
+
+const SECRET: &str = "It's a Secret to Everybody";
 
 fn delivery(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
     let mut request = Request::post(path).header("content-type", "application/json");
@@ -30,7 +54,8 @@ async fn rang(bell: &Bell) -> bool {
 
 #[tokio::test]
 async fn only_signed_pushes_to_what_is_followed_ring() {
-    let (router, bell, secret) = hooks();
+    let house = House::new();
+    let secret = Secret::new(SECRET);
     let good = sign(&secret, PUSH.as_bytes()).expect("a signature");
     let other = PUSH.replace("heads/main", "heads/feature");
     let other_signature = sign(&secret, other.as_bytes()).expect("a signature");
@@ -51,22 +76,70 @@ async fn only_signed_pushes_to_what_is_followed_ring() {
         ("/hooks/github", vec![push, ("x-hub-signature-256", good.as_str())], &other, 401, false, "signed for another"),
         ("/hooks/github", vec![push, ("x-hub-signature-256", "sha256=")], PUSH, 401, false, "an empty signature"),
         ("/hooks/github", vec![push], PUSH, 401, false, "no signature"),
-        ("/hooks/gitea", vec![], PUSH, 404, false, "no such route"),
+        ("/hooks/gitlab", vec![("x-gitlab-event", "Push Hook")], PUSH, 401, false, "GitLab without a token"),
+        ("/hooks/nowhere", vec![], PUSH, 404, false, "no such route"),
     ] {
-        let response = router.clone().oneshot(delivery(path, &headers, body.to_owned())).await.expect("an answer");
-        assert_eq!(response.status().as_u16(), code, "{why}");
-        assert_eq!(rang(&bell).await, rings, "{why}");
+        assert_eq!(house.status(delivery(path, &headers, body.to_owned())).await, code, "{why}");
+        assert_eq!(rang(&house.bell).await, rings, "{why}");
     }
 }
 
 #[tokio::test]
+async fn what_hooks_say_is_kept_for_status_and_follower() {
+    let house = House::new();
+    let signed = |body: &str| sign(&Secret::new(SECRET), body.as_bytes()).expect("a signature");
+    let push = ("x-github-event", "push");
+    assert_eq!(house.status(delivery("/hooks/github", &[push], PUSH)).await, 401);
+    let ping = [("x-event-key", "diagnostics:ping")];
+    assert_eq!(house.status(delivery("/hooks/bitbucket", &ping, "{}")).await, 200);
+    assert_eq!((house.hints.last(), house.hints.last_push()), (None, None), "nobody has proved anything yet");
+
+    let ours = signed(PUSH);
+    let other = PUSH.replace("heads/main", "heads/feature");
+    let others = signed(&other);
+    let gitea = ("x-gitea-event", "push");
+    let deliveries = [
+        (vec![push, ("x-hub-signature-256", others.as_str())], other.as_str(), "GitHub", "ignored: ", false),
+        (vec![push, gitea, ("x-hub-signature-256", ours.as_str())], PUSH, "Gitea", "a push to refs/heads/main", true),
+    ];
+    for (headers, body, forge, about, is_push) in deliveries {
+        assert_eq!(house.status(delivery("/hooks/github", &headers, body.to_owned())).await, 202);
+        let last = house.hints.last().expect("one came");
+        assert_eq!((last.forge.as_str(), last.about.starts_with(about)), (forge, true), "{last:?}");
+        assert_eq!(house.hints.last_push().is_some(), is_push, "{forge}");
+    }
+    let announced = house.hints.take_announced().expect("a head was named");
+    let named = (announced.branch.as_str(), announced.commit.to_string());
+    assert_eq!(named, ("main", "0123456789012345678901234567890123456789".to_owned()));
+}
+
+#[tokio::test]
+async fn secrets_are_renewed_in_their_file() {
+    let house = House::new();
+    let send = async |secret: &str| {
+        let body = r#"{"ref": "refs/heads/main"}"#;
+        let signature = sign(&Secret::new(secret), body.as_bytes()).expect("a signature");
+        house.status(delivery("/hooks/generic", &[("x-signature", &signature)], body)).await
+    };
+    let write = |content: &str| std::fs::write(house.file.path(), content).expect("writing");
+    assert_eq!((send(SECRET).await, send("new").await), (202, 401));
+    write(&format!("{SECRET}\nnew\n"));
+    assert_eq!((send(SECRET).await, send("new").await), (202, 202), "both, while one replaces the other");
+    write("new\n");
+    assert_eq!((send(SECRET).await, send("new").await), (401, 202));
+    for broken in ["", "\n \n", "whsec_!"] {
+        write(broken);
+        assert_eq!((send("new").await, send("wrong").await), (202, 401), "{broken:?}: those of before hold");
+    }
+    std::fs::remove_file(house.file.path()).expect("removable");
+    assert_eq!(send("new").await, 202, "the file is gone for a moment");
+}
+
+#[tokio::test]
 async fn bodies_end_at_the_limit() {
-    let (router, bell, _) = hooks();
+    let house = House::new();
     let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 65_536])));
-    let response = router
-        .oneshot(delivery("/hooks/generic", &[("x-signature", "sha256=00")], Body::from_stream(endless)))
-        .await
-        .expect("an answer");
-    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE, "an endless body is not read to its end");
-    assert!(!rang(&bell).await);
+    let request = delivery("/hooks/generic", &[("x-signature", "sha256=00")], Body::from_stream(endless));
+    assert_eq!(house.status(request).await, 413, "an endless body is not read to its end");
+    assert!(!rang(&house.bell).await);
 }

@@ -32,6 +32,11 @@ struct HookLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForgeLabel {
+    forge: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GroupState {
     group: String,
     state: &'static str,
@@ -64,6 +69,7 @@ pub struct Metrics {
     pushes: Family<ResultLabel, Counter>,
     offers: Counter,
     hooks: Family<HookLabels, Counter>,
+    hook_last: Family<ForgeLabel, Real>,
     queue: Gauge,
     turns: Turns,
     traffic: Arc<Traffic>,
@@ -122,9 +128,14 @@ impl Metrics {
         self.offers.inc();
     }
 
-    /// A webhook came: by which route, and what was done with it (`ring`, `ignored`, `refused`).
+    /// A webhook came: from which forge, and what was done with it (`ring`, `ignored`, `ping`, `refused`, `busy`).
     pub fn hook(&self, forge: &'static str, result: &'static str) {
         self.hooks.get_or_create(&HookLabels { forge, result }).inc();
+    }
+
+    /// A webhook came from somebody who knows the secret.
+    pub fn hook_came(&self, forge: &'static str, now: Timestamp) {
+        self.hook_last.get_or_create(&ForgeLabel { forge }).set(now.as_millis() as f64 / 1000.0);
     }
 
     /// How many events of agents wait for the loop.
@@ -163,6 +174,11 @@ impl Metrics {
         registry.register("journal_pushes", "Attempts to push the journal", self.pushes.clone());
         registry.register("offers", "Configurations put into agents' slots", self.offers.clone());
         registry.register("hooks", "Webhooks received", self.hooks.clone());
+        registry.register(
+            "hook_last_timestamp_seconds",
+            "When a forge's last authentic webhook came",
+            self.hook_last.clone(),
+        );
         registry.register("event_queue_length", "Events of agents that wait for the controller", self.queue.clone());
         registry.register("loop_turn_seconds", "How long the controller's turns take", self.turns.0.clone());
     }
@@ -323,6 +339,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.sync_failed(0.5);
         metrics.hook("github", "refused");
+        metrics.hook_came("gitlab", Timestamp::from_millis(1500));
         let open = metrics.open_metrics(&status());
         assert!(open.contains("# TYPE gitamp_sync counter\n"), "{open}");
         assert!(open.ends_with("# EOF\n"));
@@ -332,6 +349,7 @@ mod tests {
             "gitamp_sync_total{result=\"failed\"} 1",
             "gitamp_hooks_total{forge=\"github\",result=\"refused\"} 1",
             "gitamp_group_agents{group=\"prod/\\\"odd\\\"\",state=\"selected\"} 3",
+            "gitamp_hook_last_timestamp_seconds{forge=\"gitlab\"} 1.5",
             "gitamp_sync_stale 1",
         ] {
             assert!(classic.lines().any(|one| one == line), "{line} is missing in\n{classic}");

@@ -4,6 +4,7 @@ pub mod admin;
 mod admission;
 pub mod bell;
 mod frames;
+pub mod hints;
 pub mod hooks;
 mod http;
 mod links;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::layers::{Given, Source};
 use super::{
-    Environment, GitSettings, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoKind, RepoUrl, SecretFile,
-    Settings, SettingsError,
+    Environment, GitSettings, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoKind, RepoUrl,
+    SecretFile, Settings, SettingsError,
 };
 use crate::time::{parse_duration, show_duration};
 
@@ -299,17 +299,21 @@ fn heartbeat_interval(text: &str) -> Result<Option<Duration>, String> {
 }
 
 fn hooks(settings: &mut Settings, reader: &mut Reader<'_>) {
-    let file = secret_file(reader, "hook-secret-file", &mut settings.warnings);
+    let file = reader.path("hook-secret-file").map(SecretFile::new);
+    settings.warnings.extend(file.as_ref().and_then(SecretFile::exposure));
     let listen = reader.read("hooks-listen", address);
-    match file.map(|file| file.read_lines()) {
-        Some(Ok(secrets)) => settings.hooks = Some(HookSettings { secrets, listen }),
-        // What is wrong with the file has been noted already.
-        Some(Err(_)) => {}
-        None if reader.given.contains_key("hooks-listen") && !reader.given.contains_key("hook-secret-file") => {
-            reader.problem(
-                "hooks-listen",
-                "without --hook-secret-file there are no hooks to listen for: give both, or neither",
-            );
+    let mut interval = settings.interval;
+    reader.duration(&mut interval, "interval-with-hooks", settings.interval, Duration::from_secs(86_400));
+    let interval = reader.given.contains_key("interval-with-hooks").then_some(interval);
+    match file.map(HookSecrets::read) {
+        Some(Ok(secrets)) => settings.hooks = Some(HookSettings { secrets, listen, interval }),
+        Some(Err(error)) => reader.problem("hook-secret-file", error.to_string()),
+        None if !reader.given.contains_key("hook-secret-file") => {
+            for key in ["hooks-listen", "interval-with-hooks"] {
+                if reader.given.contains_key(key) {
+                    reader.problem(key, "without --hook-secret-file there are no hooks: give both, or neither");
+                }
+            }
         }
         None => {}
     }

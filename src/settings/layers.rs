@@ -139,13 +139,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Agents")]
     pub forget_after: Option<Text>,
 
-    /// A file with the secret of POST /hooks/{github,generic}, one a line while one replaces another; without it there
-    /// are no hooks
+    /// A file with the secret of POST /hooks/{github,gitlab,gitea,bitbucket,azure,generic}, one a line while one replaces
+    /// another; read again for each delivery; without it there are no hooks
     #[arg(long, value_name = "FILE", help_heading = "Hooks")]
     pub hook_secret_file: Option<Text>,
     /// A listener of its own for hooks [default: they come in where agents connect]
     #[arg(long, value_name = "IP:PORT", help_heading = "Hooks")]
     pub hooks_listen: Option<Text>,
+    /// How often the remote is asked while hooks tell of pushes; back to --interval when one was missed, or none came for a
+    /// day [default: the same]
+    #[arg(long, value_name = "DURATION", help_heading = "Hooks")]
+    pub interval_with_hooks: Option<Text>,
 
     /// Where health, metrics and the reading API are served, or `off` [default: 127.0.0.1:4321]
     #[arg(long, value_name = "IP:PORT", help_heading = "Running it")]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use layers::ServeArgs;
 pub use repo::{RepoIdentity, RepoKind, RepoUrl};
-pub use secret::{Secret, SecretFile};
+pub use secret::{HookSecrets, Secret, SecretFile};
 
 use layers::{FileError, Given, Source};
 
@@ -93,10 +93,12 @@ pub struct GitSettings {
 /// The hooks, when there are any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookSettings {
-    /// At least one; a signature by any of them is good.
-    pub secrets: Vec<Secret>,
+    /// A delivery that proves to know any of them is good.
+    pub secrets: HookSecrets,
     /// A listener of their own; `None`: they come in where agents connect.
     pub listen: Option<SocketAddr>,
+    /// How often the remote is asked while hooks come: no more often than without them.
+    pub interval: Option<Duration>,
 }
 
 /// How the log is written.

@@ -3,10 +3,17 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Not;
 use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// The largest secret file: 64 KiB. A token is a line; what is larger is the wrong file.
 const LARGEST_SECRET_FILE: u64 = 64 << 10;
+
+/// Secrets of the webhooks that are valid at once: each of them is tried on every delivery.
+const MOST_HOOK_SECRETS: usize = 8;
 
 /// A value that no log, error or debug output ever shows.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,6 +57,20 @@ pub enum SecretError {
     /// Too large to be a secret.
     #[error("{path} is larger than 64 KiB, which no secret is", path = path.display())]
     TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More lines than anybody rotates.
+    #[error("{path} holds {count} secrets, one a line, and at most {MOST_HOOK_SECRETS} are tried", path = path.display())]
+    TooMany {
+        /// The file.
+        path: PathBuf,
+        /// So many lines.
+        count: usize,
+    },
+    /// A signing token that cannot be one.
+    #[error("{path} has a line that begins with `whsec_` and does not go on in base64: copy the signing token again", path = path.display())]
+    NotAKey {
         /// The file.
         path: PathBuf,
     },
@@ -99,15 +120,6 @@ impl SecretFile {
         if trimmed.is_empty() { Err(SecretError::Empty { path: path() }) } else { Ok(Secret::new(trimmed)) }
     }
 
-    /// The secrets in this file, one a line: several are accepted while one replaces the other.
-    ///
-    /// # Errors
-    /// As for `read`.
-    pub fn read_lines(&self) -> Result<Vec<Secret>, SecretError> {
-        let all = self.read()?;
-        Ok(all.expose().lines().map(str::trim).filter(|line| !line.is_empty()).map(Secret::new).collect())
-    }
-
     /// A warning when the file's mode lets other users of this machine read it.
     pub fn exposure(&self) -> Option<String> {
         use std::os::unix::fs::PermissionsExt;
@@ -116,6 +128,39 @@ impl SecretFile {
             let path = self.path.display();
             format!("{path} (mode {mode:03o}) can be read by every user of this machine: chmod 600 {path}")
         })
+    }
+}
+
+/// The secrets of the webhooks: a file with one a line, so that two are valid while one replaces the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookSecrets {
+    /// Where they are.
+    pub file: SecretFile,
+    /// What stood there when it was read: 1 to 8 secrets.
+    pub first: Vec<Secret>,
+}
+
+impl HookSecrets {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// As for [`SecretFile::read`]; and when it holds more than 8 lines, or a signing token (`whsec_<base64>`) that cannot be one.
+    pub fn read(file: SecretFile) -> Result<Self, SecretError> {
+        let all = file.read()?;
+        let path = || file.path.clone();
+        let lines: Vec<&str> = all.expose().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if lines.len() > MOST_HOOK_SECRETS {
+            return Err(SecretError::TooMany { path: path(), count: lines.len() });
+        }
+        let is_broken = |line: &&str| {
+            let key = line.strip_prefix("whsec_").map(|key| STANDARD.decode(key));
+            key.is_some_and(|key| key.is_ok_and(|key| !key.is_empty()).not())
+        };
+        if lines.iter().any(is_broken) {
+            return Err(SecretError::NotAKey { path: path() });
+        }
+        let first = lines.into_iter().map(Secret::new).collect();
+        Ok(Self { file, first })
     }
 }
 
@@ -136,8 +181,17 @@ mod tests {
         assert_eq!(secret.expose(), "hunter2", "the newline that editors add is no part of it");
         assert_eq!(format!("{secret:?} {file:?}").matches("hunter2").count(), 0);
         write(b"old\n\n  new \n");
-        let lines = file.read_lines().expect("two secrets");
-        assert_eq!(lines.iter().map(Secret::expose).collect::<Vec<_>>(), ["old", "new"]);
+        let secrets = HookSecrets::read(file.clone()).expect("two secrets");
+        assert_eq!(secrets.first.iter().map(Secret::expose).collect::<Vec<_>>(), ["old", "new"]);
+        for (content, words) in [
+            ("hunter2\n".repeat(9), "9 secrets"),
+            ("hunter2\nwhsec_!\n".to_owned(), "signing token"),
+            ("whsec_".to_owned(), "signing token"),
+        ] {
+            write(content.as_bytes());
+            let error = HookSecrets::read(file.clone()).expect_err(words).to_string();
+            assert!(error.contains(words) && !error.contains("hunter2"), "{error}");
+        }
 
         for (content, kind) in
             [(&b" \n\n"[..], "empty"), (b"a\0b", "NUL"), (b"\xff\xfe", "UTF-8"), (&[b'x'; 70_000], "64 KiB")]
@@ -145,7 +199,7 @@ mod tests {
             write(content);
             let error = file.read().expect_err(kind).to_string();
             assert!(error.contains(kind), "{kind}: {error}");
-            assert!(file.read_lines().is_err(), "{kind}");
+            assert!(HookSecrets::read(file.clone()).is_err(), "{kind}");
         }
     }
 

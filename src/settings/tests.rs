@@ -118,6 +118,7 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         "observe" | "no-push" => "true",
         "ssh-agent" => "false",
         "git-token-file" | "ssh-key-file" | "known-hosts-file" | "hook-secret-file" => secret.as_str(),
+        "interval-with-hooks" => "7m",
         "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
         "max-message-size" => "2MiB",
@@ -130,7 +131,7 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
     };
     for key in layers::keys() {
         let base = |mut case: Case| {
-            if key == "hooks-listen" {
+            if key == "hooks-listen" || key == "interval-with-hooks" {
                 case = case.variable("GITAMP_HOOK_SECRET_FILE", &secret);
             }
             case.variable("SSH_AUTH_SOCK", "/run/agent").variable("GITAMP_REPO", "/srv/x")
@@ -222,6 +223,8 @@ fn values_that_are_refused() {
         ("--hook-secret-file=/does/not/exist", "--hook-secret-file: cannot read /does/not/exist"),
         ("--ssh-key-file=/does/not/exist", "--ssh-key-file: cannot read"),
         ("--hooks-listen=127.0.0.1:1", "--hooks-listen: without --hook-secret-file"),
+        ("--interval-with-hooks=10m", "--interval-with-hooks: without --hook-secret-file"),
+        ("--interval-with-hooks=10s", "--interval-with-hooks: must be from 1m to 1d"),
         ("--admin-hosts=a:1", "`a:1` is no host name"),
         ("--log=gitamp=loud", "--log: "),
         ("--log-format=xml", "--log-format: must be auto, human or json"),

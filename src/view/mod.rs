@@ -435,6 +435,21 @@ pub struct SyncStatus {
     pub error: Option<String>,
     /// True when the remote has not answered for three intervals, or what it answered cannot be followed.
     pub stale: bool,
+    /// The last webhook that came from somebody who knows the secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_hook: Option<LastHook>,
+}
+
+/// A webhook that came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastHook {
+    /// When.
+    pub at: Timestamp,
+    /// Whose software sent it: `GitHub`, `GitLab`, `Forgejo`, ...
+    pub forge: String,
+    /// What it was about, and whether anything followed from it, in words.
+    pub about: String,
 }
 
 /// How writing the journal goes.

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Builds what the interoperability tests need of other people's software, from its published Go modules, into a cache directory:
+# Builds or fetches what the interoperability tests need of other people's work, from its published Go modules and one npm package, into a
+# cache directory:
 #
 #   agents    the OpenTelemetry supervisor and a collector, for tests/supervisor.rs and tests/confmap.rs
 #   confmap   the collector's own reader of configurations, for tests/confmap.rs
 #   client    an agent on the OpAMP client library, for tests/opamp_go_client.rs
 #   reference-server   a server on the OpAMP server library, for benches/reference-server
+#   payloads  webhooks that GitHub really sent (@octokit/webhooks-examples, MIT), for tests/hook_payloads.rs
 #
 #   tests/interop/build.sh                build what is missing; what is there already is kept
 #   tests/interop/build.sh NAME...        only these
 #   tests/interop/build.sh --where NAME   only say where the programs of that name are, or will be
 #
-# Takes some minutes with cold caches, then none. Exit status: 0 they are there, 3 there is no Go to build them with, 1 a build failed.
+# Takes some minutes with cold caches, then none. Exit status: 0 they are there, 3 there is no Go to build them with (or, for the
+# payloads, no npm to fetch them with), 1 a build failed.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -38,6 +41,19 @@ build_agents() {
   mv "$aside/collector/otelcol" "$aside/out/otelcol"
 }
 
+# Only read by a test. The archive's digest is that of the registry's record of this version.
+payloads_package=@octokit/webhooks-examples@7.6.1
+payloads_sha256=89e6cb1c6345d32e3dd775617fa54effbdc26c859e514898d7728e95e9738280
+build_payloads() {
+  local aside=$1
+  (
+    cd "$aside"
+    timeout 120 npm pack --silent "$payloads_package" >archive || { echo "payloads: npm could not fetch $payloads_package" >&2; exit 3; }
+    echo "$payloads_sha256  $(cat archive)" | sha256sum --check --quiet
+    tar -xzf "$(cat archive)" -C out --strip-components 1
+  )
+}
+
 # A module of ours.
 build_module() { (cd "$2" && go build -mod=readonly -ldflags '-s -w' -o "$1/out/$(basename "$2")" .); }
 directory() { case $1 in reference-server) echo ../../benches/reference-server ;; *) echo "$1" ;; esac; }
@@ -46,6 +62,7 @@ directory() { case $1 in reference-server) echo ../../benches/reference-server ;
 recipe() {
   case $1 in
     agents) declare -f build_agents; echo "$version"; cat collector.yaml ;;
+    payloads) declare -f build_payloads; echo "$payloads_package" ;;
     *) declare -f build_module; cat "$(directory "$1")"/{go.mod,go.sum,*.go} ;;
   esac | git hash-object --stdin | cut -c1-12
 }
@@ -57,23 +74,25 @@ place() {
 }
 
 build() {
-  local name=$1 where
+  local name=$1 tool=go where
+  [ "$name" != payloads ] || tool=npm
   where=$(place "$name")
   if [ -d "$where" ]; then
     echo "$name: there: $where"
     return 0
   fi
-  if ! command -v go >/dev/null; then
-    echo "$name: not built, there is no Go here (https://go.dev/dl)" >&2
+  if ! command -v "$tool" >/dev/null; then
+    echo "$name: not built, there is no $tool here" >&2
     return 3
   fi
-  echo "$name: building with $(go env GOVERSION)"
+  echo "$name: building with $tool"
   mkdir -p "$cache"
   # Built aside and renamed: a build that was cut off leaves nothing that looks finished.
   aside=$(mktemp -d "$cache/building.XXXXXX")
   mkdir "$aside/out"
   case $name in
     agents) build_agents "$aside" ;;
+    payloads) build_payloads "$aside" ;;
     *) build_module "$aside" "$(directory "$name")" ;;
   esac
   # Somebody else may have been faster; one of the two results is kept, both are good.
@@ -82,7 +101,7 @@ build() {
   echo "$name: built: $where"
 }
 
-names=(agents confmap client reference-server)
+names=(agents confmap client reference-server payloads)
 aside=
 trap '[ -z "$aside" ] || rm -rf "$aside"' EXIT
 if [ "${1:-}" = --where ]; then

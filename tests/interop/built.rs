@@ -15,7 +15,7 @@ pub(crate) fn find(name: &str, test: &str) -> Option<PathBuf> {
         return Some(place);
     }
     // Not by `eprintln!`: the test harness keeps that of a test that passes to itself.
-    let why = format!("there is no {name} here; tests/interop/build.sh builds it, with Go");
+    let why = format!("there is no {name} here; tests/interop/build.sh gets it");
     writeln!(std::io::stderr(), "skipped: {test}: {why}").expect("standard error is there");
     None
 }

@@ -20,7 +20,12 @@ struct Shared {
     is_read_only: AtomicBool,
     /// Conversations that began with a look at the refs in order to fetch.
     looks: AtomicUsize,
+    /// What happens behind the back of the next of them.
+    meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+/// Something that is done once.
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 impl HttpRemote {
     /// Serves this bare repository.
@@ -32,6 +37,7 @@ impl HttpRemote {
             token: Mutex::new(None),
             is_read_only: AtomicBool::new(false),
             looks: AtomicUsize::new(0),
+            meanwhile: Mutex::new(None),
         });
         let served = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -57,6 +63,11 @@ impl HttpRemote {
     /// Takes no pushes from now on.
     pub(crate) fn make_read_only(&self) {
         self.shared.is_read_only.store(true, Ordering::SeqCst);
+    }
+
+    /// Does this between the moment for which the next look is answered and the answer: as a replica that is behind.
+    pub(crate) fn behind_the_next_look(&self, done: impl FnOnce() + Send + 'static) {
+        *self.shared.meanwhile.lock().expect("no thread panics with it") = Some(Box::new(done));
     }
 
     /// How often somebody looked whether there is something to fetch.
@@ -110,6 +121,10 @@ impl Shared {
         }
         let answer =
             self.backend(&method, &target, header("content-type").unwrap_or(""), header("content-encoding"), &body)?;
+        if target.contains("service=git-upload-pack") {
+            let meanwhile = self.meanwhile.lock().map_err(|_| std::io::Error::other("a thread panicked"))?.take();
+            meanwhile.into_iter().for_each(|done| done());
+        }
         stream.write_all(&answer)
     }
 
