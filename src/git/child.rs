@@ -19,7 +19,7 @@ use git2::{
 use super::failure::{FailureKind, TransportError, classify};
 use super::remote::host_of;
 use super::transport::{Action, Done, Line, Request};
-use super::{RemoteUrl, Tracked, hermetic, tags};
+use super::{RemoteUrl, Tracked, hermetic, local, tags};
 
 /// The largest pack that is taken: 4 GiB. A fleet's configuration is text; more than that is the wrong repository.
 const LARGEST_PACK_BYTES: usize = 4 << 30;
@@ -31,8 +31,6 @@ const LONGEST_REQUEST_BYTES: u64 = 1 << 20;
 const CREDENTIAL_ATTEMPTS: u32 = 2;
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
-/// The ref in a local remote where what is pushed arrives, before the real ref moves.
-const INCOMING: &str = "refs/gitamp/incoming";
 
 /// The hidden subcommand `git-transport`: one request, one answer, exit.
 pub fn run() -> ExitCode {
@@ -96,7 +94,7 @@ fn perform(request: &Request) -> Result<Done, TransportError> {
         Action::Push { repository, from, to } => {
             let own = transfer.own_repository(repository)?;
             match transfer.url.local_path() {
-                Some(path) => transfer.push_locally(repository, &own, from, &path, to),
+                Some(path) => transfer.push_locally(&own, from, &path, to),
                 None => transfer.push(&own, from, to),
             }
         }
@@ -353,12 +351,26 @@ impl Transfer<'_> {
         if have == Some(oid) && repository.odb().is_ok_and(|odb| odb.exists(oid)) {
             return Ok(done);
         }
+        if let Some(path) = self.url.local_path() {
+            self.carry(&Repository::open(path).map_err(failed)?, repository, oid).map_err(failed)?;
+            repository.reference(into, oid, true, "gitamp: fetched").map_err(failed)?;
+            return Ok(done);
+        }
         let spec = format!("+{name}:{into}");
         connection.remote().fetch(&[&spec], Some(&mut self.fetch_options()), None).map_err(failed)?;
         match repository.refname_to_id(into) {
             Ok(fetched) => Ok(Done { reference: Some(name), object: Some(fetched.to_string()) }),
             Err(error) => Err(TransportError::new(FailureKind::Local, error.message())),
         }
+    }
+
+    /// Brings objects from one repository of this machine into another, as closely watched as a download.
+    fn carry(&self, from: &Repository, to: &Repository, wanted: Oid) -> Result<(), Error> {
+        local::carry(from, to, wanted, |written| {
+            self.progressed(written as u64);
+            self.state.too_large.set(written > LARGEST_PACK_BYTES);
+            !self.state.too_large.get()
+        })
     }
 
     fn fetch_below(&self, repository: &Path, prefix: &str) -> Result<Done, TransportError> {
@@ -418,48 +430,31 @@ impl Transfer<'_> {
         TransportError::new(kind, format!("{}: {to} was refused: {said}", self.url))
     }
 
-    /// Into a repository of this machine: its own fetch from ours, because libgit2 pushes to bare ones only, and then a
-    /// compare-and-swap of the ref.
-    fn push_locally(
-        &self,
-        own_path: &Path,
-        own: &Repository,
-        from: &str,
-        path: &Path,
-        to: &str,
-    ) -> Result<Done, TransportError> {
+    /// Into a repository of this machine, with a work tree or without: the objects first, then a compare-and-swap of the ref.
+    fn push_locally(&self, own: &Repository, from: &str, path: &Path, to: &str) -> Result<Done, TransportError> {
         self.check_local_remote()?;
         let failed = |error: Error| self.local_push_failure(&error);
+        let moved = |how: &str| TransportError::new(FailureKind::NotFastForward, format!("{}: {to} {how}", self.url));
         let object = own.refname_to_id(from).map_err(failed)?;
+        let done = Done { reference: Some(to.to_owned()), object: Some(object.to_string()) };
         let theirs = Repository::open(path).map_err(failed)?;
         let expected = match theirs.refname_to_id(to) {
-            Ok(oid) if oid == object => {
-                return Ok(Done { reference: Some(to.to_owned()), object: Some(oid.to_string()) });
-            }
+            Ok(oid) if oid == object => return Ok(done),
             Ok(oid) => oid,
             Err(error) if error.code() == ErrorCode::NotFound => Oid::ZERO_SHA1,
             Err(error) => return Err(failed(error)),
         };
-        let incoming = format!("{INCOMING}-{}", std::process::id());
-        let own_path = own_path.canonicalize().unwrap_or_else(|_| own_path.to_owned());
-        let mut remote = theirs.remote_anonymous(&own_path.to_string_lossy()).map_err(failed)?;
-        remote.fetch(&[&format!("+{from}:{incoming}")], Some(&mut self.fetch_options()), None).map_err(failed)?;
-        let moved = if !expected.is_zero() && !theirs.graph_descendant_of(object, expected).map_err(failed)? {
-            Err(TransportError::new(FailureKind::NotFastForward, format!("{}: {to} has moved on", self.url)))
-        } else {
-            let swapped = theirs.reference_matching(to, object, true, expected, "gitamp: notes");
-            swapped.map(drop).map_err(|error| {
-                if matches!(error.code(), ErrorCode::Modified | ErrorCode::Locked | ErrorCode::NotFound) {
-                    TransportError::new(FailureKind::NotFastForward, format!("{}: {to} moved just now", self.url))
-                } else {
-                    failed(error)
-                }
-            })
-        };
-        if let Ok(mut reference) = theirs.find_reference(&incoming) {
-            reference.delete().map_err(failed)?;
+        self.carry(own, &theirs, object).map_err(failed)?;
+        if !expected.is_zero() && !theirs.graph_descendant_of(object, expected).map_err(failed)? {
+            return Err(moved("has moved on"));
         }
-        moved.map(|()| Done { reference: Some(to.to_owned()), object: Some(object.to_string()) })
+        match theirs.reference_matching(to, object, true, expected, "gitamp: notes") {
+            Ok(_) => Ok(done),
+            Err(error) if matches!(error.code(), ErrorCode::Modified | ErrorCode::Locked | ErrorCode::NotFound) => {
+                Err(moved("moved just now"))
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn local_push_failure(&self, error: &Error) -> TransportError {
