@@ -2,10 +2,16 @@
 
 mod support;
 
-use std::process::Output;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use support::{Daemon, Repository, get, post, run, wait_for};
 
 /// Everybody at once: this is about the commands, not about stages.
@@ -215,5 +221,108 @@ fn an_undo_goes_back_and_a_resume_goes_on() {
     let (_, text, _) = ask(&daemon, &format!("explain {id}"));
     assert!(text.contains("pinned until") && text.contains("dump"), "{text}");
     yes(&daemon, &format!("unpin {id}"));
+    drop(fleet);
+}
+
+/// A command that a person types at a terminal.
+struct Session {
+    child: Child,
+    keys: File,
+    screen: Arc<Mutex<String>>,
+}
+
+impl Session {
+    fn start(daemon: &Daemon, line: &str) -> Self {
+        let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("a terminal of ours");
+        let name = ptsname(&keys, Vec::new()).expect("its name");
+        let other = || {
+            let path = std::ffi::OsStr::from_bytes(name.as_bytes());
+            let terminal = File::options().read(true).write(true).open(path).expect("its other side");
+            Stdio::from(terminal)
+        };
+        let mut command = daemon.command(&line.split(' ').collect::<Vec<_>>());
+        command.env("SUDO_USER", "ann").stdin(other()).stdout(other()).stderr(other());
+        let child = command.spawn().expect("the program");
+        // Only the program has the other side open now: what we read ends with it.
+        drop(command);
+        let keys = File::from(keys);
+        let screen = Arc::new(Mutex::new(String::new()));
+        let (mut lines, shown) = (keys.try_clone().expect("the same terminal"), Arc::clone(&screen));
+        std::thread::spawn(move || {
+            let mut some = [0; 1024];
+            while let Ok(count @ 1..) = lines.read(&mut some) {
+                shown.lock().expect("a screen").push_str(&String::from_utf8_lossy(&some[..count]));
+            }
+        });
+        Self { child, keys, screen }
+    }
+
+    fn shows(&self, words: &str) {
+        wait_for("the terminal to show something", || {
+            let screen = self.screen.lock().expect("a screen").clone();
+            if screen.contains(words) { Ok(()) } else { Err(screen) }
+        });
+    }
+
+    /// Types a line when the question is there; the exit code, and everything that was shown.
+    fn answer(mut self, line: &str) -> (Option<i32>, String) {
+        self.shows("Is this meant? [y/N] ");
+        self.keys.write_all(format!("{line}\n").as_bytes()).expect("keys");
+        let status = wait_for("the program to end", || self.child.try_wait().expect("a child").ok_or("it runs"));
+        let screen = self.screen.lock().expect("a screen").clone();
+        (status.code(), screen)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Only a test that failed leaves it running.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+#[test]
+fn at_a_terminal_an_order_is_asked_about() {
+    let (_repository, daemon, fleet) = settled();
+    let (code, screen) = Session::start(&daemon, "freeze gateways --reason holidays").answer("n");
+    assert_eq!(code, Some(2), "{screen}");
+    assert!(screen.contains("freeze touches 4 agents, the group gateways"), "it is told before: {screen}");
+    let (_, text, _) = ask(&daemon, "rollout gateways");
+    assert!(!text.contains("frozen"), "nobody said yes: {text}");
+
+    let (code, screen) = Session::start(&daemon, "freeze gateways --reason holidays").answer("y");
+    assert_eq!(code, Some(0), "{screen}");
+    let (_, text, _) = ask(&daemon, "rollout gateways");
+    assert!(text.contains("frozen") && text.contains("holidays"), "{text}");
+    // Root is believed who became root; anybody else is who the operating system says.
+    let is_root = std::fs::metadata("/proc/self").expect("a process").uid() == 0;
+    assert_eq!(text.contains("ann (sudo)"), is_root, "{text}");
+    drop(fleet);
+}
+
+#[test]
+fn an_order_whose_record_cannot_be_stored_says_so() {
+    let (_repository, daemon, fleet) = settled();
+    let (journal, away) = (daemon.state().join("journal.git"), daemon.state().join("journal.away"));
+    std::fs::rename(&journal, &away).expect("the journal goes away");
+    let (code, text, errors) = ask(&daemon, "freeze gateways --reason holidays --yes");
+    assert_eq!(code, Some(2), "{text} {errors}");
+    assert!(errors.contains("its record is not stored yet"), "{errors}");
+    let (_, text, _) = ask(&daemon, "rollout gateways");
+    assert!(text.contains("frozen") && text.contains("holidays"), "what it forbids holds: {text}");
+    std::fs::remove_dir_all(&journal).ok();
+    std::fs::rename(&away, &journal).expect("the journal is back");
+    wait_for("the order to be stored", || {
+        let record = std::process::Command::new("git")
+            .arg("--git-dir")
+            .arg(&journal)
+            .args(["show", "refs/notes/gitamp/default:state/orders.yaml"])
+            .output()
+            .expect("git");
+        let text = String::from_utf8_lossy(&record.stdout).into_owned();
+        if text.contains("holidays") { Ok(()) } else { Err(text) }
+    });
+    yes(&daemon, "unfreeze gateways");
     drop(fleet);
 }

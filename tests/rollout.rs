@@ -16,7 +16,7 @@
 //! agents a1..a5 k=v[,k=v] [http] [nocaps] [noreport] [holds=A] [ill]
 //! obey|mute|hang|die|stray a1..a5, fail a1 "words", late|sicken|crash a1 10s, script a1     what they make of an offer from now on
 //! ... only B                                         the same of one configuration; of every other they make what is good
-//! order pause|resume|abort|retry|unpin|freeze|unfreeze [prod], promote prod|c1 [now], undo prod [A|c1], undo-since 10m,
+//! order pause|resume|abort|retry|unpin|restart|freeze|unfreeze [prod], promote prod|c1 [now], undo prod [A|c1], undo-since 10m,
 //!   pin prod|a1 4h; then [by ada] [because "why"]    what a person orders, and what is answered
 //! gap 10m                                            the process stands still
 //! connect a1..a5 [unheard], bye a1, drop a1, reconnect a1
@@ -103,6 +103,11 @@ impl Observer for Diary {
 
     fn withdraw(&mut self, world: &State, name: &str) {
         let kind = format!("{}withdraw from", self.at(world));
+        self.event(kind, name);
+    }
+
+    fn told_to_restart(&mut self, world: &State, name: &str) {
+        let kind = format!("{}restart", self.at(world));
         self.event(kind, name);
     }
 
@@ -309,7 +314,8 @@ impl Script {
             ["pause", name] => Command::Pause { group: group(name) },
             ["resume", name] => Command::Resume { group: group(name) },
             ["abort", name] => Command::Abort { group: group(name) },
-            ["retry", name] => Command::Retry { group: group(name) },
+            ["retry", name] => Command::Retry { target: self.formal(name) },
+            ["restart", name] => Command::Restart { target: self.formal(name) },
             ["promote", name] => Command::Promote { target: self.formal(name), now: false },
             ["promote", name, "now"] => Command::Promote { target: self.formal(name), now: true },
             ["undo", name] => Command::Undo { group: group(name), to: None },

@@ -611,7 +611,9 @@ impl Story {
         let (is_freeze, group) = match &command {
             Command::Freeze { group } => (Some(true), group.clone().unwrap_or_default()),
             Command::Unfreeze { group } => (Some(false), group.clone().unwrap_or_default()),
-            Command::Retry { group } | Command::Undo { group, .. } | Command::Resume { group } => (None, group.clone()),
+            Command::Retry { target: group } | Command::Undo { group, .. } | Command::Resume { group } => {
+                (None, group.clone())
+            }
             Command::Pause { .. }
             | Command::Abort { .. }
             | Command::Promote { .. }
@@ -634,7 +636,7 @@ impl Story {
         let pin =
             if let Command::Pin { target, length } = &command { Some((self.key(target), now + *length)) } else { None };
         let unpin = if let Command::Unpin { target } = &command { Some(self.key(target)) } else { None };
-        let retried = if let Command::Retry { group } = &command { Some(group.clone()) } else { None };
+        let retried = if let Command::Retry { target: group } = &command { Some(group.clone()) } else { None };
         self.world.observer.retried.extend(retried.clone());
         if retried.is_some() {
             // The same once more is what was asked for.
@@ -681,7 +683,7 @@ impl Story {
             0 => Command::Pause { group },
             1 => Command::Resume { group },
             2 => Command::Abort { group },
-            3 | 4 => Command::Retry { group },
+            3 | 4 => Command::Retry { target: group },
             5 => Command::Promote { target: group, now: false },
             6 => Command::Promote { target: group, now: true },
             7 => Command::Undo { group, to: None },

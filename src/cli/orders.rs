@@ -105,18 +105,20 @@ impl Abort {
     }
 }
 
-/// Try once more what failed, was rolled back or was aborted
+/// Try once more what failed, was rolled back or was aborted; or one agent that failed, while the rollout went on
 ///
-/// With all stages, and also at agents that failed it: for a configuration that was fine, and failed for a reason outside of it. Exit
-/// codes: 0 done, 1 refused, 2 no daemon, no answer or not confirmed.
+/// A group's rollout goes through all stages again, also at agents that failed it: for a configuration that was fine, and failed for a
+/// reason outside of it. One agent is offered what its group has once more. Exit codes: 0 done, 1 refused, 2 no daemon, no answer or
+/// not confirmed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     gitamp retry prod/gateways --reason \"the disks were full\"\n  \
-    gitamp retry prod/gateways --yes && gitamp rollout prod/gateways --watch")]
+    gitamp retry prod/gateways --yes && gitamp rollout prod/gateways --watch\n  \
+    gitamp retry 0191a4f2 --reason \"its disk was full\"")]
 pub(super) struct Retry {
-    /// Whose rollout
-    #[arg(value_parser = group)]
-    group: String,
+    /// A group whose rollout failed, or an agent's id (the beginning is enough when it is the only one)
+    #[arg(value_name = "AGENT|GROUP", value_parser = group)]
+    target: String,
     #[command(flatten)]
     ordering: Ordering,
 }
@@ -124,7 +126,7 @@ pub(super) struct Retry {
 impl Retry {
     /// Asks and orders.
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        self.ordering.order(Command::Retry { group: self.group })
+        self.ordering.order(Command::Retry { target: self.target })
     }
 }
 

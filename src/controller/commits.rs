@@ -173,12 +173,7 @@ impl Commits {
                     && matches!(part.ending, Some(Ending::Failed | Ending::RolledBack))
             })
         };
-        if let Some((id, report)) =
-            self.newest.take_if(|(id, report)| self.open.iter().all(|open| open.id != *id) && is_its(report))
-        {
-            self.ended.retain(|(ended, _)| *ended != id);
-            self.open.push(Open { id, report, waiting: BTreeSet::new() });
-        }
+        self.open_newest(|_, report| is_its(report));
         for open in self.open.iter_mut().filter(|open| is_its(&open.report)) {
             let Some(part) = open.report.groups.get_mut(group.as_str()) else { continue };
             (part.ending, part.ended_at) = (None, None);
@@ -186,6 +181,27 @@ impl Commits {
             open.waiting.insert(group.clone());
             self.changed.insert(open.id);
         }
+    }
+
+    /// The newest commit has not ended, when it did and is meant.
+    fn open_newest(&mut self, is_meant: impl Fn(CommitId, &CommitReport) -> bool) {
+        let is_open = |id| self.open.iter().any(|open| open.id == id);
+        let newest = self.newest.take_if(|(id, report)| !is_open(*id) && is_meant(*id, report));
+        if let Some((id, report)) = newest {
+            self.ended.retain(|(ended, _)| *ended != id);
+            self.open.push(Open { id, report, waiting: BTreeSet::new() });
+        }
+    }
+
+    /// A rollout begins that belongs to a commit, although that ended, or said nothing of the group. Of a commit that is not known
+    /// any more nothing is told: what was written about it stays.
+    pub(super) fn join(&mut self, id: CommitId, group: &GroupName, part: GroupReport) {
+        self.open_newest(|newest, _| newest == id);
+        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return };
+        open.report.groups.insert(group.to_string(), part);
+        (open.report.ending, open.report.ended_at) = (None, None);
+        open.waiting.insert(group.clone());
+        self.changed.insert(id);
     }
 
     /// What still waits for `group` with another candidate than these will never come.

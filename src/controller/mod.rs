@@ -9,6 +9,7 @@
 
 mod commits;
 mod explain;
+mod moves;
 mod orders;
 pub mod record;
 mod report;
@@ -16,6 +17,8 @@ mod restore;
 mod revision;
 mod stages;
 mod storage;
+
+pub use storage::OrdersKept;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use bytes::Bytes;
 use crate::agent::{AgentEvent, AgentId, ConnectionId};
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::controller::commits::Commits;
+use crate::controller::moves::Earlier;
 use crate::controller::record::OrdersFile;
 use crate::controller::storage::Storage;
 use crate::fleet::assign::Assigner;
@@ -174,6 +178,8 @@ pub struct Controller {
     /// Agents that a person wants to keep what they have.
     pins: BTreeMap<AgentId, Pin>,
     orders: OrdersFile,
+    /// Who belonged where before commits moved agents.
+    earlier: Earlier,
     commits: Commits,
     storage: Storage,
     actions: VecDeque<Action>,
@@ -202,6 +208,7 @@ impl Controller {
             frozen: None,
             pins: BTreeMap::new(),
             orders: OrdersFile::default(),
+            earlier: Earlier::default(),
             commits: Commits::default(),
             storage: Storage::default(),
             actions: VecDeque::new(),
@@ -312,6 +319,7 @@ impl Controller {
             let _effect = self.plan(name, next, now);
             return;
         }
+        self.receive_moved(name, now);
         self.draw_stage(name, now);
         let Some(state) = self.groups.get_mut(name) else { return };
         if state.machine.take_unstored() {
@@ -355,6 +363,10 @@ impl Controller {
             return;
         }
         (desired.room, desired.reach) = (desired.room.min(current.room), desired.reach.min(current.reach));
+        if current.closed == Some(Closed::NotStored) {
+            // What is in the way of every offer stays there until the record is stored.
+            desired.closed.get_or_insert(Closed::NotStored);
+        }
         if desired.candidate.is_some() {
             // It is held back, and nobody joins it.
             (desired.cohort, desired.draws) = (current.cohort.clone(), current.draws);

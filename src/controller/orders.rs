@@ -8,8 +8,8 @@ use crate::controller::record::OrderEntry;
 use crate::controller::{Controller, GroupState};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
-use crate::rollout::Machine;
 use crate::rollout::record::{Pin, Said};
+use crate::rollout::{MOST_REMEMBERED, Machine};
 use crate::time::{Timestamp, show_duration};
 use crate::view::command::{Command, Impact, Order, Refusal};
 
@@ -40,6 +40,8 @@ enum Target {
     Agent(AgentId),
     /// A commit that a guard holds.
     Guarded,
+    /// One agent that failed is to be offered this once more.
+    Retry(AgentId, ConfigHash),
     /// These agents restart; so many more of the same group cannot.
     Restart(Vec<AgentId>, usize),
 }
@@ -72,7 +74,7 @@ impl Controller {
             }
             Target::Fleet => self.check_fleet(command)?,
             Target::Agent(id) => self.check_pin(command, *id)?,
-            Target::Guarded | Target::Restart(..) => {}
+            Target::Guarded | Target::Restart(..) | Target::Retry(..) => {}
         }
         Ok(self.impact(command, &target))
     }
@@ -96,6 +98,7 @@ impl Controller {
         let line = format!("{} by {}{reason}: {result}", order.command.name(), order.by);
         self.notice(None, false, line.clone());
         self.storage.ordered.push(line);
+        self.storage.orders.given += 1;
         self.orders.orders.push(OrderEntry { order: order.clone(), result });
         let superfluous = self.orders.orders.len().saturating_sub(MOST_ORDERS);
         self.orders.orders.drain(..superfluous);
@@ -151,6 +154,7 @@ impl Controller {
                 self.storage.fleet_changed = true;
             }
             Target::Restart(ids, _) => self.roster.order_restarts(&ids),
+            Target::Retry(id, _) => self.roster.retry(id, now),
             Target::Guarded => {
                 if let Some(guarded) = self.guarded.take() {
                     self.promoted = Some(guarded.revision.info.id);
@@ -166,10 +170,14 @@ impl Controller {
     fn target(&self, command: &Command) -> Result<Target, Refusal> {
         let one = |name: &str| self.state_of(name).map(|_| Target::Groups(vec![GroupName::new(name)]));
         match command {
-            Command::Pause { group }
-            | Command::Resume { group }
-            | Command::Abort { group }
-            | Command::Retry { group } => one(group),
+            Command::Pause { group } | Command::Resume { group } | Command::Abort { group } => one(group),
+            Command::Retry { target } => match self.group_or_agent(target)? {
+                None => one(target),
+                Some(id) => {
+                    let hash = self.roster.retryable(id).map_err(Refusal::new)?;
+                    Ok(Target::Retry(id, hash))
+                }
+            },
             Command::Promote { target, .. } => self.promoted_by(target),
             Command::Undo { group, to } => {
                 let state = self.state_of(group)?;
@@ -178,17 +186,21 @@ impl Controller {
             }
             Command::UndoSince { since } => self.changed_since(*since),
             Command::Pin { target, .. } | Command::Unpin { target } => {
-                if self.groups.contains_key(&GroupName::new(target.as_str())) {
-                    return one(target);
-                }
-                let id =
-                    target.parse().map_err(|_| Refusal::new(format!("`{target}` is no group and no agent's id")))?;
-                Ok(Target::Agent(id))
+                self.group_or_agent(target)?.map_or_else(|| one(target), |id| Ok(Target::Agent(id)))
             }
             Command::Restart { target } => self.restarted_by(target),
             Command::Freeze { group: Some(group) } | Command::Unfreeze { group: Some(group) } => one(group),
             Command::Freeze { group: None } | Command::Unfreeze { group: None } => Ok(Target::Fleet),
         }
+    }
+
+    /// The agent that is meant; `None`: it is a group.
+    fn group_or_agent(&self, target: &str) -> Result<Option<AgentId>, Refusal> {
+        if self.groups.contains_key(&GroupName::new(target)) {
+            return Ok(None);
+        }
+        let neither = |_| Refusal::new(format!("`{target}` is no group and no agent's id"));
+        target.parse().map(Some).map_err(neither)
     }
 
     fn state_of(&self, name: &str) -> Result<&GroupState, Refusal> {
@@ -198,16 +210,14 @@ impl Controller {
     }
 
     fn restarted_by(&self, target: &str) -> Result<Target, Refusal> {
-        let name = GroupName::new(target);
-        if self.groups.contains_key(&name) {
+        let Some(id) = self.group_or_agent(target)? else {
+            let name = GroupName::new(target);
             let (can, cannot) = self.roster.restartable(&name);
             if can.is_empty() {
                 return Err(Refusal::new(format!("no connected agent of {target} takes the restart command")));
             }
             return Ok(Target::Restart(can, cannot));
-        }
-        let id: AgentId =
-            target.parse().map_err(|_| Refusal::new(format!("`{target}` is no group and no agent's id")))?;
+        };
         if !self.roster.can_restart(id) {
             return Err(Refusal::new("the agent is not connected, or does not take the restart command"));
         }
@@ -333,29 +343,39 @@ impl Controller {
             groups: names.iter().map(ToString::to_string).collect(),
             agents: names.iter().map(selected).sum(),
             effects: names.iter().map(effect).collect(),
+            unstored: None,
         };
+        let of_agent = |effect: String| Impact { agents: 1, effects: vec![effect], ..Impact::default() };
         match target {
             Target::Groups(names) => of(names, &|name| format!("{name}: {}", effect_of(command))),
             Target::Undo(names) => Impact {
                 groups: names.iter().map(|(name, _)| name.to_string()).collect(),
                 agents: names.iter().map(|(name, _)| selected(name)).sum(),
                 effects: names.iter().map(|(name, to)| format!("{name}: goes back to {}", to.short())).collect(),
+                unstored: None,
             },
             Target::Fleet => Impact {
                 groups: self.groups.keys().map(ToString::to_string).collect(),
                 agents: self.roster.connected(),
                 effects: vec![format!("the whole fleet: {}", effect_of(command))],
+                unstored: None,
             },
-            Target::Agent(id) => {
-                Impact { groups: Vec::new(), agents: 1, effects: vec![format!("agent {id}: {}", effect_of(command))] }
+            Target::Agent(id) => of_agent(format!("agent {id}: {}", effect_of(command))),
+            Target::Retry(id, hash) => {
+                of_agent(format!("agent {id}: is offered {} once more, when there is room", hash.short()))
             }
             Target::Restart(ids, cannot) => {
                 let groups = ids.iter().filter_map(|id| self.roster.agent(*id)?.placement.group());
                 let others = if *cannot == 0 { String::new() } else { format!("; {cannot} do not take the command") };
+                let beyond = match ids.len().saturating_sub(MOST_REMEMBERED) {
+                    0 => String::new(),
+                    more => format!("; {more} of them are not restarted when the daemon itself is before their turn"),
+                };
                 Impact {
                     groups: groups.map(ToString::to_string).collect::<BTreeSet<_>>().into_iter().collect(),
                     agents: ids.len(),
-                    effects: vec![format!("{} restart, in waves of maxUnavailable{others}", ids.len())],
+                    effects: vec![format!("{} restart, in waves of maxUnavailable{others}{beyond}", ids.len())],
+                    unstored: None,
                 }
             }
             Target::Guarded => {
@@ -369,6 +389,7 @@ impl Controller {
                         .unwrap_or_default(),
                     agents: self.roster.connected(),
                     effects: vec![format!("commit {commit} is taken, although {reason}")],
+                    unstored: None,
                 }
             }
         }

@@ -61,6 +61,63 @@ pub struct FleetFile {
     /// The held commit that a person let go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoted: Option<String>,
+    /// Who belonged where before commits moved agents, for those that were not connected then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<EarlierFile>,
+}
+
+/// Who belonged where before commits changed that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierFile {
+    /// When a commit last did.
+    pub since: Timestamp,
+    /// What such groups said before; `null`: they were not there.
+    pub groups: BTreeMap<String, Option<BelongingFile>>,
+}
+
+/// Who belongs to a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BelongingFile {
+    selector: Vec<RequirementFile>,
+    #[serde(default)]
+    priority: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    variant_of: Option<(String, u32)>,
+}
+
+fn variant_file(variant_of: Option<&(GroupName, u32)>) -> Option<(String, u32)> {
+    variant_of.map(|(base, index)| (base.to_string(), *index))
+}
+
+fn variant(file: Option<(String, u32)>) -> Option<(GroupName, u32)> {
+    file.map(|(base, index)| (GroupName::new(base), index))
+}
+
+impl From<&GroupDefinition> for BelongingFile {
+    fn from(definition: &GroupDefinition) -> Self {
+        Self {
+            selector: selector_file(&definition.selector),
+            priority: definition.priority,
+            variant_of: variant_file(definition.variant_of.as_ref()),
+        }
+    }
+}
+
+impl TryFrom<BelongingFile> for GroupDefinition {
+    type Error = RecordError;
+
+    /// What does not say who belongs to it is left at its defaults.
+    fn try_from(file: BelongingFile) -> Result<Self, RecordError> {
+        Ok(Self {
+            selector: selector(file.selector)?,
+            priority: file.priority,
+            variant_of: variant(file.variant_of),
+            suspend: false,
+            expect: None,
+            strategy: Strategy::default(),
+        })
+    }
 }
 
 /// What operators ordered, the newest last.
@@ -142,6 +199,9 @@ pub struct GroupFile {
     /// Agents that were ill before they were offered a candidate since stable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ill_before: Vec<String>,
+    /// Agents that a person wants to restart, and that wait for room.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<String>,
     /// What waits for the end of the running rollout (`onNewCommit: finish`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<NextFile>,
@@ -304,7 +364,7 @@ impl From<&GroupDefinition> for DefinitionFile {
         Self {
             selector: selector_file(&definition.selector),
             priority: definition.priority,
-            variant_of: definition.variant_of.as_ref().map(|(base, index)| (base.to_string(), *index)),
+            variant_of: variant_file(definition.variant_of.as_ref()),
             suspend: definition.suspend,
             expect_min: definition.expect.and_then(|expect| expect.min),
             expect_max: definition.expect.and_then(|expect| expect.max),
@@ -340,7 +400,7 @@ impl TryFrom<DefinitionFile> for GroupDefinition {
         Ok(Self {
             selector: selector(file.selector)?,
             priority: file.priority,
-            variant_of: file.variant_of.map(|(base, index)| (GroupName::new(base), index)),
+            variant_of: variant(file.variant_of),
             suspend: file.suspend,
             expect: (expect != Expect { min: None, max: None }).then_some(expect),
             strategy: Strategy {
@@ -369,6 +429,7 @@ impl GroupFile {
             rollouts,
             failures: BTreeMap::new(),
             ill_before: Vec::new(),
+            restarts: Vec::new(),
             next: None,
         }
     }

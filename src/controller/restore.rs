@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{ConfigHash, RenderedConfig};
+use crate::controller::moves::Earlier;
 use crate::controller::record::{FleetFile, GroupFile, OrdersFile, RecordError, read_report};
 use crate::controller::storage::{FLEET_FILE, ORDERS_FILE, group_of_file};
 use crate::controller::{Controller, GroupState, Next, Options, rules};
@@ -44,6 +45,7 @@ impl Controller {
             }
         }
         controller.restore_commits(files, now, &mut problems);
+        controller.recall_belonging();
         controller.assign(now);
         controller.spread_freeze();
         controller.find_dependents();
@@ -72,6 +74,7 @@ impl Controller {
         self.refused = file.refused.and_then(|id| id.parse().ok());
         self.promoted = file.promoted.and_then(|id| id.parse().ok());
         self.frozen = file.frozen;
+        self.earlier = file.earlier.map(Earlier::read).transpose()?.unwrap_or_default();
         self.rejected = file.rejected.iter().map(|name| GroupName::new(name.as_str())).collect();
         self.pins = file.pins.into_iter().filter_map(|(id, pin)| Some((id.parse().ok()?, pin))).collect();
         Ok(())
@@ -129,6 +132,7 @@ impl Controller {
             until: now + definition.strategy.progress_deadline,
         };
         self.roster.restore(name, failures, ill, assumed);
+        self.roster.restore_restarts(name, file.restarts.iter().filter_map(|id| id.parse().ok()).collect());
         let next = file.next.and_then(|next| {
             let config = self.configs.get(&next.wanted)?.clone();
             let plan = Plan {

@@ -53,9 +53,7 @@ impl Controller {
         self.storage.fleet_changed = true;
         self.roster.pause();
         self.roster.set_fleet_budget(fleet.judged_by.max_unavailable);
-        self.remove_groups(&fleet, &mut report, now);
-        let ready = self.take_definitions(&fleet, &mut report);
-        self.find_dependents();
+        let ready = self.take_groups(&fleet, &mut report, now);
         let receivers = self.assign(now);
         let begun = self.plan_all(&ready, &receivers, &info, &fleet, &mut report, now);
         if !is_new {
@@ -89,6 +87,16 @@ impl Controller {
             self.settle(now);
         }
         true
+    }
+
+    /// Takes who belongs where from now on. Returns the groups that are good.
+    fn take_groups(&mut self, fleet: &RenderedFleet, report: &mut CommitReport, now: Timestamp) -> Vec<GroupName> {
+        let before = self.definitions();
+        self.remove_groups(fleet, report, now);
+        let ready = self.take_definitions(fleet, report);
+        self.find_dependents();
+        self.remember_belonging(&before, now);
+        ready
     }
 
     /// Plans what the revision says of every good group. Returns the groups in which something begins.
@@ -255,7 +263,13 @@ impl Controller {
     }
 
     /// A group's part in the report of a commit that changes it; `None` when it does not.
-    fn entry(&mut self, name: &GroupName, hash: ConfigHash, effect: Effect, now: Timestamp) -> Option<GroupReport> {
+    pub(super) fn entry(
+        &mut self,
+        name: &GroupName,
+        hash: ConfigHash,
+        effect: Effect,
+        now: Timestamp,
+    ) -> Option<GroupReport> {
         let state = self.groups.get(name)?;
         let ending = match effect {
             Effect::Nothing => return None,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::controller::{Controller, Guarded, Revision};
-use crate::fleet::assign::Assigner;
 use crate::fleet::guards::{self, Extent};
 use crate::fleet::snapshot::{CommitId, CommitInfo};
 use crate::fleet::{GroupName, RenderedFleet};
@@ -137,24 +136,6 @@ impl Controller {
             }
         }
         changed
-    }
-
-    /// How many agents the revision moves between groups, and the groups that receive them.
-    fn moved_by(&self, fleet: &RenderedFleet) -> (usize, BTreeSet<GroupName>) {
-        let definition = |name: &GroupName| fleet.groups.get(name).and_then(|group| group.definition.as_ref());
-        let is_same = |name: &GroupName| {
-            self.groups.get(name).zip(definition(name)).is_some_and(|(state, new)| {
-                (&state.definition.selector, state.definition.priority) == (&new.selector, new.priority)
-            })
-        };
-        if self.groups.len() == fleet.groups.len() && self.groups.keys().all(is_same) {
-            return (0, BTreeSet::new());
-        }
-        let kept =
-            self.groups.iter().filter(|(name, _)| fleet.groups.contains_key(*name) && definition(name).is_none());
-        let kept = kept.map(|(name, state)| (name, &*state.definition));
-        let new = fleet.groups.iter().filter_map(|(name, group)| Some((name, group.definition.as_deref()?)));
-        self.roster.moves(&Assigner::new(kept.chain(new)))
     }
 
     /// Keeps a revision until a person promotes its commit, or a newer one comes.

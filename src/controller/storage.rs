@@ -56,8 +56,21 @@ struct InFlight {
     ticket: u64,
     groups: BTreeSet<GroupName>,
     ordered: Vec<String>,
+    /// Orders that are in it, or were stored before.
+    orders: u64,
     news: BTreeMap<CommitId, (CommitReport, bool)>,
     configs: BTreeSet<ConfigHash>,
+}
+
+/// How far the journal is with the orders that were given since this process started, refused ones included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OrdersKept {
+    /// So many were given.
+    pub given: u64,
+    /// The first so many were tried to be stored; as long as this is above [`OrdersKept::stored`], the last attempt failed.
+    pub tried: u64,
+    /// The first so many are stored.
+    pub stored: u64,
 }
 
 /// What is to be stored.
@@ -74,6 +87,8 @@ pub(super) struct Storage {
     pub fleet_changed: bool,
     /// Orders that the journal does not hold yet, for its history.
     pub ordered: Vec<String>,
+    /// How many orders there were, and what became of their records.
+    pub orders: OrdersKept,
     /// True when a note has more to tell than other counts.
     pub news: bool,
     /// Bodies that the journal holds.
@@ -153,6 +168,7 @@ impl Controller {
                 pins: self.pins.iter().map(|(id, pin)| (id.to_string(), pin.clone())).collect(),
                 rejected: self.rejected.iter().map(ToString::to_string).collect(),
                 promoted: self.promoted.map(|id| id.to_string()),
+                earlier: self.earlier.file(),
             };
             files.insert(FLEET_FILE.to_owned(), Some(encode(&file, &mut problems)));
         }
@@ -173,7 +189,8 @@ impl Controller {
         }
         self.storage.tickets += 1;
         let (ticket, message) = (self.storage.tickets, message(&ordered, &news, groups.len()));
-        self.storage.in_flight = Some(InFlight { ticket, groups, ordered, news, configs });
+        let orders = self.storage.orders.given;
+        self.storage.in_flight = Some(InFlight { ticket, groups, ordered, orders, news, configs });
         self.storage.last = Some(now);
         self.actions.push_back(Action::Store(Store { ticket, message, notes, files }));
     }
@@ -209,6 +226,8 @@ impl Controller {
                     )
                 })
                 .collect();
+            let restarts = group.restarts.union(&group.restarts_to_come);
+            file.restarts = restarts.take(MOST_REMEMBERED).map(ToString::to_string).collect();
             file.ill_before = group.ill.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
         }
         Some(file)
@@ -231,10 +250,16 @@ impl Controller {
         needed.into_iter().filter(|hash| self.configs.contains_key(hash)).collect()
     }
 
+    /// How far the journal is with the orders that were given.
+    pub fn orders_kept(&self) -> OrdersKept {
+        self.storage.orders
+    }
+
     /// The store with this ticket is done: what it allows takes effect.
     pub fn handle_stored(&mut self, ticket: u64, now: Timestamp) {
         self.notice_gap(now);
         let Some(done) = self.storage.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
+        (self.storage.orders.tried, self.storage.orders.stored) = (done.orders, done.orders);
         self.storage.configs = done.configs;
         self.storage.litter.clear();
         for name in done.groups {
@@ -262,6 +287,7 @@ impl Controller {
                 self.publish(name, closed, now);
             }
         }
+        self.storage.orders.tried = failed.orders;
         self.storage.urgent.extend(failed.groups);
         self.storage.ordered.splice(..0, failed.ordered);
         self.commits.give_back(failed.news);

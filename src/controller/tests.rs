@@ -163,6 +163,7 @@ fn records_read_back_as_they_were_written() {
             "5e5e5e5e-5e5e-5e5e-5e5e-5e5e5e5e0001".to_owned(),
             FailureFile { hash, message, is_absent: true, at: NOW },
         );
+        file.restarts = vec!["5e5e5e5e-5e5e-5e5e-5e5e-5e5e5e5e0002".to_owned()];
         file.next =
             Some(NextFile { wanted: hash, revision: "main@sha1:1".to_owned(), moved_in: true, hold: None, fast: true });
         let mut problems = Vec::new();
@@ -189,6 +190,7 @@ fn a_commit_keeps_what_its_trailer_asks() {
             pins: BTreeMap::new(),
             rejected: Vec::new(),
             promoted: None,
+            earlier: None,
         };
         let mut problems = Vec::new();
         let read = FleetFile::read(&record::encode(&fleet, &mut problems)).expect("our own record");

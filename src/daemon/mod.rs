@@ -19,14 +19,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::controller::record::RecordError;
-use crate::controller::{Action, Controller, Store};
+use crate::controller::{Action, Controller, OrdersKept, Store};
 use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::serve::{AgentLinks, AgentMessage};
 use crate::settings::Settings;
-use crate::view::command::{Order, OrderRequest};
+use crate::view::command::{Impact, Order, OrderRequest, Refusal};
 use crate::view::{FleetStatus, JournalStatus, SyncStatus};
 
 use follow::{Found, Progress};
@@ -36,6 +36,13 @@ pub use start::{run, run_until};
 
 /// Events taken together before records are stored and timers looked at.
 const BATCH: usize = 512;
+
+/// For an order's record to be stored before it is answered. Whoever asked waits for 5 s at most.
+const RECORDING: Duration = Duration::from_secs(3);
+
+/// What holds when an order was carried out, and its record could not be stored.
+const NOT_STORED: &str = "its record is not stored yet (see `gitamp status`): what it forbids holds already, what it allows waits for the \
+                          record, and all of it is forgotten if the daemon ends before that";
 
 /// From the signal to the end, whatever happens.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -91,6 +98,7 @@ struct Daemon {
     progress: watch::Receiver<Progress>,
     journal: watch::Receiver<JournalStatus>,
     stores: mpsc::Sender<Store>,
+    orders: watch::Sender<OrdersKept>,
 }
 
 /// What comes into the loop.
@@ -153,6 +161,8 @@ impl Daemon {
             }
             self.controller.handle_timeout(self.clock.now());
             self.perform();
+            let kept = self.controller.orders_kept();
+            self.orders.send_if_modified(|before| std::mem::replace(before, kept) != kept);
             self.metrics.loop_took(begun.elapsed());
             for waiting in done {
                 // Whoever waited may have given up: an HTTP agent waits for a moment only.
@@ -229,13 +239,18 @@ impl Daemon {
             AdminRequest::Preview(command, reply) => {
                 let _gone = reply.send(self.controller.preview(&command, self.clock.now()));
             }
-            AdminRequest::Order { order: OrderRequest { command, reason }, by, reply } => {
+            AdminRequest::Order { order: OrderRequest { command, reason, sudo_user: _ }, by, reply } => {
                 let now = self.clock.now();
                 let order = Order { command, by, at: now, reason };
                 let answer = self.controller.handle_order(&order, now);
                 // A promoted commit brings the policy that the next one is judged by.
                 self.policy.store(self.controller.policy().map(Arc::new));
-                let _gone = reply.send(answer);
+                match answer {
+                    Ok(impact) => self.answer_once_stored(impact, reply),
+                    Err(refusal) => {
+                        let _gone = reply.send(Err(refusal));
+                    }
+                }
             }
         }
     }
@@ -246,6 +261,19 @@ impl Daemon {
         status.sync.last_hook = self.hints.last().as_deref().cloned();
         status.journal = self.journal.borrow().clone();
         status
+    }
+
+    /// Answers the newest order when its record is stored, or says that it is not.
+    fn answer_once_stored(&self, impact: Impact, reply: oneshot::Sender<Result<Impact, Refusal>>) {
+        let newest = self.controller.orders_kept().given;
+        let mut kept = self.orders.subscribe();
+        tokio::spawn(async move {
+            let tried = tokio::time::timeout(RECORDING, kept.wait_for(|kept| kept.tried >= newest)).await;
+            let is_stored = matches!(tried, Ok(Ok(kept)) if kept.stored >= newest);
+            let unstored = (!is_stored).then(|| NOT_STORED.to_owned());
+            // Whoever asked may be gone already.
+            let _gone = reply.send(Ok(Impact { unstored, ..impact }));
+        });
     }
 
     /// Rings, and answers once an attempt that began after the ring has ended.

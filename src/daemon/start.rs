@@ -223,8 +223,20 @@ impl Base {
             _watcher: watch_repository(&settings, &bell),
         };
         let (progress, journal) = (progress.subscribe(), journal_status.subscribe());
-        let daemon =
-            Daemon { settings, clock, controller, links, metrics, bell, hints, policy, progress, journal, stores };
+        let daemon = Daemon {
+            settings,
+            clock,
+            controller,
+            links,
+            metrics,
+            bell,
+            hints,
+            policy,
+            progress,
+            journal,
+            stores,
+            orders: watch::Sender::default(),
+        };
         Ok((daemon, Inputs { agents, found, stored, requests }, tasks))
     }
 

@@ -27,9 +27,20 @@ pub fn reach_to_store(stored: usize, members: usize) -> usize {
     members.max(stored + stored / 8)
 }
 
-/// Failures that a rollout over so many agents may have.
+/// The fewest agents that a share of failures is judged by. Where there are fewer, a share that allows one failure of so many allows
+/// one as well: one of two is half of them, and says nothing about half of a fleet.
+pub const LEAST_SAMPLE: usize = 20;
+
+/// Failures that a rollout over so many agents may have. A share never allows all of them to fail.
 pub fn allowed_failures(max_failures: Amount, population: usize) -> usize {
-    max_failures.round_down(population)
+    match max_failures {
+        Amount::Count(count) => count as usize,
+        Amount::Share(_) if population < LEAST_SAMPLE => {
+            let one = max_failures.round_down(LEAST_SAMPLE).min(1);
+            max_failures.round_down(population).max(one).min(population.saturating_sub(1))
+        }
+        Amount::Share(_) => max_failures.round_down(population),
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +61,28 @@ mod tests {
             (Amount::ALL, 100, 0, 0, 0, "nothing before anything is stored"),
         ] {
             assert_eq!(room(amount, eligible, stored, unavailable), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn shares_of_few_agents_allow_one_failure_and_never_all() {
+        for (amount, population, allowed, why) in [
+            (Amount::Share(500), 2, 1, "one of two is no twentieth, and no reason to stop"),
+            (Amount::Share(500), 19, 1, "one of nineteen as well"),
+            (Amount::Share(500), 20, 1, "a twentieth"),
+            (Amount::Share(500), 100, 5, "a share"),
+            (Amount::Share(200), 2, 0, "less than one of twenty: none of few"),
+            (Amount::Share(200), 49, 0, "rounds down"),
+            (Amount::Share(200), 50, 1, "rounds down"),
+            (Amount::Share(5_000), 3, 1, "half of three"),
+            (Amount::Share(5_000), 1, 0, "the only one"),
+            (Amount::Share(0), 10, 0, "none is none"),
+            (Amount::ALL, 5, 4, "somebody has to prove it"),
+            (Amount::ALL, 0, 0, "nobody"),
+            (Amount::ALL, 100, 100, "whoever says so; without a proof nothing becomes stable"),
+            (Amount::Count(2), 1, 2, "a count is a count"),
+        ] {
+            assert_eq!(allowed_failures(amount, population), allowed, "{amount} of {population}: {why}");
         }
     }
 

@@ -310,6 +310,19 @@ impl Machine {
         effect
     }
 
+    /// True when agents are here that a commit moved, and nothing is on its way that would reach them: they came back only now.
+    pub fn strands(&self) -> bool {
+        let is_steady = self.record.rollout.is_none() && self.record.undone.is_none();
+        is_steady && self.tally.stranded > 0 && self.stable().is_some() && self.stable() == self.record.wanted
+    }
+
+    /// What is stable goes to agents that a commit moved here, with all stages.
+    pub fn receive(&mut self, revision: &str, now: Timestamp) {
+        let Some(stable) = self.stable() else { return };
+        self.begin(orders::fresh(stable, stable, Kind::Move, revision, now), now);
+        self.advance(now);
+    }
+
     /// A running stage is not another one because the list of stages is another: it has to open under the new one.
     fn take_other_stages(&mut self, before: &Strategy) {
         let form = |strategy: &Strategy| {
@@ -533,6 +546,7 @@ impl Machine {
             retries: self.record.retries,
             wanted: self.record.wanted,
             kept,
+            retained: self.record.stables.get(1..).unwrap_or_default().to_vec(),
             seed: rollout.map(|rollout| rollout.seed).or(self.stable()),
             closed,
             watched: self.is_running(),

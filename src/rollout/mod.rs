@@ -87,6 +87,8 @@ pub struct Tally {
     pub failed: usize,
     /// Connected but not to be offered anything, for reasons that the roster lists.
     pub held: usize,
+    /// Of these: a commit moved them here, they have what they had before, and only a rollout brings them what is stable.
+    pub stranded: usize,
     /// Said goodbye, or left before any offer.
     pub away: usize,
     /// Of the whole group: gone without a goodbye, whether offered or not.
@@ -154,6 +156,8 @@ pub struct Desired {
     pub wanted: Option<ConfigHash>,
     /// Configurations whose holders keep them until another reaches them: superseded candidates, a failed one.
     pub kept: Vec<ConfigHash>,
+    /// What was stable before: who comes with one of these was in this group, and away for a while.
+    pub retained: Vec<ConfigHash>,
     /// What orders the agents: the first candidate since stable.
     pub seed: Option<ConfigHash>,
     /// Why nothing may be offered; `None`: offers may be made.

@@ -212,7 +212,11 @@ impl Machine {
             return None;
         }
         let (connected, of) = self.watched_agents(now);
-        let Some(since) = self.watching_since else { return Some(Waiting::NotWatching { connected, of }) };
+        let Some(since) = self.watching_since else {
+            // Enough are connected: then something else is in the way, which is told.
+            let is_enough = connected > 0 && connected * 10 >= of * 9;
+            return (!is_enough).then_some(Waiting::NotWatching { connected, of });
+        };
         let until = since + whole.saturating_sub(watched);
         (until > now).then_some(if is_soak { Waiting::Soak { until } } else { Waiting::Bake { until } })
     }

@@ -55,6 +55,8 @@ pub struct Group {
     pub stable: Option<RenderedConfig>,
     /// Members that a person wants to restart, and that wait for room.
     pub restarts: BTreeSet<AgentId>,
+    /// Those of them that have not been heard since this process started; when [`Group::assumed`] is over they are not waited for.
+    pub restarts_to_come: BTreeSet<AgentId>,
     /// True when failures or illnesses changed since the last look.
     pub memory_changed: bool,
     tally: Tally,
@@ -77,8 +79,7 @@ impl Group {
         // Who was moved here by a commit keeps what it has until its stage.
         let has_failed_it =
             member.state().and_then(ConfigState::known).is_some_and(|hash| self.desired.candidate == Some(hash));
-        let is_elsewhere = self.desired.candidate.is_some() || self.desired.wanted != self.desired.stable;
-        let waits_for_stage = self.desired.moving || member.moved && is_elsewhere || has_failed_it;
+        let waits_for_stage = self.desired.moving || member.moved || has_failed_it;
         if waits_for_stage || self.holds_kept(id, member) { None } else { self.desired.stable }
     }
 
@@ -101,7 +102,7 @@ impl Group {
     pub fn judges(&self, hash: ConfigHash, offer: Option<&Offer>) -> bool {
         let is_restored = |since| {
             let given =
-                offer.is_some_and(|offer| offer.hash == hash && offer.at >= since && offer.connection.is_some());
+                offer.is_some_and(|offer| offer.hash == hash && offer.made >= since && offer.connection.is_some());
             self.desired.stable == Some(hash) && given
         };
         self.desired.watched
@@ -169,15 +170,21 @@ impl Group {
     /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where
     /// nothing is stable, that shows nothing.
     pub fn was_here_before(&self, member: &Member) -> bool {
+        let known = member.state().and_then(ConfigState::known);
+        member.heard_once && (self.desired.stable.is_none() || known.is_some_and(|hash| self.is_current(hash)))
+    }
+
+    /// True when the group gives this, or did since what is stable became that.
+    fn is_current(&self, hash: ConfigHash) -> bool {
         let desired = &self.desired;
-        let is_ours = |hash| {
-            desired.stable == Some(hash)
-                || desired.candidate == Some(hash)
-                || desired.wanted == Some(hash)
-                || desired.kept.contains(&hash)
-        };
-        member.heard_once
-            && (desired.stable.is_none() || member.state().and_then(ConfigState::known).is_some_and(is_ours))
+        let one = [desired.stable, desired.candidate, desired.wanted];
+        one.contains(&Some(hash)) || desired.kept.contains(&hash)
+    }
+
+    /// True when the member reports a configuration that it was sent, and not by this group as far as that is remembered.
+    pub fn holds_another_groups(&self, member: &Member) -> bool {
+        let is_foreign = |hash| !self.is_current(hash) && !self.desired.retained.contains(&hash);
+        member.state().and_then(ConfigState::known).is_some_and(is_foreign)
     }
 
     /// The configuration with this hash, when it is one that the group gives.
@@ -245,6 +252,12 @@ impl Group {
             add(&mut self.tally.failed_absent, if counts && is_absent { by } else { 0 });
         }
         self.memory_changed = true;
+    }
+
+    /// What the agent failed is forgiven by a person.
+    pub fn forgive(&mut self, id: AgentId) {
+        self.memory_changed |= self.failures.remove(&id).is_some();
+        self.count_failures();
     }
 
     /// Forgets an agent that is gone for good. What it failed stays remembered, as far as the journal can remember it.
@@ -341,6 +354,7 @@ impl Group {
         match verdict.standing {
             Standing::Held(reason) => {
                 add(&mut tally.held, true);
+                add(&mut tally.stranded, reason == HeldReason::MovedHere);
                 let count = self.held.entry(reason).or_default();
                 add(count, true);
                 if *count == 0 {

@@ -55,8 +55,10 @@ pub struct Link {
 /// How an agent left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone {
-    /// When.
+    /// When; later by as much as this process stood still since.
     pub at: Timestamp,
+    /// When it really was.
+    pub left: Timestamp,
     /// True when it said so.
     pub goodbye: bool,
 }
@@ -66,8 +68,11 @@ pub struct Gone {
 pub struct Offer {
     /// What.
     pub hash: ConfigHash,
-    /// When it was first offered this; reconnecting does not start the deadline anew.
+    /// When it was first offered this; reconnecting does not start the deadline anew, and it is later by as much as this process
+    /// stood still since.
     pub at: Timestamp,
+    /// When that really was: before or after a rollout began.
+    pub made: Timestamp,
     /// When it was last put out: what is told later may be about it.
     pub sent: Timestamp,
     /// Where; `None` when an earlier process made it.
@@ -92,6 +97,7 @@ impl Offer {
         Self {
             hash,
             at,
+            made: at,
             sent: at,
             connection,
             answered: false,
@@ -119,8 +125,10 @@ pub struct Member {
     pub config: Option<(ConfigState, Timestamp)>,
     /// What it last said of its health.
     pub health: Option<Health>,
-    /// Since when it has been ill.
+    /// Since when it has been ill; later by as much as this process stood still since.
     pub ill_since: Option<Timestamp>,
+    /// When it really fell ill.
+    pub fell_ill: Option<Timestamp>,
     /// The names in its effective configuration.
     pub effective: Option<Arc<ComponentNames>>,
     /// The names of what its build could run.
@@ -135,6 +143,8 @@ pub struct Member {
     pub tried: bool,
     /// True while it still has what it had in the group that a commit moved it out of.
     pub moved: bool,
+    /// True once it was looked whether a commit moved it while it was not known here.
+    pub recognised: bool,
     /// A person asked for another try of this, which it had failed.
     pub retried: Option<ConfigHash>,
     /// When it was last told to restart.
@@ -160,6 +170,7 @@ impl Default for Member {
             config: None,
             health: None,
             ill_since: None,
+            fell_ill: None,
             effective: None,
             available: None,
             effective_at: None,
@@ -167,6 +178,7 @@ impl Default for Member {
             offer: None,
             tried: false,
             moved: false,
+            recognised: false,
             retried: None,
             restarted_at: None,
             pinned_until: None,
@@ -216,7 +228,8 @@ impl Member {
         self.retried = self.state().is_some_and(has_failed).then_some(hash);
     }
 
-    /// The process stood still for so long: what was awaited meanwhile is awaited so much longer.
+    /// The process stood still for so long: what was awaited meanwhile is awaited so much longer. What was before a rollout began stays
+    /// before it.
     pub fn shift(&mut self, gap: std::time::Duration) {
         if let Some(offer) = &mut self.offer {
             offer.at = offer.at + gap;
@@ -246,7 +259,8 @@ impl Member {
             self.capabilities = capabilities;
         }
         if let Some(health) = report.health {
-            self.ill_since = if health.healthy { None } else { self.ill_since.or(Some(now)) };
+            let since = |before: Option<Timestamp>| if health.healthy { None } else { before.or(Some(now)) };
+            (self.ill_since, self.fell_ill) = (since(self.ill_since), since(self.fell_ill));
             self.health = Some(health);
         }
         if let Some(effective) = report.effective {

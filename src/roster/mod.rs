@@ -15,6 +15,7 @@ mod load;
 pub mod member;
 mod offers;
 pub mod restarts;
+mod retries;
 pub mod standing;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,8 @@ pub struct Roster {
     agents: BTreeMap<AgentId, Member>,
     groups: BTreeMap<GroupName, Group>,
     assigner: Assigner,
+    /// Who belonged where before the commits of the last days: agents come back that were not here then.
+    earlier: Option<Assigner>,
     timers: BTreeSet<(Timestamp, AgentId)>,
     changed: BTreeSet<GroupName>,
     actions: VecDeque<RosterAction>,
@@ -101,6 +104,7 @@ impl Roster {
             agents: BTreeMap::new(),
             groups: BTreeMap::new(),
             assigner: Assigner::new([]),
+            earlier: None,
             timers: BTreeSet::new(),
             changed: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -223,7 +227,13 @@ impl Roster {
         self.groups.get_mut(name).is_some_and(|group| std::mem::take(&mut group.memory_changed))
     }
 
-    /// Everybody is assigned anew. Returns the groups that agents moved into from others.
+    /// Who belonged where before the commits that agents may have missed; `None`: nothing is remembered of that.
+    pub fn set_earlier(&mut self, earlier: Option<Assigner>) {
+        self.earlier = earlier;
+    }
+
+    /// Everybody is assigned anew. Returns the groups that connected agents moved into from others; who is away keeps what it has
+    /// as well, and asks for a rollout when it is back.
     pub fn set_assigner(&mut self, assigner: Assigner, now: Timestamp) -> BTreeSet<GroupName> {
         self.assigner = assigner;
         let mut receivers = BTreeSet::new();
@@ -236,9 +246,9 @@ impl Roster {
             self.place(id, now);
             let after = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
             if before.is_some() && after != before {
-                receivers.extend(after);
                 if let Some(member) = self.agents.get_mut(&id) {
                     member.moved = true;
+                    receivers.extend(after.filter(|_| member.is_connected()));
                 }
                 self.judge(id, now);
             }
@@ -351,6 +361,10 @@ impl Roster {
                 if has_new_labels {
                     self.place(id, now);
                 }
+                if first_heard || has_new_labels {
+                    self.expect_restart(id);
+                }
+                self.recognise(id);
                 self.judge(id, now);
                 if has_new_labels {
                     self.put_again(id, offer_before);
@@ -365,7 +379,7 @@ impl Roster {
                 self.uncount(id);
                 if let Some(member) = self.agents.get_mut(&id) {
                     member.link = None;
-                    member.gone = Some(Gone { at: now, goodbye });
+                    member.gone = Some(Gone { at: now, left: now, goodbye });
                     self.connected -= 1;
                 }
                 self.judge(id, now);
@@ -391,7 +405,7 @@ impl Roster {
             // It left in order: the time that it was away does not count, and what it had not answered is void unless it says
             // now that it got it.
             if let Some(offer) = member.offer.as_mut().filter(|offer| !offer.confirmed) {
-                (offer.at, offer.void) = (now, !offer.answered);
+                (offer.at, offer.made, offer.void) = (now, now, !offer.answered);
             }
         }
         let group = member.placement.group().and_then(|name| self.groups.get_mut(name));
@@ -411,6 +425,21 @@ impl Roster {
         if group.assumed.is_none() && adopted && member.is_ill() && group.ill.insert(id) {
             group.memory_changed = true;
         }
+    }
+
+    /// An agent that was not here when a commit moved it is found out by what it has: its group of before gave it that. One that
+    /// changed its own labels would have belonged here before as well.
+    fn recognise(&mut self, id: AgentId) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let (Some(labels), false) = (&member.labels, member.recognised) else { return };
+        if !member.heard_once {
+            return;
+        }
+        member.recognised = true;
+        let group = member.placement.group().and_then(|name| self.groups.get(name).map(|group| (name, group)));
+        let (Some((name, group)), Some(earlier)) = (group, &self.earlier) else { return };
+        let was_elsewhere = matches!(earlier.assign(labels), Assignment::Group(before) if before != *name);
+        member.moved |= was_elsewhere && group.holds_another_groups(member);
     }
 
     fn count_heard(&mut self, id: AgentId, by: isize) {
@@ -556,6 +585,7 @@ impl Roster {
         }
         while let Some((_, name)) = self.assumptions.first().filter(|(at, _)| *at <= now).cloned() {
             self.assumptions.pop_first();
+            self.forget_restarts_to_come(&name);
             self.changed.insert(name.clone());
             self.to_dispatch.insert(name);
         }

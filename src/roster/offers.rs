@@ -99,10 +99,13 @@ impl Roster {
             group.memory_changed = true;
         }
         member.tried |= group.desired.candidate == Some(config.hash());
+        // From now on what is stable is nothing that it is to be kept from.
+        member.moved &= group.desired.stable != Some(config.hash());
         let fresh = Offer::new(config.hash(), now, Some(link.connection));
         // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
-        let at = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now).map_or(now, |offer| offer.at);
-        member.offer = Some(Offer { at, ..fresh });
+        let earlier = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now);
+        let (at, made) = earlier.map_or((now, now), |offer| (offer.at, offer.made));
+        member.offer = Some(Offer { at, made, ..fresh });
         member.link = Some(Link { offered: Some(config.hash()), ..link });
         let retry = member.retried == Some(config.hash());
         self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry });

@@ -1,5 +1,6 @@
 //! Restarts that a person ordered, in waves: each takes room in the budget for a moment, as an offer does.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::agent::{AgentId, Capabilities};
@@ -26,15 +27,37 @@ impl Roster {
         self.agents.get(&id).is_some_and(|member| member.is_connected() && can(member.capabilities))
     }
 
-    /// These agents are to restart, as soon as there is room. The queue is not remembered over a restart of ours.
+    /// These agents are to restart, as soon as there is room.
     pub fn order_restarts(&mut self, ids: &[AgentId]) {
         for id in ids {
             let Some(name) = self.agents.get(id).and_then(|member| member.placement.group()).cloned() else { continue };
             if let Some(group) = self.groups.get_mut(&name) {
-                group.restarts.insert(*id);
+                group.memory_changed |= group.restarts.insert(*id);
+                self.changed.insert(name.clone());
                 self.to_dispatch.insert(name);
             }
         }
+    }
+
+    /// A group's agents that a process before this one was to restart: each once it is back.
+    pub fn restore_restarts(&mut self, name: &GroupName, ids: BTreeSet<AgentId>) {
+        self.groups.entry(name.clone()).or_default().restarts_to_come = ids;
+    }
+
+    /// An agent was heard for the first time: if a process before this one was to restart it, it waits for room from now on.
+    pub(super) fn expect_restart(&mut self, id: AgentId) {
+        let Some(name) = self.agents.get(&id).and_then(|member| member.placement.group()) else { return };
+        let Some(group) = self.groups.get_mut(name) else { return };
+        if group.restarts_to_come.remove(&id) {
+            group.restarts.insert(id);
+            self.to_dispatch.insert(name.clone());
+        }
+    }
+
+    /// Who is not back by now is not restarted any more.
+    pub(super) fn forget_restarts_to_come(&mut self, name: &GroupName) {
+        let Some(group) = self.groups.get_mut(name) else { return };
+        group.memory_changed |= !std::mem::take(&mut group.restarts_to_come).is_empty();
     }
 
     /// Tells those to restart for whom there is room.
@@ -46,9 +69,13 @@ impl Roster {
                 continue;
             }
             let takes_room = self.agents.get(&id).is_some_and(|member| !member.verdict.unavailable);
-            let has_room =
-                self.groups.get(name).is_some_and(|group| group.has_room(now)) && self.fleet.has_room(assumed);
-            if takes_room && !has_room || self.groups.get(name).is_some_and(|group| group.desired.closed.is_some()) {
+            let group = self.groups.get(name).filter(|group| group.desired.closed.is_none());
+            if !group.is_some_and(|group| !takes_room || group.has_room(now)) {
+                return;
+            }
+            if takes_room && !self.fleet.has_room(assumed) {
+                self.fleet.starve(name);
+                self.changed.insert(name.clone());
                 return;
             }
             self.forget_restart(name, id);
@@ -63,7 +90,7 @@ impl Roster {
 
     fn forget_restart(&mut self, name: &GroupName, id: AgentId) {
         if let Some(group) = self.groups.get_mut(name) {
-            group.restarts.remove(&id);
+            group.memory_changed |= group.restarts.remove(&id);
         }
     }
 }

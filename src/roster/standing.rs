@@ -37,6 +37,8 @@ pub enum HeldReason {
     NotHeard,
     /// Its group has nothing for it yet: no stable configuration, and no stage that it belongs to.
     NothingForIt,
+    /// A commit moved it here. It has what it had before, until a rollout of this group reaches it.
+    MovedHere,
     /// It holds a candidate that was superseded or that failed, and keeps it.
     KeepsCandidate,
     /// The whole group is offered nothing; the group says why.
@@ -179,8 +181,8 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
 /// True when it fell ill, or vanished, since the group's rollout began.
 fn fell_sick(member: &Member, group: &Group) -> bool {
     let is_since = |at: Timestamp| group.desired.since.is_some_and(|since| at >= since);
-    let has_vanished = member.gone.is_some_and(|gone| !gone.goodbye && is_since(gone.at));
-    let is_ill = member.is_connected() && member.is_ill() && member.ill_since.is_some_and(is_since);
+    let has_vanished = member.gone.is_some_and(|gone| !gone.goodbye && is_since(gone.left));
+    let is_ill = member.is_connected() && member.is_ill() && member.fell_ill.is_some_and(is_since);
     has_vanished || is_ill
 }
 
@@ -217,8 +219,15 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
             return judge_keeper(id, member, group, base);
         } else if group.desired.closed.is_some() {
             HeldReason::GroupClosed
-        } else {
+        } else if !member.moved {
             HeldReason::NothingForIt
+        } else if !member.is_heard() {
+            HeldReason::NotHeard
+        } else if is_pinned(member, group, now) {
+            let until = base.until.or(member.pinned_until);
+            return Verdict { until, ..base }.stands(Standing::Held(HeldReason::Pinned));
+        } else {
+            HeldReason::MovedHere
         };
         return base.stands(Standing::Held(reason));
     };
@@ -336,7 +345,7 @@ fn judge_holder(
             let desired = &group.desired;
             let goes_back = desired.reverting || desired.moving || desired.restoring_since.is_some();
             let since = desired.restoring_since.or(desired.since);
-            let is_about_now = given.is_some_and(|offer| since.is_none_or(|since| offer.at >= since));
+            let is_about_now = given.is_some_and(|offer| since.is_none_or(|since| offer.made >= since));
             if goes_back && !is_about_now { base.failed_long_ago(hash, message) } else { base.fails(hash, message) }
         }
         ConfigStatus::Applying | ConfigStatus::Unset => {

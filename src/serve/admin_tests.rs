@@ -35,7 +35,7 @@ fn carried_out(command: &Command, by: &str) -> Result<Impact, Refusal> {
     if matches!(command, Command::Freeze { .. }) {
         return Err(Refusal::new("it is frozen already: `gitamp unfreeze` first"));
     }
-    Ok(Impact { groups: vec!["prod/a".to_owned()], agents: 7, effects: vec![by.to_owned()] })
+    Ok(Impact { groups: vec!["prod/a".to_owned()], agents: 7, effects: vec![by.to_owned()], unstored: None })
 }
 
 async fn start() -> Running {

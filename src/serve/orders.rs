@@ -16,14 +16,14 @@ const LARGEST_ORDER: usize = 16 << 10;
 
 /// What the order would do; nothing is changed.
 pub(super) async fn preview(admin: &Admin, request: Request) -> Result<Json<Impact>, Refused> {
-    let OrderRequest { command, reason: _ } = read(request.into_body()).await?;
+    let OrderRequest { command, reason: _, sudo_user: _ } = read(request.into_body()).await?;
     answer(ask(admin, |reply| AdminRequest::Preview(command, reply), PATIENCE).await?)
 }
 
 /// Carries the order out. `peer` is the user id that the operating system vouches for.
 pub(super) async fn give(admin: &Admin, peer: Option<u32>, request: Request) -> Result<Json<Impact>, Refused> {
     let order = read(request.into_body()).await?;
-    let by = name_peer(peer).await;
+    let by = name_peer(peer, order.sudo_user.as_deref()).await;
     // The controller tells of it in the log and in the journal, refused or not.
     let outcome = ask(admin, |reply| AdminRequest::Order { order, by, reply }, PATIENCE).await?;
     answer(outcome)
@@ -49,9 +49,12 @@ async fn read(body: Body) -> Result<OrderRequest, Refused> {
     order.checked().map_err(|refusal| bad(refusal.message))
 }
 
-/// `ada (uid 1000)`; the id is what counts, since names are given anew.
-async fn name_peer(peer: Option<u32>) -> String {
+/// `ada (uid 1000)`; the id is what counts, since names are given anew. Of root alone it is believed who became root: `ada (sudo)`.
+async fn name_peer(peer: Option<u32>, sudo_user: Option<&str>) -> String {
     let Some(uid) = peer else { return "somebody unknown".to_owned() };
+    if let Some(user) = sudo_user.filter(|user| uid == 0 && *user != "root") {
+        return format!("{user} (sudo)");
+    }
     match tokio::task::spawn_blocking(move || user_name(uid)).await.ok().flatten() {
         Some(name) => format!("{name} (uid {uid})"),
         None => format!("uid {uid}"),
@@ -86,7 +89,11 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_asks_has_a_name_in_the_records() {
-        assert_eq!(name_peer(None).await, "somebody unknown");
-        assert_eq!(name_peer(Some(4_000_000_001)).await, "uid 4000000001");
+        assert_eq!(name_peer(None, None).await, "somebody unknown");
+        assert_eq!(name_peer(None, Some("ann")).await, "somebody unknown");
+        assert_eq!(name_peer(Some(4_000_000_001), None).await, "uid 4000000001");
+        assert_eq!(name_peer(Some(4_000_000_001), Some("ann")).await, "uid 4000000001", "anybody can say so");
+        assert_eq!(name_peer(Some(0), Some("ann")).await, "ann (sudo)");
+        assert_eq!(name_peer(Some(0), Some("root")).await, name_peer(Some(0), None).await);
     }
 }

@@ -238,6 +238,11 @@ pub fn state_dir_of_daemon(args: &ServeArgs) -> Result<PathBuf, SettingsError> {
     Ok(if use_system { elsewhere.to_owned() } else { own })
 }
 
+/// Who became root to run this program, as `sudo` says it.
+pub(crate) fn sudo_user() -> Option<String> {
+    Environment::read().get("SUDO_USER").map(str::to_owned)
+}
+
 /// The variables of this process that are text. Tests make their own.
 #[derive(Clone, Debug, Default)]
 struct Environment {

@@ -25,10 +25,11 @@ pub enum Command {
         /// Whose rollout.
         group: String,
     },
-    /// Tries once more what failed, was rolled back or was aborted.
+    /// Tries once more what failed, was rolled back or was aborted; or what one agent failed, while the rollout went on.
     Retry {
-        /// Whose rollout.
-        group: String,
+        /// Whose rollout, or an agent's id.
+        #[serde(alias = "group")]
+        target: String,
     },
     /// Approves the stage that waits for approval, or a whole commit that a guard or its own trailer holds.
     Promote {
@@ -105,10 +106,9 @@ impl Command {
     /// Every name that it holds: of groups, agents, commits, hashes.
     fn names(&self) -> impl Iterator<Item = &str> {
         let (one, other) = match self {
-            Self::Pause { group } | Self::Resume { group } | Self::Abort { group } | Self::Retry { group } => {
-                (Some(group), None)
-            }
-            Self::Promote { target, now: _ }
+            Self::Pause { group } | Self::Resume { group } | Self::Abort { group } => (Some(group), None),
+            Self::Retry { target }
+            | Self::Promote { target, now: _ }
             | Self::Pin { target, length: _ }
             | Self::Unpin { target }
             | Self::Restart { target } => (Some(target), None),
@@ -152,7 +152,13 @@ pub struct OrderRequest {
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who became root to give it (`SUDO_USER`). Only root is believed, who may say what it wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sudo_user: Option<String>,
 }
+
+/// Characters of a user's name; no system allows more than 32.
+const LONGEST_USER: usize = 64;
 
 impl OrderRequest {
     /// The same, fit to be shown and recorded: a reason on one line, without characters that steer terminals; an empty one is none.
@@ -174,7 +180,12 @@ impl OrderRequest {
                 )));
             }
         }
-        Ok(Self { reason: reason.filter(|reason| !reason.is_empty()), ..self })
+        let is_name = |user: &String| {
+            let is_usual = |c: char| c.is_alphanumeric() || "._-@\\$+".contains(c);
+            !user.is_empty() && user.chars().count() <= LONGEST_USER && user.chars().all(is_usual)
+        };
+        let sudo_user = self.sudo_user.filter(is_name);
+        Ok(Self { reason: reason.filter(|reason| !reason.is_empty()), sudo_user, command: self.command })
     }
 }
 
@@ -188,6 +199,9 @@ pub struct Impact {
     pub agents: usize,
     /// One sentence a group, or one for all.
     pub effects: Vec<String>,
+    /// Set when the order was carried out and its record is not stored: what holds then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unstored: Option<String>,
 }
 
 /// Why an order is not carried out.
@@ -242,20 +256,33 @@ mod tests {
                 r#"{"command":"undo-since","since":"1970-01-01T00:01:00Z"}"#,
             ),
             (Command::Pin { target: name(), length: hour }, r#"{"command":"pin","target":"prod/a","length":3600000}"#),
+            (Command::Retry { target: name() }, r#"{"command":"retry","target":"prod/a"}"#),
             (Command::Freeze { group: None }, r#"{"command":"freeze"}"#),
         ] {
             assert_eq!(serde_json::to_string(&command).expect("JSON"), text);
             assert_eq!(serde_json::from_str::<Command>(text).expect("a command"), command);
-            let request = OrderRequest { command, reason: Some("why".to_owned()) };
+            let request = OrderRequest { command, reason: Some("why".to_owned()), sudo_user: None };
             let written = serde_json::to_string(&request).expect("JSON");
             assert_eq!(read(&written), request, "{written}");
         }
+        let older: Command =
+            serde_json::from_str(r#"{"command":"retry","group":"prod/a"}"#).expect("an older journal's");
+        assert_eq!(older, Command::Retry { target: name() });
     }
 
     #[test]
     fn requests_are_made_fit_or_refused() {
+        let user = |user: &str| {
+            let (command, reason) = (Command::Freeze { group: None }, None);
+            OrderRequest { command, reason, sudo_user: Some(user.to_owned()) }.checked().expect("fit").sudo_user
+        };
+        assert_eq!(user("ann.b-c_d"), Some("ann.b-c_d".to_owned()));
+        for odd in ["", "a b", "a\u{7}", "a)", &"x".repeat(LONGEST_USER + 1)] {
+            assert_eq!(user(odd), None, "{odd:?}");
+        }
         let with = |reason: &str| {
-            OrderRequest { command: Command::Freeze { group: None }, reason: Some(reason.to_owned()) }.checked()
+            OrderRequest { command: Command::Freeze { group: None }, reason: Some(reason.to_owned()), sudo_user: None }
+                .checked()
         };
         assert_eq!(with(" two\nlines \u{1b}[2J").expect("fit").reason.as_deref(), Some("two lines  [2J"));
         assert_eq!(with(" \n ").expect("fit").reason, None);
@@ -263,9 +290,9 @@ mod tests {
         assert!(with(&"x".repeat(LONGEST_REASON + 1)).expect_err("too long").message.contains("500 characters"));
         for name in ["", "a\u{7}", &"x".repeat(LONGEST_NAME + 1)] {
             let command = Command::Pause { group: name.to_owned() };
-            assert!(OrderRequest { command, reason: None }.checked().is_err(), "{name:?}");
+            assert!(OrderRequest { command, reason: None, sudo_user: None }.checked().is_err(), "{name:?}");
             let command = Command::Undo { group: "a".to_owned(), to: Some(name.to_owned()) };
-            assert!(OrderRequest { command, reason: None }.checked().is_err(), "{name:?}");
+            assert!(OrderRequest { command, reason: None, sudo_user: None }.checked().is_err(), "{name:?}");
         }
     }
 }

@@ -132,8 +132,8 @@ fn reports(facts: &Facts<'_>) -> Vec<String> {
             Transport::WebSocket => "It is connected over a WebSocket.".to_owned(),
             Transport::Http => "It polls over HTTP.".to_owned(),
         },
-        (None, Some(gone)) if gone.goodbye => format!("It said goodbye {}.", ago(gone.at, now)),
-        (None, Some(gone)) => format!("It vanished {}, without a goodbye.", ago(gone.at, now)),
+        (None, Some(gone)) if gone.goodbye => format!("It said goodbye {}.", ago(gone.left, now)),
+        (None, Some(gone)) => format!("It vanished {}, without a goodbye.", ago(gone.left, now)),
         (None, None) => "It is not connected.".to_owned(),
     }];
     text.push(match &member.config {
@@ -141,7 +141,7 @@ fn reports(facts: &Facts<'_>) -> Vec<String> {
         Some((state, since)) => configuration(facts, state, *since),
     });
     if member.capabilities.contains(Capabilities::REPORTS_HEALTH) {
-        text.extend(member.health.as_ref().map(|health| match (health.healthy, &health.message, member.ill_since) {
+        text.extend(member.health.as_ref().map(|health| match (health.healthy, &health.message, member.fell_ill) {
             (true, _, _) => "It says that it is healthy.".to_owned(),
             (false, message, since) => {
                 let since = since.map_or_else(String::new, |at| format!(", for {} now", lasted(at, now)));
@@ -224,7 +224,7 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
     let mut text = Vec::new();
     let offered = member
         .offer
-        .map_or_else(String::new, |offer| format!("gitamp offered it {} {}", offer.hash.short(), ago(offer.at, now)));
+        .map_or_else(String::new, |offer| format!("gitamp offered it {} {}", offer.hash.short(), ago(offer.made, now)));
     let until = member.verdict.until.filter(|until| *until > now);
     let within = |what: &str| until.map_or_else(String::new, |until| format!("{what}{}", lasted(now, until)));
     match member.verdict.standing {
@@ -250,8 +250,14 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
             let failure = facts.group.and_then(|group| group.failures.get(&facts.id));
             let what = failure.map_or_else(String::new, |one| format!(" {}: {}", one.hash.short(), one.message));
             text.push(format!("It failed{what}"));
-            let retry =
-                if facts.can_retry { format!(", or somebody says `gitamp retry {name}`") } else { String::new() };
+            let desired = facts.group.and_then(|group| group.desired_for(facts.id, member));
+            let retry = if facts.can_retry {
+                format!(", or somebody says `gitamp retry {name}`")
+            } else if failure.is_some_and(|failure| desired == Some(failure.hash)) {
+                format!(", or somebody says `gitamp retry {}`", facts.id)
+            } else {
+                String::new()
+            };
             text.push(format!("It is not offered that again until the group is to have another configuration{retry}."));
         }
     }

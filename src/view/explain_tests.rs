@@ -192,7 +192,7 @@ fn what_comes_next_is_told_for_every_standing() {
         (
             Member {
                 link: None,
-                gone: Some(Gone { at: before(60), goodbye: false }),
+                gone: Some(Gone { at: before(60), left: before(60), goodbye: false }),
                 ..stands(offered(member(0x55)), Standing::Lost, Some(480))
             },
             group(),
@@ -203,7 +203,7 @@ fn what_comes_next_is_told_for_every_standing() {
         (
             Member {
                 link: None,
-                gone: Some(Gone { at: before(60), goodbye: true }),
+                gone: Some(Gone { at: before(60), left: before(60), goodbye: true }),
                 ..stands(member(0x55), Standing::Away, None)
             },
             group(),

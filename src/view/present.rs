@@ -228,7 +228,12 @@ fn budget_sentence(pending: usize, unavailable: usize, assumed: usize, limit: us
         assumed => format!(", {assumed} of them because they have not been heard since the daemon started"),
     };
     let waiting = count(pending, "waits", "wait");
-    format!("{waiting} for room: {unavailable} unavailable{unheard}, {limit} may be (maxUnavailable)")
+    let beyond = if unavailable > limit {
+        "; who falls ill or vanishes by itself counts as well, and nothing is taken back"
+    } else {
+        ""
+    };
+    format!("{waiting} for room: {unavailable} unavailable{unheard}, {limit} may be (maxUnavailable){beyond}")
 }
 
 /// `1 agent`, `2 agents`.
@@ -306,6 +311,7 @@ fn held_name(reason: HeldReason) -> &'static str {
         HeldReason::CannotReport => "cannot-report",
         HeldReason::NotHeard => "not-heard",
         HeldReason::NothingForIt => "nothing-stable",
+        HeldReason::MovedHere => "moved-here",
         HeldReason::KeepsCandidate => "keeps-candidate",
         HeldReason::GroupClosed => "group-closed",
         HeldReason::Drifted => "drifted",
@@ -320,6 +326,7 @@ fn held_sentence(reason: HeldReason) -> &'static str {
         HeldReason::CannotReport => "does not report what becomes of it (ReportsRemoteConfig)",
         HeldReason::NotHeard => "has not reported its configuration on this connection yet",
         HeldReason::NothingForIt => "the group has nothing for it yet: nothing is stable, or its stage has not come",
+        HeldReason::MovedHere => "a commit moved it here: it keeps what it had until its stage has come",
         HeldReason::KeepsCandidate => "keeps a configuration that was superseded or that failed",
         HeldReason::GroupClosed => "the whole group is offered nothing",
         HeldReason::RolloutHeld => "its rollout offers nothing new for now",

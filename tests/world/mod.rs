@@ -43,6 +43,8 @@ pub trait Observer {
     fn sent(&mut self, _world: &State, _name: &str, _hash: ConfigHash) {}
     /// The controller takes an offer back.
     fn withdraw(&mut self, _world: &State, _name: &str) {}
+    /// An agent is told to restart what it supervises.
+    fn told_to_restart(&mut self, _world: &State, _name: &str) {}
     /// A line for the log.
     fn notice(&mut self, _world: &State, _text: &str) {}
     /// Something was stored, or could not be.
@@ -346,7 +348,11 @@ impl<O: Observer> World<O> {
                     self.transmit(&name);
                 }
             }
-            Action::Restart { .. } => {}
+            Action::Restart { connection, .. } => {
+                if let Some(name) = self.state.connections.get(&connection).cloned() {
+                    self.observer.told_to_restart(&self.state, &name);
+                }
+            }
             Action::Withdraw { connection, id: _ } => {
                 if let Some(name) = self.state.connections.get(&connection).cloned() {
                     self.observer.withdraw(&self.state, &name);

@@ -12,6 +12,7 @@ use crate::cli::admin_client::{AdminClient, AdminError, DaemonPlace};
 use crate::cli::screen::{Tint, clean, clean_short, tinted};
 use crate::cli::status::Output;
 use crate::cli::{Failure, print};
+use crate::settings::sudo_user;
 use crate::time::Timestamp;
 
 use crate::view::command::{Command, Impact, OrderRequest};
@@ -94,7 +95,7 @@ pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> R
             Command::UndoSince { since: before(status.now, *length) }
         }
     };
-    let request = OrderRequest { command, reason: reason.map(str::to_owned) }.checked()?;
+    let request = OrderRequest { command, reason: reason.map(str::to_owned), sudo_user: sudo_user() }.checked()?;
     let is_json = asking.output == Output::Json;
     let (request, preview) = match runtime.block_on(previewed(&client, request))? {
         (request, Answer::Impact(impact)) => (request, impact),
@@ -120,13 +121,17 @@ pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> R
     })?;
     match outcome {
         Answer::Refused(words) => refused(&request, &words, is_json),
-        Answer::Impact(impact) => {
+        Answer::Impact(mut impact) => {
             if is_json {
                 document(&Document { request: &request, done: true, impact: Some(&impact), refused: None })?;
-            } else {
+            }
+            let unstored = impact.unstored.take();
+            if !is_json {
                 print(&done(&preview, &impact))?;
             }
-            Ok(ExitCode::SUCCESS)
+            let Some(words) = unstored else { return Ok(ExitCode::SUCCESS) };
+            anstream::eprintln!("warning: {}", clean_short(&words, LONGEST_EFFECT));
+            Ok(ExitCode::from(2))
         }
     }
 }
@@ -146,7 +151,11 @@ async fn previewed(client: &AdminClient, request: OrderRequest) -> Result<(Order
     let list: AgentList = client.get(&format!("/api/v1/agents?id={prefix}&limit=2")).await?;
     let ([agent], 0) = (list.agents.as_slice(), list.more) else { return Ok((request, answer)) };
     let mut command = request.command.clone();
-    if let Command::Pin { target, .. } | Command::Unpin { target } | Command::Restart { target } = &mut command {
+    if let Command::Pin { target, .. }
+    | Command::Unpin { target }
+    | Command::Restart { target }
+    | Command::Retry { target } = &mut command
+    {
         target.clone_from(&agent.id);
     }
     let request = OrderRequest { command, ..request };
@@ -156,7 +165,11 @@ async fn previewed(client: &AdminClient, request: OrderRequest) -> Result<(Order
 
 /// What may be the beginning of an agent's id.
 fn agent_prefix(command: &Command) -> Option<String> {
-    let (Command::Pin { target, .. } | Command::Unpin { target } | Command::Restart { target }) = command else {
+    let (Command::Pin { target, .. }
+    | Command::Unpin { target }
+    | Command::Restart { target }
+    | Command::Retry { target }) = command
+    else {
         return None;
     };
     let is_prefix = target.len() < 36 && target.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -253,6 +266,7 @@ mod tests {
             groups: (0..groups).map(|number| format!("prod/g{number}")).collect(),
             agents: groups * 10,
             effects: (0..groups).map(|number| format!("prod/g{number} goes back to 0123\u{1b}[2J")).collect(),
+            unstored: None,
         }
     }
 
@@ -307,6 +321,7 @@ mod tests {
             (pin("0191A4F2"), Some("0191a4f2")),
             (Command::Unpin { target: "0191-".to_owned() }, Some("0191-")),
             (pin(whole), None),
+            (Command::Retry { target: "0191a4f2".to_owned() }, Some("0191a4f2")),
             (pin("prod/gateways"), None),
             (Command::Pause { group: "cafe".to_owned() }, None),
         ] {
@@ -316,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_an_answer_and_a_failure_is_none() {
-        let request = OrderRequest { command: Command::Freeze { group: None }, reason: None };
+        let request = OrderRequest { command: Command::Freeze { group: None }, reason: None, sudo_user: None };
         for (code, body, is_refusal) in [
             ("200 OK", r#"{"groups":[],"agents":3,"effects":[]}"#, Some(false)),
             ("409 Conflict", "it is frozen already\n", Some(true)),
