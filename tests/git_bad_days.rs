@@ -108,11 +108,11 @@ async fn every_bad_day_ends_and_it_recovers_by_itself() {
         (Day::Trickle, &[FailureKind::Timeout]),
         (Day::Cut, &[FailureKind::Network, FailureKind::Local]),
         (Day::Status(401), &[FailureKind::Credentials]),
-        (Day::Status(403), &[FailureKind::Credentials]),
+        (Day::Status(403), &[FailureKind::Forbidden]),
         (Day::Status(404), &[FailureKind::NotFound]),
-        (Day::Status(429), &[FailureKind::Server]),
+        (Day::Status(429), &[FailureKind::Throttled]),
         (Day::Status(500), &[FailureKind::Server]),
-        (Day::Status(503), &[FailureKind::Server]),
+        (Day::Status(503), &[FailureKind::Throttled]),
         (Day::Page, &[FailureKind::Protocol]),
     ] {
         let place = place(Day::Good);
@@ -215,7 +215,10 @@ async fn a_hook_that_declines_keeps_the_journal_local_and_is_no_error() {
     journal.store(write(&place.first, "local", &[])).await.expect("it stores");
     let before = place.server.requests.load(Ordering::SeqCst);
     let outcome = journal.push().await.expect("a supported way of working");
-    assert!(matches!(&outcome, PushOutcome::ReadOnly(why) if why.contains("hook declined")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, PushOutcome::ReadOnly { reason, .. } if reason.contains("hook declined")),
+        "{outcome:?}"
+    );
     assert!(place.server.requests.load(Ordering::SeqCst) - before <= 3, "no storm of attempts");
     fs::remove_file(&hook).expect("removable");
     assert_eq!(journal.push().await.expect("allowed now"), PushOutcome::Pushed);
@@ -223,7 +226,7 @@ async fn a_hook_that_declines_keeps_the_journal_local_and_is_no_error() {
     git(&place.bare(), &["config", "http.receivepack", "false"]);
     journal.store(write(&place.first, "again", &[])).await.expect("it stores");
     let outcome = journal.push().await.expect("a read-only remote");
-    assert!(matches!(outcome, PushOutcome::ReadOnly(_)), "{outcome:?}");
+    assert!(matches!(outcome, PushOutcome::ReadOnly { .. }), "{outcome:?}");
 }
 
 #[tokio::test]

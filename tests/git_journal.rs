@@ -120,7 +120,7 @@ async fn a_ref_that_was_deleted_or_set_back_on_the_remote_is_restored_by_a_look(
     }
     let (local, _) = Journal::open(journal_options(None, &place.home.path().join("local"))).await.expect("it opens");
     assert!(
-        matches!(local.verify().await, Ok(PushOutcome::ReadOnly(_))),
+        matches!(local.verify().await, Ok(PushOutcome::ReadOnly { .. })),
         "without a remote there is nothing to look at"
     );
 }
@@ -140,7 +140,7 @@ async fn an_empty_disk_without_its_remote_is_no_empty_journal() {
     assert!(journal.push().await.is_err());
     drop(journal);
     let (journal, _) = Journal::open(journal_options(None, &state)).await.expect("without a remote");
-    assert!(matches!(journal.push().await, Ok(PushOutcome::ReadOnly(_))));
+    assert!(matches!(journal.push().await, Ok(PushOutcome::ReadOnly { .. })));
 }
 
 #[tokio::test]
@@ -220,7 +220,10 @@ async fn foreign_content_under_our_name_is_left_alone() {
         assert!(contents.state.is_empty());
         journal.store(write(&place.first, "local", &[("a", Some("1"))])).await.expect("it stores");
         let outcome = journal.push().await.expect("it looks");
-        assert!(matches!(&outcome, PushOutcome::ReadOnly(why) if why.contains(REF)), "{foreign}: {outcome:?}");
+        assert!(
+            matches!(&outcome, PushOutcome::ReadOnly { reason, .. } if reason.contains(REF)),
+            "{foreign}: {outcome:?}"
+        );
         assert_eq!(git(bare, &["rev-parse", REF]), object, "{foreign} is untouched");
         assert_eq!(journal.note(id(&place.first)).await.expect("it reads").as_deref(), Some("local"));
         git(bare, &["update-ref", "-d", REF]);

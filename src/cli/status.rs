@@ -165,6 +165,9 @@ fn header(status: &FleetStatus) -> String {
     if let Some(error) = &status.journal.error {
         line("", &clean_short(error, LONGEST_MESSAGE), Tint::Bad);
     }
+    if let Some(disbelieved) = &status.journal.disbelieved {
+        line("", &clean_short(disbelieved, LONGEST_MESSAGE), Tint::Bad);
+    }
     line("agents", &agents(status), Tint::Plain);
     text
 }

@@ -9,16 +9,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
 use crate::controller::Store;
-use crate::git::backoff::Backoff;
+use crate::git::FailureKind;
+use crate::git::backoff::PushPace;
 use crate::git::journal::{Journal, JournalError, JournalWrite, PushOutcome};
 use crate::serve::metrics::Metrics;
 use crate::view::JournalStatus;
 
 /// Pushes are at least so far apart: a rollout writes many records, a forge need not see each of them.
 const LEAST_PAUSE: Duration = Duration::from_secs(2);
-
-/// A remote that takes no notes is asked again after so long.
-const READ_ONLY_PAUSE: Duration = Duration::from_secs(600);
 
 /// The remote is looked at so often when nothing is stored: somebody may have deleted or moved the journal's ref there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(300);
@@ -71,28 +69,26 @@ impl Keeper {
 
     /// Pushes what was stored, for ever. Failing costs nothing but delay.
     pub(super) async fn push(self) {
-        let mut backoff = Backoff::default();
+        let mut pace = PushPace::default();
+        let allowed = self.journal.deadlines().unwrap_or_default();
         let mut looks = tokio::time::interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = false;
         loop {
-            let attempt = if look { self.verify_once().await } else { self.push_once().await };
-            let pause = match attempt {
-                Ok(pause) => {
+            let journal = self.journal.within(pace.deadlines(&allowed));
+            let begun = self.clock.now();
+            let outcome = if look { journal.verify().await } else { journal.push().await };
+            match self.came_of(outcome) {
+                Ok(()) => {
                     look = false;
-                    backoff.succeeded();
-                    pause
+                    pace.succeeded(self.clock.now().since(begun));
                 }
-                Err((class, message)) => {
-                    let pause = backoff.failed(class, fastrand::f64());
-                    tracing::warn!(retry_in = ?pause, "the journal cannot be pushed: {message}");
-                    self.status.send_modify(|status| status.error = Some(format!("{PUSHING} failed: {message}")));
-                    pause
+                Err(Setback { kind, message }) => {
+                    let pause = pace.failed(kind, fastrand::f64());
+                    tracing::debug!(retry_in = ?pause, "the journal is not pushed: {message}");
+                    tokio::time::sleep(pause).await;
+                    continue;
                 }
-            };
-            if pause > LEAST_PAUSE {
-                tokio::time::sleep(pause).await;
-                continue;
             }
             // The look first: a busy fleet stores all the time, and must not keep it from happening.
             tokio::select! {
@@ -103,44 +99,74 @@ impl Keeper {
         }
     }
 
-    /// Pushes now. Says after how long it makes sense to try again without anything new.
-    pub(super) async fn push_once(&self) -> Result<Duration, (crate::git::FailureClass, String)> {
+    /// Pushes now, as long as it may take.
+    pub(super) async fn push_once(&self) -> Result<(), Setback> {
         self.came_of(self.journal.push().await)
     }
 
-    /// Looks at the remote, and pushes what it lacks.
-    async fn verify_once(&self) -> Result<Duration, (crate::git::FailureClass, String)> {
-        self.came_of(self.journal.verify().await)
-    }
-
-    fn came_of(
-        &self,
-        outcome: Result<PushOutcome, JournalError>,
-    ) -> Result<Duration, (crate::git::FailureClass, String)> {
-        self.metrics.journal_pushed(matches!(outcome, Ok(PushOutcome::Pushed | PushOutcome::UpToDate)));
-        match outcome {
+    /// Tells what came of a push, in the log when that is news.
+    fn came_of(&self, outcome: Result<PushOutcome, JournalError>) -> Result<(), Setback> {
+        let is_good = matches!(outcome, Ok(PushOutcome::Pushed | PushOutcome::UpToDate));
+        self.metrics.journal_pushed(is_good);
+        self.status.send_if_modified(|status| {
+            let (foreign, disbelieved) = (self.journal.foreign().is_some(), self.journal.disbelieved());
+            let is_news = status.foreign != foreign || status.disbelieved != disbelieved;
+            (status.foreign, status.disbelieved) = (foreign, disbelieved);
+            is_news
+        });
+        let before = self.status.borrow().clone();
+        let had_failed = before.local_only || before.error.as_ref().is_some_and(|error| error.starts_with(PUSHING));
+        if is_good && had_failed {
+            tracing::info!("the journal is pushed again");
+        }
+        let (setback, local_only, error) = match outcome {
             Ok(PushOutcome::Pushed | PushOutcome::UpToDate) => {
                 self.status.send_modify(|status| {
                     status.last_pushed = Some(self.clock.now());
                     status.local_only = false;
                     status.error.take_if(|error| error.starts_with(PUSHING));
                 });
-                Ok(LEAST_PAUSE)
+                return Ok(());
             }
-            Ok(PushOutcome::ReadOnly(reason)) => {
-                let is_new = !self.status.borrow().local_only;
-                if is_new {
-                    tracing::warn!("the remote takes no notes, the journal stays here: {reason}");
-                }
-                self.status.send_modify(|status| {
-                    status.local_only = true;
-                    status.error = Some(format!("{PUSHING} is refused, the journal stays here: {reason}"));
-                });
-                Ok(READ_ONLY_PAUSE)
+            Ok(PushOutcome::ReadOnly { kind, reason }) => {
+                let error = format!("{PUSHING} is refused, the journal stays here: {reason}");
+                (Setback { kind, message: reason }, true, error)
             }
-            Err(error) => Err((error.class(), error.to_string())),
+            Err(error) => {
+                let setback = Setback { kind: error.kind(), message: told(&error) };
+                let error = format!("{PUSHING} failed: {}", setback.message);
+                (setback, before.local_only, error)
+            }
+        };
+        // Once for each reason: it is tried again and again.
+        if before.error.as_ref() != Some(&error) {
+            tracing::warn!("{error}");
         }
+        self.status.send_modify(|status| {
+            status.local_only = local_only;
+            status.error = Some(error);
+        });
+        Err(setback)
     }
+}
+
+/// Why a push did not succeed.
+#[derive(Debug)]
+pub(super) struct Setback {
+    kind: FailureKind,
+    /// For people.
+    pub(super) message: String,
+}
+
+/// An error with its causes, in one line.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 fn write_of(request: Store) -> JournalWrite {

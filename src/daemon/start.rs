@@ -13,13 +13,14 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::controller::{Controller, Options};
 use crate::daemon::follow::{Follower, Progress};
-use crate::daemon::keep::Keeper;
+use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
 use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs};
 use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
 use crate::git::journal::{Journal, JournalContents, JournalOptions};
 use crate::git::mirror::Mirror;
+use crate::git::seal::JournalKeys;
 use crate::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked, lock, transport};
 use crate::opamp::connection::Rules;
 use crate::opamp::wire::Limits;
@@ -29,7 +30,7 @@ use crate::serve::hints::Hints;
 use crate::serve::hooks::Hooks;
 use crate::serve::metrics::Metrics;
 use crate::serve::{self, AgentServerOptions};
-use crate::settings::{Reference, RepoKind, Settings};
+use crate::settings::{GitSettings, Reference, RepoKind, Settings};
 use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
 
 /// Agents' events between the listener and the loop. A fleet that reconnects at once fills it; connections then wait.
@@ -67,6 +68,7 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
         stopped,
     };
     let source = source_options(&base.settings)?;
+    let journal = journal_options(&base.settings, &source)?;
     let agents = listen(base.settings.listen, "--listen").await?;
     let (requests_in, mut requests) = mpsc::channel(ADMIN_QUEUE);
     let admin = base.start_admin(requests_in).await?;
@@ -80,7 +82,7 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     );
     tokio::pin!(stop);
     let opened = tokio::select! {
-        opened = base.open_journal(&source, &mut requests) => Some(opened),
+        opened = base.open_journal(&journal, &mut requests) => Some(opened),
         () = &mut stop => None,
     };
     if let Some((journal, contents, syncs)) = opened {
@@ -134,9 +136,9 @@ impl Tasks {
         let drained = async {
             let _ended = self.storing.await;
             if self.pushes
-                && let Err((_, message)) = self.keeper.push_once().await
+                && let Err(setback) = self.keeper.push_once().await
             {
-                tracing::warn!("the last records stay here for now: {message}");
+                tracing::warn!("the last records stay here for now: {}", setback.message);
             }
             let _ended = tokio::join!(self.server, admin);
         };
@@ -244,22 +246,19 @@ impl Base {
     /// anything, so this waits for as long as it takes; questions are answered meanwhile.
     async fn open_journal(
         &self,
-        source: &SourceOptions,
+        options: &JournalOptions,
         requests: &mut mpsc::Receiver<AdminRequest>,
     ) -> (Journal, JournalContents, Syncs) {
         let mut backoff = Backoff::default();
         let mut syncs = Syncs::new();
         loop {
-            let opened = Journal::open(JournalOptions {
-                instance: self.settings.instance.clone(),
-                state_dir: self.settings.state_dir.clone(),
-                remote: self.settings.push.then(|| source.transport()),
-            });
+            let opened = Journal::open(options.clone());
             let error = match self.answering(opened, requests, &mut syncs).await {
                 Ok((journal, contents)) => return (journal, contents, syncs),
                 Err(error) => error,
             };
             let pause = backoff.failed(error.class(), fastrand::f64());
+            let error = told(&error);
             tracing::warn!(retry_in = ?pause, "the journal cannot be read, nothing is offered before it is: {error}");
             self.journal.send_modify(|status| status.error = Some(format!("cannot be read: {error}")));
             for reply in syncs.drain(..) {
@@ -337,19 +336,38 @@ fn source_options(settings: &Settings) -> Result<SourceOptions, DaemonError> {
         },
         fleet_root: settings.fleet_root.clone(),
         state_dir: settings.state_dir.clone(),
-        access: Access {
-            token_file: settings.git.token.as_ref().map(|file| file.path().to_owned()),
-            token_user: settings.git.user.clone(),
-            ssh_key_file: settings.git.ssh_key.clone(),
-            ssh_agent: settings.git.ssh_agent,
-            known_hosts_file: settings.git.known_hosts.clone(),
-        },
+        access: access(&settings.git),
         deadlines: Deadlines {
             connect: settings.git.connect_timeout,
             silence: settings.git.silence_timeout,
             total: settings.git.total_timeout,
         },
         transport_program: transport::own_program().map_err(|error| source(Box::new(error)))?,
+    })
+}
+
+fn access(git: &GitSettings) -> Access {
+    Access {
+        token_file: git.token.as_ref().map(|file| file.path().to_owned()),
+        token_user: git.user.clone(),
+        ssh_key_file: git.ssh_key.clone(),
+        ssh_agent: git.ssh_agent,
+        known_hosts_file: git.known_hosts.clone(),
+    }
+}
+
+/// Where the journal goes, and what it is signed with.
+fn journal_options(settings: &Settings, source: &SourceOptions) -> Result<JournalOptions, DaemonError> {
+    let invalid = |error: Box<dyn std::error::Error + Send + Sync>| DaemonError::Source(error);
+    let url = settings.journal_repo().as_str().parse::<RemoteUrl>().map_err(|error| invalid(Box::new(error)))?;
+    let adopt = settings.journal.adopt.as_ref().map(|commit| commit.parse()).transpose();
+    let remote = transport::Transport { url, access: access(&settings.journal_access()), ..source.transport() };
+    Ok(JournalOptions {
+        instance: settings.instance.clone(),
+        state_dir: settings.state_dir.clone(),
+        remote: settings.push.then_some(remote),
+        keys: JournalKeys::new(settings.journal.keys.clone()),
+        adopt: adopt.map_err(|error| invalid(Box::new(error)))?,
     })
 }
 

@@ -12,6 +12,8 @@ use super::remote::sanitise;
 pub enum FailureClass {
     /// It may go well by itself: try again with backoff.
     Transient,
+    /// The remote asks for patience, and libgit2 does not pass on for how long: try again, but not within a minute.
+    Throttled,
     /// It needs a person or a new revision. Still tried again, at the slowest pace, because both come without a word.
     Stalled,
 }
@@ -24,10 +26,14 @@ pub enum FailureKind {
     Network,
     /// A deadline passed.
     Timeout,
-    /// The remote said that it is in trouble or overloaded (5xx, 429).
+    /// The remote said that it is in trouble (5xx).
     Server,
+    /// The remote said that it is asked too much (429, 503). When it wants to be asked again libgit2 does not pass on.
+    Throttled,
     /// The remote wants other credentials.
     Credentials,
+    /// The remote forbids it (403): for want of a right, or, as some forges say it, because it is asked too much.
+    Forbidden,
     /// The remote's SSH host key is unknown or has changed.
     HostKey,
     /// The remote's TLS certificate is not trusted.
@@ -55,7 +61,9 @@ impl FailureKind {
             Self::Network | Self::Timeout | Self::Server | Self::NotFastForward | Self::Local | Self::Child => {
                 FailureClass::Transient
             }
+            Self::Throttled => FailureClass::Throttled,
             Self::Credentials
+            | Self::Forbidden
             | Self::HostKey
             | Self::Certificate
             | Self::NotFound
@@ -97,6 +105,10 @@ pub(crate) fn classify(error: &git2::Error, shown: &str, elapsed: Duration, sile
         FailureKind::Network => "check the address and the network; it is tried again",
         FailureKind::Timeout => "the remote stopped answering; it is tried again",
         FailureKind::Server => "the remote is in trouble; it is tried again",
+        FailureKind::Throttled => "the remote is asked too much; it is tried again, not within a minute",
+        FailureKind::Forbidden => {
+            "the token or key lacks the right, or the remote is asked too much: see what it may do in this repository"
+        }
         FailureKind::Credentials => {
             "check --git-token-file (https), or --ssh-key-file or the SSH agent (ssh), and that they may read this repository"
         }
@@ -140,9 +152,11 @@ fn kind_of(error: &git2::Error, elapsed: Duration, silence: Duration) -> Failure
         return FailureKind::Certificate;
     }
     match http_status(said) {
-        Some(401 | 403 | 407) => return FailureKind::Credentials,
+        Some(401 | 407) => return FailureKind::Credentials,
+        Some(403) => return FailureKind::Forbidden,
         Some(404 | 410) => return FailureKind::NotFound,
-        Some(408 | 425 | 429 | 500..) => return FailureKind::Server,
+        Some(429 | 503) => return FailureKind::Throttled,
+        Some(408 | 425 | 500..) => return FailureKind::Server,
         Some(_) => return FailureKind::Protocol,
         None => {}
     }
@@ -175,10 +189,11 @@ mod tests {
         use FailureKind as K;
         let second = Duration::from_secs(1);
         for (code, class, said, elapsed, kind) in [
-            (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 503", 0, K::Server),
-            (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 429", 0, K::Server),
+            (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 503", 0, K::Throttled),
+            (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 429", 0, K::Throttled),
+            (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 502", 0, K::Server),
             (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 404", 0, K::NotFound),
-            (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 403", 0, K::Credentials),
+            (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 403", 0, K::Forbidden),
             (ErrorCode::GenericError, ErrorClass::Http, "unexpected http status code: 302", 0, K::Protocol),
             (ErrorCode::Auth, ErrorClass::Http, "too many attempts", 0, K::Credentials),
             (ErrorCode::Certificate, ErrorClass::Ssh, "invalid or unknown remote ssh hostkey", 0, K::HostKey),

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,9 +15,12 @@ use git2::{Oid, Reference};
 use super::failure::{FailureClass, FailureKind, TransportError};
 use super::lock;
 use super::remote::sanitise;
+use super::seal::JournalKeys;
+use super::sealing::Sealer;
+use super::settle::{Unbelieved, When};
 use super::store::{Merged, PUSHING, Store};
 use super::transport::{Action, Transport};
-use super::tree;
+use super::{Deadlines, tree};
 use crate::fleet::snapshot::CommitId;
 use crate::time::Timestamp;
 
@@ -45,6 +47,10 @@ pub struct JournalOptions {
     pub state_dir: PathBuf,
     /// Where it is pushed to; `None`: it stays local.
     pub remote: Option<Transport>,
+    /// The keys that notes and records are signed with. `None`: nothing is signed, and what stands in the ref is believed.
+    pub keys: Option<JournalKeys>,
+    /// With keys, when no records are believed: those of this commit of the journal are taken for ours, because the operator says so.
+    pub adopt: Option<CommitId>,
 }
 
 /// One write: everything in it becomes visible together.
@@ -63,6 +69,8 @@ pub struct JournalWrite {
 pub struct JournalContents {
     /// Files by their path below `state/`.
     pub state: BTreeMap<String, Bytes>,
+    /// True when a seal stands beside them, which was checked if there are keys.
+    pub is_sealed: bool,
 }
 
 /// What came of a push.
@@ -72,8 +80,13 @@ pub enum PushOutcome {
     Pushed,
     /// It had everything already.
     UpToDate,
-    /// The journal stays local, for this reason. A supported way of working: look again now and then, not at once.
-    ReadOnly(String),
+    /// The journal stays local. A supported way of working: look again now and then, not at once.
+    ReadOnly {
+        /// What the remote does to it.
+        kind: FailureKind,
+        /// The reason in words.
+        reason: String,
+    },
 }
 
 /// One commit of the journal.
@@ -110,6 +123,18 @@ pub enum JournalError {
         /// What is wrong.
         reason: String,
     },
+    /// There are records, and none that the keys prove.
+    #[error("{}", unbelieved(.reference, *.commit, .reason, *.newest))]
+    Unbelieved {
+        /// The ref.
+        reference: String,
+        /// The journal's commit that the records stand in.
+        commit: CommitId,
+        /// Why they are not believed.
+        reason: &'static str,
+        /// The newest commit of the journal whose records are.
+        newest: Option<CommitId>,
+    },
     /// Other writers moved the remote's ref each time.
     #[error("other writers were first {PUSH_ATTEMPTS} times")]
     Contended,
@@ -119,9 +144,24 @@ impl JournalError {
     /// Whether waiting helps.
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::InUse(_) | Self::InvalidInstance(_) | Self::InvalidPath(_) => FailureClass::Stalled,
+            Self::InUse(_) | Self::InvalidInstance(_) | Self::InvalidPath(_) | Self::Unbelieved { .. } => {
+                FailureClass::Stalled
+            }
             Self::Transport(error) => error.class(),
             Self::Local { .. } | Self::Contended => FailureClass::Transient,
+        }
+    }
+
+    /// What kind of failure it is to whoever pushes.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::InUse(_)
+            | Self::InvalidInstance(_)
+            | Self::InvalidPath(_)
+            | Self::Unbelieved { .. }
+            | Self::Local { .. } => FailureKind::Local,
+            Self::Transport(error) => error.kind,
+            Self::Contended => FailureKind::NotFastForward,
         }
     }
 }
@@ -130,6 +170,8 @@ impl JournalError {
 #[derive(Clone, Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
+    /// What transfers may take, where that is less than the remote's options say.
+    hurry: Option<Deadlines>,
 }
 
 #[derive(Debug)]
@@ -138,6 +180,8 @@ struct Shared {
     remote: Option<Transport>,
     /// Why the remote's ref is left alone, if it holds something that is no journal.
     foreign: Mutex<Option<String>>,
+    /// What was said last of records that others wrote and that the keys do not prove.
+    disbelieved: Mutex<Option<String>>,
     /// One writer at a time; the compare-and-swap beneath would only make others try again.
     writing: tokio::sync::Mutex<()>,
     pushing: tokio::sync::Mutex<()>,
@@ -159,23 +203,28 @@ impl Journal {
                 reason: error.to_string(),
             })?
             .ok_or_else(|| JournalError::InUse(options.state_dir.clone()))?;
-        let store = Store { path, reference };
+        let sealer = options.keys.map(|keys| Sealer::new(keys, &reference));
+        let has_keys = sealer.is_some();
+        let store = Store { path, reference, sealer };
         let tip = store.clone().blocking(Store::prepare).await?;
         let journal = Self {
+            hurry: None,
             shared: Arc::new(Shared {
                 store,
                 remote: options.remote,
-                foreign: Mutex::new(None),
+                foreign: Mutex::default(),
+                disbelieved: Mutex::default(),
                 writing: tokio::sync::Mutex::new(()),
                 pushing: tokio::sync::Mutex::new(()),
                 _lock: lock,
             }),
         };
+        let when = When::Opening { adopt: options.adopt };
         if let Some(mut transport) = journal.shared.remote.clone() {
             if tip.is_some() {
                 transport.deadlines.total = transport.deadlines.total.min(OPEN_PATIENCE);
             }
-            match journal.integrate(&transport).await {
+            match journal.integrate(&transport, when.clone()).await {
                 Err(JournalError::Transport(error)) if tip.is_some() => {
                     tracing::warn!(%error, "the journal's remote could not be asked; going on with the local journal");
                 }
@@ -183,7 +232,14 @@ impl Journal {
                 Ok(()) => {}
             }
         }
+        let merged = journal.shared.store.clone().blocking(move |store| store.believe(&when)).await?;
+        if let Merged::Unbelieved(unbelieved) = merged {
+            return Err(journal.unbelieved(unbelieved));
+        }
         let contents = journal.shared.store.clone().blocking(Store::contents).await?;
+        if contents.is_sealed && !has_keys {
+            tracing::warn!("the journal's records carry a seal that nobody checks: is --journal-key-file missing?");
+        }
         Ok((journal, contents))
     }
 
@@ -198,17 +254,18 @@ impl Journal {
 
     /// Brings the remote up to date, forwards only. When another writer was first, what we wrote is put on top of theirs.
     pub async fn push(&self) -> Result<PushOutcome, JournalError> {
-        let Some(transport) = self.shared.remote.clone() else {
-            return Ok(PushOutcome::ReadOnly("the journal has no remote".to_owned()));
+        let Some(transport) = self.remote() else {
+            let reason = "the journal has no remote".to_owned();
+            return Ok(PushOutcome::ReadOnly { kind: FailureKind::PushRefused, reason });
         };
         let _one_at_a_time = self.shared.pushing.lock().await;
         for attempt in 0..PUSH_ATTEMPTS {
             if self.foreign().is_some() {
                 // Somebody may have put it right.
-                self.integrate(&transport).await?;
+                self.integrate(&transport, When::Running).await?;
             }
             if let Some(reason) = self.foreign() {
-                return Ok(PushOutcome::ReadOnly(reason));
+                return Ok(PushOutcome::ReadOnly { kind: FailureKind::PushRefused, reason });
             }
             let Some(tip) = self.shared.store.clone().blocking(Store::begin_push).await? else {
                 return Ok(PushOutcome::UpToDate);
@@ -226,14 +283,15 @@ impl Journal {
                 Err(error) => match error.kind {
                     FailureKind::NotFastForward => {
                         tokio::time::sleep(pause(attempt, fastrand::f64())).await;
-                        self.integrate(&transport).await?;
+                        self.integrate(&transport, When::Running).await?;
                     }
-                    FailureKind::PushRefused | FailureKind::Credentials => {
-                        return Ok(PushOutcome::ReadOnly(error.message));
+                    kind @ (FailureKind::PushRefused | FailureKind::Credentials | FailureKind::Forbidden) => {
+                        return Ok(PushOutcome::ReadOnly { kind, reason: error.message });
                     }
                     FailureKind::Network
                     | FailureKind::Timeout
                     | FailureKind::Server
+                    | FailureKind::Throttled
                     | FailureKind::HostKey
                     | FailureKind::Certificate
                     | FailureKind::NotFound
@@ -249,11 +307,27 @@ impl Journal {
 
     /// Looks at the remote even when nothing was stored, and pushes what it lacks: somebody may have deleted its ref or set it back.
     pub async fn verify(&self) -> Result<PushOutcome, JournalError> {
-        if let Some(transport) = &self.shared.remote {
+        if let Some(transport) = self.remote() {
             let _one_at_a_time = self.shared.pushing.lock().await;
-            self.integrate(transport).await?;
+            self.integrate(&transport, When::Running).await?;
         }
         self.push().await
+    }
+
+    /// What transfers with the remote may take; `None` without a remote.
+    pub fn deadlines(&self) -> Option<Deadlines> {
+        self.remote().map(|remote| remote.deadlines)
+    }
+
+    /// The same journal, for transfers that may take so long and no longer.
+    #[must_use]
+    pub fn within(&self, deadlines: Deadlines) -> Self {
+        Self { shared: Arc::clone(&self.shared), hurry: Some(deadlines) }
+    }
+
+    fn remote(&self) -> Option<Transport> {
+        let remote = self.shared.remote.clone()?;
+        Some(Transport { deadlines: self.hurry.unwrap_or(remote.deadlines), ..remote })
     }
 
     /// The note on a commit.
@@ -271,12 +345,18 @@ impl Journal {
         &self.shared.store.reference
     }
 
-    fn foreign(&self) -> Option<String> {
-        self.shared.foreign.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    /// Why the remote's ref is left alone: it holds something that is no journal.
+    pub fn foreign(&self) -> Option<String> {
+        self.shared.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was found last in the remote's ref in place of our records, and not believed.
+    pub fn disbelieved(&self) -> Option<String> {
+        self.shared.disbelieved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Fetches the remote's journal and brings it together with ours.
-    async fn integrate(&self, transport: &Transport) -> Result<(), JournalError> {
+    async fn integrate(&self, transport: &Transport, when: When) -> Result<(), JournalError> {
         let action = Action::FetchRef {
             repository: self.shared.store.path.clone(),
             reference: self.shared.store.reference.clone(),
@@ -285,20 +365,44 @@ impl Journal {
         let done = transport.run(action).await?;
         let fetched = done.object.as_deref().and_then(|digits| digits.parse::<Oid>().ok());
         let _one_at_a_time = self.shared.writing.lock().await;
-        let merged = self.shared.store.clone().blocking(move |store| store.merge(fetched)).await?;
+        let merged = self.shared.store.clone().blocking(move |store| store.merge(fetched, &when)).await?;
+        self.note_merge(merged)
+    }
+
+    /// Remembers, and tells once, what a merge found in the remote's ref.
+    fn note_merge(&self, merged: Merged) -> Result<(), JournalError> {
+        let reference = &self.shared.store.reference;
         let foreign = match merged {
-            Merged::Together => None,
-            Merged::Foreign(what) => {
-                Some(format!("{} of the remote holds {what}; it is left alone", self.shared.store.reference))
+            Merged::Together { disbelieved: None } => None,
+            Merged::Together { disbelieved: Some(what) } => {
+                tracing::warn!("{what}");
+                *self.shared.disbelieved.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+                None
             }
+            Merged::Foreign(what) => Some(format!("{reference} of the remote holds {what}; it is left alone")),
+            Merged::Unbelieved(unbelieved) => return Err(self.unbelieved(unbelieved)),
         };
-        let mut known = self.shared.foreign.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.shared.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = foreign.as_ref().filter(|_| known.is_none()) {
-            tracing::warn!(reason, "the journal stays local");
+            tracing::warn!("{reason}");
         }
         *known = foreign;
         Ok(())
     }
+
+    fn unbelieved(&self, unbelieved: Unbelieved) -> JournalError {
+        let Unbelieved { commit, reason, newest } = unbelieved;
+        JournalError::Unbelieved { reference: self.shared.store.reference.clone(), commit, reason, newest }
+    }
+}
+
+/// What to say when a start has to wait because the records are not believed: short enough for a status line.
+fn unbelieved(reference: &str, commit: CommitId, reason: &str, newest: Option<CommitId>) -> String {
+    let newest = newest.map_or(String::new(), |newest| format!(" (or {newest}, the newest that is believed)"));
+    format!(
+        "the records in commit {commit} of {reference} are not believed: {reason}. Nothing is offered until the ref is put right, or \
+         you start with --journal-adopt and this commit{newest}"
+    )
 }
 
 /// The ref of an instance.

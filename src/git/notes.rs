@@ -8,8 +8,9 @@ use git2::{Repository, Sort};
 use super::journal::NOTES_PREFIX;
 use super::reader::CommitReader;
 use super::remote::{NotARemote, sanitise};
+use super::seal::{Authenticity, JournalKeys};
 use super::transport::{Action, Transport};
-use super::{RemoteUrl, TransportError, commit_of, hermetic, store};
+use super::{RemoteUrl, Tracked, TransportError, commit_of, hermetic, store};
 use crate::fleet::snapshot::CommitInfo;
 
 /// How many commits are looked at for notes, from the newest backwards: 20,000 take a second.
@@ -47,8 +48,27 @@ pub enum NotesError {
 pub struct NotedCommit {
     /// The commit.
     pub commit: CommitInfo,
-    /// The notes by instance; their text comes from whoever may push, and is not sanitised.
-    pub notes: BTreeMap<String, String>,
+    /// The notes by instance.
+    pub notes: BTreeMap<String, Note>,
+}
+
+/// A note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Its text, from whoever may push, not sanitised.
+    pub text: String,
+    /// Whether it is ours, when there are keys to tell.
+    pub authenticity: Option<Authenticity>,
+}
+
+impl Note {
+    /// True unless there are keys and none of them proves it.
+    pub fn is_believed(&self) -> bool {
+        match self.authenticity {
+            None | Some(Authenticity::Genuine) => true,
+            Some(Authenticity::Unsigned | Authenticity::Wrong) => false,
+        }
+    }
 }
 
 /// The repositories that notes are read from: the commits stand in one, the notes in the same or in another.
@@ -57,6 +77,7 @@ pub struct NotesPlace {
     commits: PathBuf,
     notes: PathBuf,
     start: String,
+    keys: Option<JournalKeys>,
 }
 
 impl NotesPlace {
@@ -68,7 +89,27 @@ impl NotesPlace {
             reason: sanitise(error.message()),
         })?;
         let path = found.path().to_owned();
-        Ok(Self { commits: path.clone(), notes: path, start: "HEAD".to_owned() })
+        Ok(Self { commits: path.clone(), notes: path, start: "HEAD".to_owned(), keys: None })
+    }
+
+    /// A copy of a remote's branches and tags, with the notes of that remote or of another one, made in this empty directory.
+    pub async fn copy_of(directory: &Path, commits: &Transport, notes: &Transport) -> Result<Self, TransportError> {
+        let repository = directory.join("copy.git");
+        let into = super::mirror::HEAD.to_owned();
+        let tracked = Tracked::Default;
+        commits.run(Action::FetchTracked { repository: repository.clone(), tracked, into: into.clone() }).await?;
+        for prefix in ["refs/heads/", "refs/tags/"] {
+            commits.run(Action::FetchBelow { repository: repository.clone(), prefix: prefix.to_owned() }).await?;
+        }
+        let place = Self { commits: repository.clone(), notes: repository, start: into, keys: None };
+        place.fetch(notes).await?;
+        Ok(place)
+    }
+
+    /// The same place, whose notes are judged by these keys.
+    #[must_use]
+    pub fn judged_by(self, keys: Option<JournalKeys>) -> Self {
+        Self { keys, ..self }
     }
 
     /// A daemon's own copies, below its state directory.
@@ -78,6 +119,7 @@ impl NotesPlace {
             commits: directory.join("mirror.git"),
             notes: directory.join("journal.git"),
             start: super::mirror::HEAD.to_owned(),
+            keys: None,
         };
         for path in [&place.commits, &place.notes] {
             open(path)?;
@@ -112,7 +154,7 @@ impl NotesPlace {
             reason: sanitise(error.message()),
         })?;
         let notes = open(&self.notes)?;
-        noted(&commits, &notes, commit.id(), &trees(&notes, instance)?).map_err(|error| unreadable(&error))
+        self.noted(&commits, &notes, commit.id(), &trees(&notes, instance)?).map_err(|error| unreadable(&error))
     }
 
     /// The newest `limit` commits that have a note, newest first. Blocks.
@@ -131,12 +173,34 @@ impl NotesPlace {
             if found.len() == limit {
                 break;
             }
-            let noted = oid.and_then(|oid| noted(&commits, &notes, oid, &trees)).map_err(|error| unreadable(&error))?;
+            let noted =
+                oid.and_then(|oid| self.noted(&commits, &notes, oid, &trees)).map_err(|error| unreadable(&error))?;
             if !noted.notes.is_empty() {
                 found.push(noted);
             }
         }
         Ok(found)
+    }
+
+    fn noted(
+        &self,
+        commits: &Repository,
+        notes: &Repository,
+        oid: git2::Oid,
+        trees: &BTreeMap<String, git2::Tree<'_>>,
+    ) -> Result<NotedCommit, git2::Error> {
+        let id = commit_of(oid).ok_or_else(|| git2::Error::from_str("only SHA-1 repositories are supported"))?;
+        let mut found = BTreeMap::new();
+        for (instance, tree) in trees {
+            if let Some(text) = store::note_in(notes, tree, id)? {
+                let judge = |keys: &JournalKeys| keys.judge_note(&format!("{NOTES_PREFIX}{instance}"), id, &text);
+                let authenticity = self.keys.as_ref().map(judge);
+                found.insert(instance.clone(), Note { text, authenticity });
+            }
+        }
+        let info = CommitReader::new(commits, id).and_then(|reader| reader.info(""));
+        let commit = info.map_err(|error| git2::Error::from_str(&error.to_string()))?;
+        Ok(NotedCommit { commit, notes: found })
     }
 }
 
@@ -167,22 +231,4 @@ fn trees<'r>(
         }
     }
     Ok(trees)
-}
-
-fn noted(
-    commits: &Repository,
-    notes: &Repository,
-    oid: git2::Oid,
-    trees: &BTreeMap<String, git2::Tree<'_>>,
-) -> Result<NotedCommit, git2::Error> {
-    let id = commit_of(oid).ok_or_else(|| git2::Error::from_str("only SHA-1 repositories are supported"))?;
-    let mut found = BTreeMap::new();
-    for (instance, tree) in trees {
-        if let Some(text) = store::note_in(notes, tree, id)? {
-            found.insert(instance.clone(), text);
-        }
-    }
-    let info = CommitReader::new(commits, id).and_then(|reader| reader.info(""));
-    let commit = info.map_err(|error| git2::Error::from_str(&error.to_string()))?;
-    Ok(NotedCommit { commit, notes: found })
 }

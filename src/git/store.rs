@@ -7,6 +7,9 @@ use git2::{ErrorCode, Oid, Repository, RepositoryInitOptions, Signature, Tree};
 
 use super::journal::{HistoryEntry, JournalContents, JournalError, JournalWrite, LONGEST_NOTE_BYTES};
 use super::remote::sanitise;
+use super::seal::NOTE_LINE_BYTES;
+use super::sealing::{SEAL_FILE, Sealer};
+use super::settle::{Unbelieved, When};
 use super::tree::{self, Edits, Pen, found};
 use super::{commit_of, hermetic, upkeep};
 use crate::fleet::snapshot::CommitId;
@@ -16,16 +19,25 @@ use crate::time::Timestamp;
 const PUSHED: &str = "refs/gitamp/pushed";
 /// What the running push pushes: the journal's ref itself may move meanwhile.
 pub(super) const PUSHING: &str = "refs/gitamp/pushing";
-/// The state that is read at most: 256 MiB, a thousand times what 10,000 groups need.
-const LARGEST_STATE_BYTES: u64 = 256 << 20;
 /// How often a write is tried when another writer moves the ref.
-const ATTEMPTS: u32 = 8;
+pub(super) const ATTEMPTS: u32 = 8;
+/// What is said when that was not enough.
+pub(super) const KEEPS_MOVING: &str = "another process keeps moving the journal's ref";
+/// The message of a commit that brings two histories together.
+pub(super) const TOGETHER: &str = "Bring the journal together with what others wrote";
 
 /// What a merge with the remote came to.
 #[derive(Debug)]
 pub(super) enum Merged {
-    Together,
+    /// Everything that counts is in the local ref now.
+    Together {
+        /// What was said of the others' records, if they do not count.
+        disbelieved: Option<String>,
+    },
+    /// The remote's ref holds this instead of a journal.
     Foreign(&'static str),
+    /// With a key: there are records, and none that it proves.
+    Unbelieved(Unbelieved),
 }
 
 /// The local repository; every method blocks.
@@ -35,6 +47,8 @@ pub(super) struct Store {
     pub(super) path: PathBuf,
     /// The journal's ref.
     pub(super) reference: String,
+    /// Seals records and signs notes, when there is a key.
+    pub(super) sealer: Option<Sealer>,
 }
 
 impl Store {
@@ -51,7 +65,7 @@ impl Store {
         }
     }
 
-    fn open(&self) -> Result<Repository, git2::Error> {
+    pub(super) fn open(&self) -> Result<Repository, git2::Error> {
         hermetic::prepare();
         Repository::open_bare(&self.path)
     }
@@ -92,11 +106,11 @@ impl Store {
         }
         let Some(tip) = self.tip(&repository)? else { return Ok(None) };
         let tree = repository.find_commit(tip)?.tree()?;
-        tree::read_state(&repository, &tree, LARGEST_STATE_BYTES)?;
+        tree::read_state(&repository, &tree)?;
         Ok(Some(tip))
     }
 
-    fn tip(&self, repository: &Repository) -> Result<Option<Oid>, git2::Error> {
+    pub(super) fn tip(&self, repository: &Repository) -> Result<Option<Oid>, git2::Error> {
         found(repository.refname_to_id(&self.reference))
     }
 
@@ -109,11 +123,13 @@ impl Store {
         let repository = self.open()?;
         let Some(tip) = self.tip(&repository)? else { return Ok(JournalContents::default()) };
         let tree = repository.find_commit(tip)?.tree()?;
-        Ok(JournalContents { state: tree::read_state(&repository, &tree, LARGEST_STATE_BYTES)? })
+        let mut state = tree::read_state(&repository, &tree)?;
+        let is_sealed = state.remove(SEAL_FILE).is_some();
+        Ok(JournalContents { state, is_sealed })
     }
 
     /// Makes a commit and moves the ref from `expected` to it; `Ok(false)` when somebody else moved it first.
-    fn advance(
+    pub(super) fn advance(
         &self,
         pen: &Pen<'_>,
         expected: Option<Oid>,
@@ -137,7 +153,7 @@ impl Store {
         self.swap(repository, expected, commit)
     }
 
-    fn swap(&self, repository: &Repository, expected: Option<Oid>, to: Oid) -> Result<bool, git2::Error> {
+    pub(super) fn swap(&self, repository: &Repository, expected: Option<Oid>, to: Oid) -> Result<bool, git2::Error> {
         let expected = expected.unwrap_or(Oid::ZERO_SHA1);
         match repository.reference_matching(&self.reference, to, true, expected, "gitamp") {
             Ok(_) => Ok(true),
@@ -158,10 +174,11 @@ impl Store {
                 Some(tip) => Some(repository.find_commit(tip)?.tree()?),
                 None => None,
             };
-            let tree = tree::apply(&pen, base.as_ref(), &edits(&pen, base.as_ref(), write)?)?;
+            let tree = tree::apply(&pen, base.as_ref(), &self.edits(&pen, base.as_ref(), write)?)?;
             if tree == base.as_ref().map(Tree::id) {
                 return Ok(());
             }
+            let tree = self.sealed(&pen, base.as_ref(), tree)?;
             if self.advance(&pen, tip, tree, tip.as_slice(), &write.message)? {
                 // With a handle of its own: this one keeps objects in memory.
                 if let Err(error) = self.open().map_err(Into::into).and_then(|repository| upkeep::tidy(&repository)) {
@@ -170,7 +187,40 @@ impl Store {
                 return Ok(());
             }
         }
-        Err(git2::Error::from_str("another process keeps moving the journal's ref"))
+        Err(git2::Error::from_str(KEEPS_MOVING))
+    }
+
+    /// The tree of a write with a new seal, when there is a key and the records are not those of `base`.
+    fn sealed(&self, pen: &Pen<'_>, base: Option<&Tree<'_>>, tree: Option<Oid>) -> Result<Option<Oid>, git2::Error> {
+        let (Some(sealer), Some(tree)) = (&self.sealer, tree) else { return Ok(tree) };
+        let repository = pen.repository();
+        let records = |tree: &Tree<'_>| tree.get_name(tree::STATE).map(|entry| entry.id());
+        if records(&repository.find_tree(tree)?) == base.and_then(records) {
+            return Ok(Some(tree));
+        }
+        let age = base.map(|base| Sealer::claimed_sequence(repository, base)).transpose()?.unwrap_or(0);
+        sealer.seal(pen, tree, age.saturating_add(1)).map(Some)
+    }
+
+    /// A write as edits of the tree, its contents written to the object database.
+    fn edits(&self, pen: &Pen<'_>, base: Option<&Tree<'_>>, write: &JournalWrite) -> Result<Edits, git2::Error> {
+        let mut edits = Edits::new();
+        for (commit, text) in &write.notes {
+            let text = match &self.sealer {
+                Some(sealer) => {
+                    let text = fit(text, LONGEST_NOTE_BYTES - NOTE_LINE_BYTES - 1);
+                    sealer.keys.sign_note(&self.reference, *commit, &text)
+                }
+                None => fit(text, LONGEST_NOTE_BYTES),
+            };
+            let blob = pen.blob(text.as_bytes())?;
+            tree::place_note(pen.repository(), base, *commit, Some(blob), &mut edits)?;
+        }
+        for (path, content) in &write.state {
+            let blob = content.as_ref().map(|content| pen.blob(content)).transpose()?;
+            edits.insert(format!("{}/{path}", tree::STATE), blob);
+        }
+        Ok(edits)
     }
 
     /// Freezes what is to be pushed; `None` when the remote has it.
@@ -185,47 +235,59 @@ impl Store {
     }
 
     /// Brings what was fetched together with what is here. `None`: the remote has nothing.
-    pub(super) fn merge(&self, fetched: Option<Oid>) -> Result<Merged, git2::Error> {
+    pub(super) fn merge(&self, fetched: Option<Oid>, when: &When) -> Result<Merged, git2::Error> {
         let repository = self.open()?;
-        let Some(fetched) = fetched else {
-            // The ref was deleted, or never was: the next push makes it again, with all that is here.
-            if let Some(mut pushed) = found(repository.find_reference(PUSHED))? {
-                pushed.delete()?;
+        if let Some(fetched) = fetched {
+            let Ok(theirs) = repository.find_object(fetched, None)?.into_commit() else {
+                return Ok(Merged::Foreign("no commit"));
+            };
+            if !tree::looks_like_notes(&theirs.tree()?) {
+                return Ok(Merged::Foreign("something that is no notes"));
             }
-            return Ok(Merged::Together);
-        };
-        let Ok(theirs) = repository.find_object(fetched, None)?.into_commit() else {
-            return Ok(Merged::Foreign("no commit"));
-        };
-        if !tree::looks_like_notes(&theirs.tree()?) {
-            return Ok(Merged::Foreign("something that is no notes"));
+            // A fetch syncs nothing, and from here on we build on what it brought.
+            upkeep::sync_packs(&repository).map_err(|error| git2::Error::from_str(&error.to_string()))?;
+        } else if let Some(mut pushed) = found(repository.find_reference(PUSHED))? {
+            // The ref was deleted, or never was: the next push makes it again, with all that is here.
+            pushed.delete()?;
         }
-        // A fetch syncs nothing, and from here on we build on what it brought.
-        upkeep::sync_packs(&repository).map_err(|error| git2::Error::from_str(&error.to_string()))?;
-        let pen = Pen::new(&repository)?;
+        let merged = match (&self.sealer, fetched) {
+            (Some(sealer), _) => self.settle(&repository, sealer, fetched, when)?,
+            (None, Some(fetched)) => self.merge_unsealed(&repository, fetched)?,
+            (None, None) => Merged::Together { disbelieved: None },
+        };
+        if let (Merged::Together { .. }, Some(fetched)) = (&merged, fetched) {
+            repository.reference(PUSHED, fetched, true, "gitamp")?;
+        }
+        Ok(merged)
+    }
+
+    /// With a key: makes sure that the records here are believed, without asking the remote.
+    pub(super) fn believe(&self, when: &When) -> Result<Merged, git2::Error> {
+        match &self.sealer {
+            Some(sealer) => self.settle(&self.open()?, sealer, None, when),
+            None => Ok(Merged::Together { disbelieved: None }),
+        }
+    }
+
+    fn merge_unsealed(&self, repository: &Repository, fetched: Oid) -> Result<Merged, git2::Error> {
+        let pen = Pen::new(repository)?;
         for _ in 0..ATTEMPTS {
-            let tip = self.tip(&repository)?;
+            let tip = self.tip(repository)?;
             let moved = match tip {
                 Some(tip) if tip == fetched || repository.graph_descendant_of(tip, fetched)? => true,
                 Some(tip) if !repository.graph_descendant_of(fetched, tip)? => {
-                    let base = found(repository.merge_base(tip, fetched))?;
-                    let base = match base {
-                        Some(base) => Some(repository.find_commit(base)?.tree()?),
-                        None => None,
-                    };
-                    let ours = repository.find_commit(tip)?.tree()?;
-                    let tree = tree::three_way(&pen, base.as_ref(), &ours, &theirs.tree()?)?;
-                    let message = "Bring the journal together with what others wrote";
-                    self.advance(&pen, Some(tip), tree, &[fetched, tip], message)?
+                    let tree_of = |oid| repository.find_commit(oid)?.tree();
+                    let base = found(repository.merge_base(tip, fetched))?.map(tree_of).transpose()?;
+                    let tree = tree::three_way(&pen, base.as_ref(), &tree_of(tip)?, &tree_of(fetched)?)?;
+                    self.advance(&pen, Some(tip), tree, &[fetched, tip], TOGETHER)?
                 }
-                Some(_) | None => self.swap(&repository, tip, fetched)?,
+                Some(_) | None => self.swap(repository, tip, fetched)?,
             };
             if moved {
-                repository.reference(PUSHED, fetched, true, "gitamp")?;
-                return Ok(Merged::Together);
+                return Ok(Merged::Together { disbelieved: None });
             }
         }
-        Err(git2::Error::from_str("another process keeps moving the journal's ref"))
+        Err(git2::Error::from_str(KEEPS_MOVING))
     }
 
     pub(super) fn note(&self, commit: CommitId) -> Result<Option<String>, git2::Error> {
@@ -274,26 +336,12 @@ pub(super) fn note_in(
     Ok(text)
 }
 
-/// A write as edits of the tree, its contents written to the object database.
-fn edits(pen: &Pen<'_>, base: Option<&Tree<'_>>, write: &JournalWrite) -> Result<Edits, git2::Error> {
-    let mut edits = Edits::new();
-    for (commit, text) in &write.notes {
-        let blob = pen.blob(fit(text).as_bytes())?;
-        tree::place_note(pen.repository(), base, *commit, Some(blob), &mut edits)?;
-    }
-    for (path, content) in &write.state {
-        let blob = content.as_ref().map(|content| pen.blob(content)).transpose()?;
-        edits.insert(format!("{}/{path}", tree::STATE), blob);
-    }
-    Ok(edits)
-}
-
-/// The text as Git can hold it: without NUL, at most 64 KiB.
-fn fit(text: &str) -> String {
+/// The text as Git can hold it: without NUL, and no longer than that.
+fn fit(text: &str, longest: usize) -> String {
     const CUT: &str = "\n# cut: the note was too long\n";
     let mut text = text.replace('\0', "");
-    if text.len() > LONGEST_NOTE_BYTES {
-        let mut end = LONGEST_NOTE_BYTES - CUT.len();
+    if text.len() > longest {
+        let mut end = longest - CUT.len();
         while !text.is_char_boundary(end) {
             end -= 1;
         }

@@ -10,8 +10,12 @@ use crate::fleet::snapshot::CommitId;
 
 /// The folder of the records, beside the notes.
 pub(super) const STATE: &str = "state";
+/// The state that is read at most: 256 MiB, a thousand times what 10,000 groups need.
+pub(super) const LARGEST_STATE_BYTES: u64 = 256 << 20;
+/// What an entry counts for besides its content, so that empty files are not free.
+pub(super) const BYTES_OF_AN_ENTRY: u64 = 64;
 /// How deep a path below `state/` may be.
-const DEEPEST: usize = 40;
+pub(super) const DEEPEST: usize = 40;
 /// How long it may be, in bytes.
 const LONGEST_PATH_BYTES: usize = 4096;
 
@@ -47,6 +51,11 @@ impl<'r> Pen<'r> {
     pub(super) fn note(&self, oid: Oid) -> Oid {
         self.written.borrow_mut().insert(oid);
         oid
+    }
+
+    /// What was made on the way to something else need not reach the disk.
+    pub(super) fn forget(&self, oid: Oid) {
+        self.written.borrow_mut().remove(&oid);
     }
 
     /// A blob of this content.
@@ -208,11 +217,10 @@ pub(super) fn three_way(
     apply(pen, Some(theirs), &edits)
 }
 
-/// Every file below `state/`, by its path there; `Err` when there are more bytes than `limit`.
+/// Every file below `state/`, by its path there; `Err` when they are larger than any that we write.
 pub(super) fn read_state(
     repository: &Repository,
     tree: &Tree<'_>,
-    limit: u64,
 ) -> Result<BTreeMap<String, bytes::Bytes>, git2::Error> {
     let mut files = BTreeMap::new();
     let state = match tree.get_name(STATE) {
@@ -231,8 +239,8 @@ pub(super) fn read_state(
                 }
                 Some(ObjectType::Blob) => {
                     let (size, _) = odb.read_header(entry.id())?;
-                    total = total.saturating_add(size as u64);
-                    if total > limit {
+                    total = total.saturating_add(size as u64).saturating_add(BYTES_OF_AN_ENTRY);
+                    if total > LARGEST_STATE_BYTES {
                         return Err(git2::Error::from_str("the journal's state is larger than its limit"));
                     }
                     files.insert(full, bytes::Bytes::copy_from_slice(odb.read(entry.id())?.data()));

@@ -279,6 +279,12 @@ fn register_status(registry: &mut Registry, status: &FleetStatus) {
     let flags = [
         ("sync_stale", "1 when the repository is not followed", status.sync.stale),
         ("journal_local_only", "1 when the remote takes no notes", status.journal.local_only),
+        ("journal_foreign", "1 when the remote's ref holds something that is no journal", status.journal.foreign),
+        (
+            "journal_disbelieved",
+            "1 when records of others were found in the remote's ref and not believed",
+            status.journal.disbelieved.is_some(),
+        ),
         ("journal_error", "1 when the journal could not be stored or pushed last", status.journal.error.is_some()),
     ];
     for (name, help, is_set) in flags {

@@ -1,14 +1,18 @@
 //! Turns the values that were given into checked settings, noting every problem instead of stopping at the first.
 
+mod access;
+
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use access::{access, journal};
+
 use super::layers::{Given, Source};
 use super::{
-    Environment, GitSettings, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoKind, RepoUrl,
-    SecretFile, Settings, SettingsError,
+    Environment, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoUrl, SecretFile, Settings,
+    SettingsError,
 };
 use crate::time::{parse_duration, show_duration};
 
@@ -154,14 +158,18 @@ pub(super) fn check(
 }
 
 fn repository(reader: &mut Reader<'_>) -> Option<RepoUrl> {
-    let Some((text, source)) = reader.given.get("repo") else {
+    if !reader.given.contains_key("repo") {
         let message = "no repository is named: `gitamp serve --repo https://git.example.com/team/fleet.git`, GITAMP_REPO, \
                        or `repo:` in the settings file";
         reader.problem("repo", message);
-        return None;
-    };
-    let base = directory(source);
-    reader.read("repo", |_| match RepoUrl::parse(text) {
+    }
+    repo_url(reader, "repo")
+}
+
+/// An address; relative directories in the settings file are taken from the file's directory.
+fn repo_url(reader: &mut Reader<'_>, key: &str) -> Option<RepoUrl> {
+    let base = reader.given.get(key).and_then(|(_, source)| directory(source));
+    reader.read(key, |text| match RepoUrl::parse(text) {
         Ok(repo) if repo.local_path().is_some() && !text.contains("://") => match base {
             Some(base) => RepoUrl::local(&base.join(text.trim())),
             None => Ok(repo),
@@ -173,6 +181,7 @@ fn repository(reader: &mut Reader<'_>) -> Option<RepoUrl> {
 fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environment) {
     what_is_followed(settings, reader);
     access(settings, reader, environment);
+    journal(settings, reader);
     agents(settings, reader);
     hooks(settings, reader);
     running(settings, reader);
@@ -206,49 +215,6 @@ fn rank(source: &Source) -> u8 {
         Source::Environment => 1,
         Source::File(_) => 2,
     }
-}
-
-fn access(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environment) {
-    let known_hosts = reader.path("known-hosts-file");
-    let home = || environment.get("HOME").map(|home| Path::new(home).join(".ssh/known_hosts"));
-    let git: &mut GitSettings = &mut settings.git;
-    git.known_hosts = known_hosts.or_else(home);
-    git.ssh_key = existing(reader, "ssh-key-file");
-    git.token = secret_file(reader, "git-token-file", &mut settings.warnings);
-    reader.set(&mut git.user, "git-user", |text| {
-        let fine = !text.is_empty() && text.len() <= 256 && !text.chars().any(|c| c.is_control() || c == ':');
-        if fine { Ok(text.to_owned()) } else { Err("must be a name without colons or control characters") }
-    });
-    reader.set(&mut git.ssh_agent, "ssh-agent", boolean);
-    git.ssh_agent = git.ssh_agent && environment.get("SSH_AUTH_SOCK").is_some();
-    let (least, most) = (Duration::from_millis(100), Duration::from_secs(3600));
-    reader.duration(&mut git.connect_timeout, "git-connect-timeout", least, most);
-    reader.duration(&mut git.silence_timeout, "git-silence-timeout", least, most);
-    reader.duration(&mut git.total_timeout, "git-timeout", Duration::from_secs(1), Duration::from_secs(86_400));
-    match settings.repo.kind() {
-        RepoKind::Http { encrypted: false } if git.token.is_some() && settings.repo.is_exposed() => {
-            reader.problem("git-token-file", "the repository is reached over http://, which would show the token to everybody on the way: use https://");
-        }
-        RepoKind::Local(_) | RepoKind::Http { .. } | RepoKind::Ssh => {}
-    }
-}
-
-/// A file that has to be there when the daemon starts.
-fn existing(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
-    let path = reader.path(key)?;
-    if let Err(error) = std::fs::File::open(&path) {
-        reader.problem(key, format!("cannot read {}: {error}", path.display()));
-    }
-    Some(path)
-}
-
-fn secret_file(reader: &mut Reader<'_>, key: &str, warnings: &mut Vec<String>) -> Option<SecretFile> {
-    let file = SecretFile::new(reader.path(key)?);
-    if let Err(error) = file.read() {
-        reader.problem(key, error.to_string());
-    }
-    warnings.extend(file.exposure());
-    Some(file)
 }
 
 fn agents(settings: &mut Settings, reader: &mut Reader<'_>) {
@@ -369,6 +335,12 @@ fn warn(settings: &mut Settings) {
     if settings.repo.is_exposed() {
         warnings.push(
             "the repository is reached over http://: whoever is on the way can change what the fleet runs".to_owned(),
+        );
+    }
+    if settings.journal.repo.as_ref().is_some_and(RepoUrl::is_exposed) {
+        warnings.push(
+            "the journal's repository is reached over http://: whoever is on the way can change what gitamp remembers"
+                .to_owned(),
         );
     }
     settings.warnings.extend(warnings);

@@ -116,6 +116,30 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Access to the repository")]
     pub git_timeout: Option<Text>,
 
+    /// Another repository for the notes than the fleet's; it need not hold the commits that they are about
+    #[arg(long, value_name = "REPOSITORY", help_heading = "Journal")]
+    pub journal_repo: Option<Text>,
+    /// A token for the notes alone [default: the fleet's, when both are on one server]
+    #[arg(long, value_name = "FILE", help_heading = "Journal")]
+    pub journal_token_file: Option<Text>,
+    /// The user name that goes with that token [default: the fleet's name]
+    #[arg(long, value_name = "NAME", help_heading = "Journal")]
+    pub journal_user: Option<Text>,
+    /// A private key for ssh, for the notes alone [default: the fleet's key]
+    #[arg(long, value_name = "FILE", help_heading = "Journal")]
+    pub journal_ssh_key_file: Option<Text>,
+    /// The host keys to trust where the notes go [default: the fleet's hosts]
+    #[arg(long, value_name = "FILE", help_heading = "Journal")]
+    pub journal_known_hosts_file: Option<Text>,
+    /// A file with the key that notes and records are signed with, so that whoever may push cannot forge them; several, one a line,
+    /// while one replaces another: the first one signs
+    #[arg(long, value_name = "FILE", help_heading = "Journal")]
+    pub journal_key_file: Option<Text>,
+    /// Take the records in this commit of the journal for gitamp's own although no key proves them; needed once, when a key is
+    /// introduced or was lost
+    #[arg(long, value_name = "COMMIT", help_heading = "Journal")]
+    pub journal_adopt: Option<Text>,
+
     /// Where agents connect; anything but loopback lets everybody who reaches it act as an agent [default: 127.0.0.1:4320]
     #[arg(long, value_name = "IP:PORT", help_heading = "Agents")]
     pub listen: Option<Text>,

@@ -90,6 +90,25 @@ pub struct GitSettings {
     pub total_timeout: Duration,
 }
 
+/// The journal's own settings. What is `None` here is as it is for the fleet's repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalSettings {
+    /// Another repository than the fleet's.
+    pub repo: Option<RepoUrl>,
+    /// A token of its own for https.
+    pub token: Option<SecretFile>,
+    /// The user name that goes with a token there.
+    pub user: Option<String>,
+    /// A private key of its own for ssh.
+    pub ssh_key: Option<PathBuf>,
+    /// The host keys that are trusted there.
+    pub known_hosts: Option<PathBuf>,
+    /// What notes and records are signed with, the first one; any of them proves what is signed. Empty: nothing is signed.
+    pub keys: Vec<Secret>,
+    /// The journal's commit whose records are believed without a proof, when no others are: 40 hexadecimal digits.
+    pub adopt: Option<String>,
+}
+
 /// The hooks, when there are any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookSettings {
@@ -140,6 +159,8 @@ pub struct Settings {
     pub push: bool,
     /// How the remote is reached.
     pub git: GitSettings,
+    /// What is different for the journal.
+    pub journal: JournalSettings,
     /// Where agents connect.
     pub listen: SocketAddr,
     /// The path they connect to; starts with a slash.
@@ -189,6 +210,7 @@ impl Settings {
                 silence_timeout: Duration::from_secs(30),
                 total_timeout: Duration::from_secs(300),
             },
+            journal: JournalSettings::default(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4320)),
             opamp_path: "/v1/opamp".to_owned(),
             max_message_bytes: 1 << 20,
@@ -213,6 +235,24 @@ impl Settings {
         let environment = Environment::read();
         let (given, warnings) = gather(args, &environment)?;
         check::check(&given, &environment, warnings)
+    }
+
+    /// The repository that the journal is pushed to.
+    pub fn journal_repo(&self) -> &RepoUrl {
+        self.journal.repo.as_ref().unwrap_or(&self.repo)
+    }
+
+    /// How the journal's repository is reached. The fleet's token goes to the fleet's server only.
+    pub fn journal_access(&self) -> GitSettings {
+        let own = &self.journal;
+        let shared_token = self.git.token.clone().filter(|_| self.journal_repo().shares_server(&self.repo));
+        GitSettings {
+            token: own.token.clone().or(shared_token),
+            user: own.user.clone().unwrap_or_else(|| self.git.user.clone()),
+            ssh_key: own.ssh_key.clone().or_else(|| self.git.ssh_key.clone()),
+            known_hosts: own.known_hosts.clone().or_else(|| self.git.known_hosts.clone()),
+            ..self.git.clone()
+        }
     }
 
     /// The admin socket.

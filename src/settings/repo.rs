@@ -151,6 +151,15 @@ impl RepoUrl {
         self.identity.as_ref()
     }
 
+    /// True when both are reached over http(s) at one scheme, host and port, so that a token for the one is no secret to the other.
+    pub fn shares_server(&self, other: &Self) -> bool {
+        let origin = |one: &Self| match one.kind {
+            RepoKind::Http { .. } => Url::parse(&one.text).ok().map(|url| url.origin()),
+            RepoKind::Local(_) | RepoKind::Ssh => None,
+        };
+        origin(self).is_some_and(|ours| ours.is_tuple() && Some(ours) == origin(other))
+    }
+
     /// True for `http://` to another machine, where anybody on the way can change what the fleet runs.
     pub fn is_exposed(&self) -> bool {
         let loopback = || {
@@ -267,6 +276,21 @@ mod tests {
                     assert!(!error.contains("hunter2"), "{text}: {error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn servers_are_shared_by_scheme_host_and_port() {
+        for (one, other, shared) in [
+            ("https://git.example.com/a", "https://GIT.example.com:443/b", true),
+            ("https://git.example.com/a", "http://git.example.com/b", false),
+            ("https://git.example.com/a", "https://git.example.com:8443/b", false),
+            ("https://git.example.com/a", "https://git.example.com.evil.example/b", false),
+            ("git@git.example.com:a", "git@git.example.com:b", false),
+            ("/srv/a", "/srv/a", false),
+        ] {
+            let url = |text| RepoUrl::parse(text).expect("an address");
+            assert_eq!(url(one).shares_server(&url(other)), shared, "{one} {other}");
         }
     }
 

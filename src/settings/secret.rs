@@ -29,6 +29,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The secrets that stand in this one, one a line: several are good while one replaces another.
+    pub fn lines(&self) -> Vec<Self> {
+        self.0.lines().map(str::trim).filter(|line| !line.is_empty()).map(Self::new).collect()
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -148,18 +153,17 @@ impl HookSecrets {
     pub fn read(file: SecretFile) -> Result<Self, SecretError> {
         let all = file.read()?;
         let path = || file.path.clone();
-        let lines: Vec<&str> = all.expose().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if lines.len() > MOST_HOOK_SECRETS {
-            return Err(SecretError::TooMany { path: path(), count: lines.len() });
+        let first = all.lines();
+        if first.len() > MOST_HOOK_SECRETS {
+            return Err(SecretError::TooMany { path: path(), count: first.len() });
         }
-        let is_broken = |line: &&str| {
-            let key = line.strip_prefix("whsec_").map(|key| STANDARD.decode(key));
+        let is_broken = |line: &Secret| {
+            let key = line.expose().strip_prefix("whsec_").map(|key| STANDARD.decode(key));
             key.is_some_and(|key| key.is_ok_and(|key| !key.is_empty()).not())
         };
-        if lines.iter().any(is_broken) {
+        if first.iter().any(is_broken) {
             return Err(SecretError::NotAKey { path: path() });
         }
-        let first = lines.into_iter().map(Secret::new).collect();
         Ok(Self { file, first })
     }
 }

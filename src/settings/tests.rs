@@ -98,13 +98,12 @@ fn a_stronger_source_replaces_the_choice_of_branch_or_tag() {
     assert!(both.error().contains("--tag: a branch is named as well"), "{}", both.error());
 }
 
-#[test]
-fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
-    let secret = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(secret.path(), "hunter2\n").expect("writing");
-    let secret = secret.path().to_str().expect("UTF-8").to_owned();
-    let value = |key: &str| match key {
-        "repo" => "https://git.example.com/fleet",
+/// A value for each setting that is not its default; secrets stand in these files.
+fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
+    match key {
+        "repo" | "journal-repo" => "https://git.example.com/fleet",
+        "journal-key-file" => journal_key,
+        "journal-adopt" => "0123456789abcdef0123456789abcdef01234567",
         "branch" => "prod",
         "tag" => "v*",
         "path" => "fleet/root",
@@ -114,10 +113,16 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         | "git-timeout"
         | "forget-after"
         | "heartbeat-interval" => "77s",
-        "instance" | "git-user" => "blue",
+        "instance" | "git-user" | "journal-user" => "blue",
         "observe" | "no-push" => "true",
         "ssh-agent" => "false",
-        "git-token-file" | "ssh-key-file" | "known-hosts-file" | "hook-secret-file" => secret.as_str(),
+        "git-token-file"
+        | "ssh-key-file"
+        | "known-hosts-file"
+        | "hook-secret-file"
+        | "journal-token-file"
+        | "journal-ssh-key-file"
+        | "journal-known-hosts-file" => secret,
         "interval-with-hooks" => "7m",
         "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
@@ -128,11 +133,25 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         "log" => "debug",
         "log-format" => "json",
         other => panic!("a setting without a test: {other}"),
-    };
+    }
+}
+
+#[test]
+fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
+    let secret = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(secret.path(), "hunter2\n").expect("writing");
+    let secret = secret.path().to_str().expect("UTF-8").to_owned();
+    let key_file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(key_file.path(), "hunter2".repeat(6)).expect("writing");
+    let journal_key = key_file.path().to_str().expect("UTF-8").to_owned();
+    let value = |key: &str| example(key, &secret, &journal_key);
     for key in layers::keys() {
         let base = |mut case: Case| {
             if key == "hooks-listen" || key == "interval-with-hooks" {
                 case = case.variable("GITAMP_HOOK_SECRET_FILE", &secret);
+            }
+            if key == "journal-adopt" {
+                case = case.variable("GITAMP_JOURNAL_KEY_FILE", &journal_key);
             }
             case.variable("SSH_AUTH_SOCK", "/run/agent").variable("GITAMP_REPO", "/srv/x")
         };
@@ -231,6 +250,14 @@ fn values_that_are_refused() {
         ("--state-dir=~/x", "--state-dir: `~` is a matter of the shell"),
         ("--state-dir=", "--state-dir: is empty"),
         ("--git-user=a:b", "--git-user: must be a name"),
+        ("--journal-user=a:b", "--journal-user: must be a name"),
+        ("--journal-repo=https://u:p@host/x", "--journal-repo: it holds credentials"),
+        ("--journal-key-file=/does/not/exist", "--journal-key-file: cannot read"),
+        ("--journal-key-file=/dev/null", "--journal-key-file: /dev/null is empty"),
+        ("--journal-token-file=/does/not/exist", "--journal-token-file: cannot read"),
+        ("--journal-ssh-key-file=/does/not/exist", "--journal-ssh-key-file: cannot read"),
+        ("--journal-adopt=HEAD", "--journal-adopt: must be a commit of the journal in full"),
+        ("--journal-adopt=0123456789abcdef0123456789abcdef01234567", "--journal-adopt: without --journal-key-file"),
     ] {
         let error = Case::new().flags(&["--repo=/srv/x", flags]).error();
         assert!(error.contains(words), "{flags}: {error}");
@@ -338,6 +365,42 @@ fn what_deserves_a_look_is_warned_about() {
 }
 
 #[test]
+fn the_journal_is_reached_like_the_fleet_unless_it_says_otherwise() {
+    let file = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("writing");
+        file
+    };
+    let (fleet, own, short) = (file("fleet"), file("own"), file("too short\n"));
+    let flag = |name: &str, file: &tempfile::NamedTempFile| format!("--{name}={}", file.path().display());
+    let token = flag("git-token-file", &fleet);
+    let of = |more: &[&str]| {
+        let flags: Vec<_> =
+            ["--repo=https://git.example.com/x", &token].into_iter().chain(more.iter().copied()).collect();
+        Case::new().flags(&flags).good()
+    };
+    let path = |settings: &Settings| settings.journal_access().token.map(|file| file.path().to_owned());
+    let (fleet_path, own_path) = (Some(fleet.path().to_owned()), Some(own.path().to_owned()));
+    assert_eq!(path(&of(&[])), fleet_path, "the same repository");
+    assert_eq!(path(&of(&["--journal-repo=https://git.example.com/notes"])), fleet_path, "the same server");
+    assert_eq!(path(&of(&["--journal-repo=https://other.example.com/notes"])), None, "a token never goes elsewhere");
+    let own_token = flag("journal-token-file", &own);
+    let settings = of(&["--journal-repo=https://other.example.com/notes", &own_token, "--journal-user=bot"]);
+    assert_eq!((path(&settings), settings.journal_access().user.as_str()), (own_path.clone(), "bot"));
+    assert_eq!(settings.journal_repo().as_str(), "https://other.example.com/notes");
+    let settings = of(&[&own_token, &flag("journal-ssh-key-file", &own), &flag("journal-known-hosts-file", &own)]);
+    let access = settings.journal_access();
+    assert_eq!((path(&settings), access.ssh_key, access.known_hosts), (own_path.clone(), own_path.clone(), own_path));
+    assert_eq!(settings.journal_repo(), &settings.repo, "a token for writing, beside one for reading");
+    let settings = of(&["--journal-repo=https://other.example.com/notes", "--no-push"]);
+    assert!(settings.warnings.iter().any(|warning| warning.contains("nothing is pushed to it")));
+    let exposed = ["--repo=/srv/x", "--journal-repo=http://other.example.com/x", &own_token];
+    assert!(Case::new().flags(&exposed).error().contains("use https://"), "a token in clear");
+    let error = Case::new().flags(&["--repo=/srv/x", &flag("journal-key-file", &short)]).error();
+    assert!(error.contains("at least 32 characters") && !error.contains("too short"), "{error}");
+}
+
+#[test]
 fn observing_never_pushes() {
     for (flags, observe, push) in [
         (&[][..], false, true),
@@ -384,7 +447,7 @@ fn the_example_of_a_settings_file_can_be_used() {
 
     // What is commented out must be right as well: each key once, with a value that is taken.
     let secret = case.directory.path().join("secret");
-    std::fs::write(&secret, "s3cret\n").expect("writing");
+    std::fs::write(&secret, "s3cret".repeat(6)).expect("writing");
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a private file");
     let whole: String = text
         .lines()
@@ -392,7 +455,9 @@ fn the_example_of_a_settings_file_can_be_used() {
         .filter(|line| !line.starts_with("tag:"))
         .map(|line| line.replace("/etc/gitamp/", &format!("{}/", case.directory.path().display())) + "\n")
         .collect();
-    for file in ["git-token", "ssh-key", "known_hosts", "hook-secret"] {
+    for file in
+        ["git-token", "ssh-key", "known_hosts", "hook-secret", "journal-token", "journal-ssh-key", "journal-key"]
+    {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }
     let mut case = case.file(&whole);

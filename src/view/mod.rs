@@ -467,6 +467,12 @@ pub struct JournalStatus {
     pub error: Option<String>,
     /// True when the remote takes no notes, so that they stay here.
     pub local_only: bool,
+    /// True when the remote's ref holds something that is no journal, and is therefore left alone.
+    #[serde(default)]
+    pub foreign: bool,
+    /// What was found last in the remote's ref in place of our records, and not believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disbelieved: Option<String>,
 }
 
 /// Agents by where they stand, over the whole fleet.

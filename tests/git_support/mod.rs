@@ -99,6 +99,8 @@ pub(crate) fn journal_options(url: Option<&str>, state_dir: &Path) -> JournalOpt
         instance: "default".to_owned(),
         state_dir: state_dir.to_owned(),
         remote: url.map(|url| options(url, state_dir).transport()),
+        keys: None,
+        adopt: None,
     }
 }
 

@@ -31,6 +31,10 @@ pub(crate) enum Day {
     Page,
     /// Does what a push asks, and closes without a word.
     Forget,
+    /// Takes no pushes, as with a token that may only read.
+    ReadOnly,
+    /// Before each of so many pushes somebody else writes a note, so that the push comes too late.
+    Rivals(usize),
 }
 
 /// The server; ends when it is dropped.
@@ -172,6 +176,16 @@ impl Desk {
                 }
                 Day::Page => (&stream)
                     .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>")?,
+                Day::ReadOnly if request.query.contains("receive-pack") || request.path.ends_with("receive-pack") => {
+                    (&stream).write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")?;
+                }
+                Day::ReadOnly => (&stream).write_all(&self.backend(&request))?,
+                Day::Rivals(left) => {
+                    if left > 0 && request.method == "POST" && request.path.ends_with("git-receive-pack") {
+                        self.write_first(left);
+                    }
+                    (&stream).write_all(&self.backend(&request))?;
+                }
                 Day::Forget => {
                     let answer = self.backend(&request);
                     if request.path.ends_with("git-receive-pack") && request.method == "POST" {
@@ -182,6 +196,16 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// Somebody writes a note on an object of their own.
+    fn write_first(&self, left: usize) {
+        *self.day.lock().expect("no panic") = Day::Rivals(left - 1);
+        let rival = format!("rival {left}");
+        let file = self.repository.join("rival");
+        std::fs::write(&file, &rival).expect("a file");
+        let object = super::git(&self.repository, &["hash-object", "-w", "rival"]);
+        super::git(&self.repository, &["notes", "--ref=gitamp/default", "add", "-m", &rival, &object]);
     }
 
     /// Holds a connection open until the other side closes it or the server ends.

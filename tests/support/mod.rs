@@ -276,6 +276,11 @@ impl Daemon {
         Self { directory, arguments: all, agents_port, admin_port, process: None }
     }
 
+    /// From the next start on it is told this as well.
+    pub(crate) fn also(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
     /// Starts it.
     pub(crate) fn spawn(&mut self) {
         assert!(self.process.is_none(), "the daemon runs already");

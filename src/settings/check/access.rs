@@ -1,0 +1,99 @@
+//! Checks how repositories are reached, and what is different for the journal's.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Reader, boolean, repo_url};
+use crate::settings::{Environment, GitSettings, RepoKind, SecretFile, Settings};
+
+pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environment) {
+    let known_hosts = reader.path("known-hosts-file");
+    let home = || environment.get("HOME").map(|home| Path::new(home).join(".ssh/known_hosts"));
+    let git: &mut GitSettings = &mut settings.git;
+    git.known_hosts = known_hosts.or_else(home);
+    git.ssh_key = existing(reader, "ssh-key-file");
+    git.token = secret_file(reader, "git-token-file", &mut settings.warnings);
+    reader.set(&mut git.user, "git-user", user_name);
+    reader.set(&mut git.ssh_agent, "ssh-agent", boolean);
+    git.ssh_agent = git.ssh_agent && environment.get("SSH_AUTH_SOCK").is_some();
+    let (least, most) = (Duration::from_millis(100), Duration::from_secs(3600));
+    reader.duration(&mut git.connect_timeout, "git-connect-timeout", least, most);
+    reader.duration(&mut git.silence_timeout, "git-silence-timeout", least, most);
+    reader.duration(&mut git.total_timeout, "git-timeout", Duration::from_secs(1), Duration::from_secs(86_400));
+    match settings.repo.kind() {
+        RepoKind::Http { encrypted: false } if git.token.is_some() && settings.repo.is_exposed() => {
+            reader.problem("git-token-file", "the repository is reached over http://, which would show the token to everybody on the way: use https://");
+        }
+        RepoKind::Local(_) | RepoKind::Http { .. } | RepoKind::Ssh => {}
+    }
+}
+
+/// Keys of the journal at once: each is tried on what is judged.
+const MOST_JOURNAL_KEYS: usize = 8;
+
+/// The shortest key of the journal, in characters: 16 bytes as hexadecimal digits.
+const SHORTEST_JOURNAL_KEY: usize = 32;
+
+pub(super) fn journal(settings: &mut Settings, reader: &mut Reader<'_>) {
+    settings.journal.repo = repo_url(reader, "journal-repo");
+    settings.journal.known_hosts = reader.path("journal-known-hosts-file");
+    settings.journal.ssh_key = existing(reader, "journal-ssh-key-file");
+    settings.journal.token = secret_file(reader, "journal-token-file", &mut settings.warnings);
+    settings.journal.user = reader.read("journal-user", user_name);
+    if settings.journal.token.is_some() && settings.journal_repo().is_exposed() {
+        reader.problem("journal-token-file", "the journal's repository is reached over http://, which would show the token to everybody on the way: use https://");
+    }
+    let keys = secret_file(reader, "journal-key-file", &mut settings.warnings).map(|file| file.read());
+    // What is wrong with the file has been noted already.
+    if let Some(Ok(keys)) = keys {
+        let keys = keys.lines();
+        if keys.len() > MOST_JOURNAL_KEYS {
+            reader.problem(
+                "journal-key-file",
+                format!("it holds more than {MOST_JOURNAL_KEYS} keys: remove the old ones"),
+            );
+        }
+        if keys.iter().any(|key| key.expose().chars().count() < SHORTEST_JOURNAL_KEY) {
+            let why = format!(
+                "each line must be a key of at least {SHORTEST_JOURNAL_KEY} characters, like one that `openssl rand -hex 32` prints"
+            );
+            reader.problem("journal-key-file", why);
+        }
+        settings.journal.keys = keys;
+    }
+    settings.journal.adopt = reader.read("journal-adopt", |text| {
+        let fine = text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if fine { Ok(text.to_owned()) } else { Err("must be a commit of the journal in full: 40 hexadecimal digits") }
+    });
+    if settings.journal.adopt.is_some() && !reader.given.contains_key("journal-key-file") {
+        reader.problem("journal-adopt", "without --journal-key-file everything is believed: give both, or neither");
+    }
+    if settings.journal.repo.is_some() && !settings.push {
+        settings.warnings.push(
+            "the journal has a repository of its own, and nothing is pushed to it (no-push or observe)".to_owned(),
+        );
+    }
+}
+
+fn user_name(text: &str) -> Result<String, &'static str> {
+    let fine = !text.is_empty() && text.len() <= 256 && !text.chars().any(|c| c.is_control() || c == ':');
+    if fine { Ok(text.to_owned()) } else { Err("must be a name without colons or control characters") }
+}
+
+/// A file that has to be there when the daemon starts.
+fn existing(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
+    let path = reader.path(key)?;
+    if let Err(error) = std::fs::File::open(&path) {
+        reader.problem(key, format!("cannot read {}: {error}", path.display()));
+    }
+    Some(path)
+}
+
+pub(super) fn secret_file(reader: &mut Reader<'_>, key: &str, warnings: &mut Vec<String>) -> Option<SecretFile> {
+    let file = SecretFile::new(reader.path(key)?);
+    if let Err(error) = file.read() {
+        reader.problem(key, error.to_string());
+    }
+    warnings.extend(file.exposure());
+    Some(file)
+}

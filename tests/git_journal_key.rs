@@ -1,0 +1,381 @@
+//! The journal with a key against whoever may push but has none: what they write is carried, told, and never believed.
+
+mod git_support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use git_support::{Author, git, journal_options, write};
+use gitamp::fleet::snapshot::CommitId;
+use gitamp::git::FailureClass;
+use gitamp::git::journal::{Journal, JournalContents, JournalError, JournalOptions, LONGEST_NOTE_BYTES, PushOutcome};
+use gitamp::git::seal::{Authenticity, JournalKeys};
+use gitamp::settings::Secret;
+
+const REF: &str = "refs/notes/gitamp/default";
+const RECORD: &str = "groups/all/@record.yaml";
+
+struct Place {
+    home: tempfile::TempDir,
+    first: String,
+    second: String,
+}
+
+fn place() -> Place {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("author"));
+    let first = author.commit("One", &[("a.yaml", "a: 1\n")]);
+    let second = author.commit("Two", &[("a.yaml", "a: 2\n")]);
+    git(home.path(), &["clone", "-q", "--bare", "author", "fleet.git"]);
+    Place { home, first, second }
+}
+
+fn keys(all: &[&str]) -> Option<JournalKeys> {
+    JournalKeys::new(all.iter().map(|key| Secret::new(*key)).collect())
+}
+
+fn id(text: &str) -> CommitId {
+    text.parse().expect("a commit id")
+}
+
+impl Place {
+    fn bare(&self) -> PathBuf {
+        self.home.path().join("fleet.git")
+    }
+
+    fn options(&self, disk: &str, all: &[&str]) -> JournalOptions {
+        let url = self.bare().to_string_lossy().into_owned();
+        JournalOptions { keys: keys(all), ..journal_options(Some(&url), &self.home.path().join(disk)) }
+    }
+
+    async fn open(&self, disk: &str, all: &[&str]) -> Result<(Journal, JournalContents), JournalError> {
+        Journal::open(self.options(disk, all)).await
+    }
+
+    async fn opened(&self, disk: &str, all: &[&str]) -> (Journal, JournalContents) {
+        self.open(disk, all).await.unwrap_or_else(|error| panic!("{disk} {all:?}: {error}"))
+    }
+
+    /// The start waits; the journal's commit that it names, and the newest one that it believes.
+    async fn held(&self, options: JournalOptions) -> (CommitId, Option<CommitId>) {
+        let error = Journal::open(options).await.expect_err("it must not be believed");
+        assert_eq!(error.class(), FailureClass::Stalled, "{error}");
+        let text = error.to_string();
+        let JournalError::Unbelieved { commit, newest, .. } = error else { panic!("{error}") };
+        assert!(text.contains("not believed") && text.contains(&commit.to_string()), "{text}");
+        assert!(text.contains("--journal-adopt") && text.len() < 400, "{} {text}", text.len());
+        (commit, newest)
+    }
+
+    fn tip(&self) -> String {
+        git(&self.bare(), &["rev-parse", REF])
+    }
+
+    /// Whoever may push puts a commit with these contents below `state/` on top; everything else stays.
+    fn forge(&self, files: &[(&str, &str)]) -> String {
+        self.forge_on(&self.tip(), files)
+    }
+
+    fn forge_on(&self, parent: &str, files: &[(&str, &str)]) -> String {
+        let index = self.bare().join("forged-index");
+        let index = index.to_string_lossy();
+        let run = |arguments: &[&str]| {
+            let output = std::process::Command::new("git")
+                .args(["-c", "user.name=Eve", "-c", "user.email=eve@example.com"])
+                .args(arguments)
+                .current_dir(self.bare())
+                .env("GIT_INDEX_FILE", &*index)
+                .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                .output()
+                .expect("git");
+            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        run(&["read-tree", parent]);
+        for (path, text) in files {
+            let file = self.bare().join("forged");
+            fs::write(&file, text).expect("a file");
+            let blob = run(&["hash-object", "-w", "forged"]);
+            run(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},state/{path}")]);
+        }
+        let tree = run(&["write-tree"]);
+        let commit = run(&["commit-tree", "-p", parent, "-m", "forged", &tree]);
+        run(&["update-ref", REF, &commit]);
+        commit
+    }
+
+    fn record(&self) -> String {
+        git(&self.bare(), &["show", &format!("{REF}:state/{RECORD}")])
+    }
+}
+
+fn record(contents: &JournalContents) -> Option<String> {
+    contents.state.get(RECORD).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[tokio::test]
+async fn what_was_written_with_the_key_is_believed_on_an_empty_disk() {
+    let place = place();
+    let (journal, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(contents, JournalContents::default());
+    journal.store(write(&place.first, "ending: failed", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.store(write(&place.first, "ending: succeeded", &[(RECORD, Some("2"))])).await.expect("it stores");
+    let history = journal.history(10).await.expect("a history").len();
+    journal.store(write(&place.first, "ending: succeeded", &[(RECORD, Some("2"))])).await.expect("the same again");
+    assert_eq!(journal.history(10).await.expect("a history").len(), history, "no change is no commit, seal or not");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    let note = journal.note(id(&place.first)).await.expect("it reads").expect("a note");
+    let judge = |all: &[&str], commit: &str| keys(all).map(|keys| keys.judge_note(REF, id(commit), &note));
+    assert_eq!(judge(&["k1"], &place.first), Some(Authenticity::Genuine), "{note}");
+    assert_eq!(judge(&["k1"], &place.second), Some(Authenticity::Wrong));
+    assert_eq!(judge(&["k2"], &place.first), Some(Authenticity::Wrong));
+    let shown = git(&place.bare(), &["notes", "--ref=gitamp/default", "show", &place.first]);
+    assert!(shown.starts_with("ending: succeeded\n# gitamp-mac: "), "still what people read: {shown}");
+
+    let (fresh, contents) = place.opened("two", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("2"));
+    assert_eq!(contents.state.len(), 1, "the seal is no record: {contents:?}");
+    assert!(contents.is_sealed);
+    let long = "ä".repeat(LONGEST_NOTE_BYTES);
+    fresh.store(write(&place.second, &long, &[])).await.expect("it stores");
+    let note = fresh.note(id(&place.second)).await.expect("it reads").expect("a note");
+    assert!(note.len() <= LONGEST_NOTE_BYTES, "{}", note.len());
+    assert_eq!(keys(&["k1"]).map(|keys| keys.judge_note(REF, id(&place.second), &note)), Some(Authenticity::Genuine));
+    git(&place.home.path().join("two/journal.git"), &["fsck", "--full", "--strict"]);
+}
+
+#[tokio::test]
+async fn without_a_key_nothing_changes() {
+    let place = place();
+    let (journal, _) = place.opened("one", &[]).await;
+    journal.store(write(&place.first, "ending: succeeded", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    let note = git(&place.bare(), &["notes", "--ref=gitamp/default", "show", &place.first]);
+    assert_eq!(note, "ending: succeeded");
+    let files = git(&place.bare(), &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
+    assert_eq!(files, RECORD);
+    place.forge(&[(RECORD, "forged")]);
+    let (_, contents) = place.opened("two", &[]).await;
+    assert_eq!(record(&contents).as_deref(), Some("forged"), "this is why there are keys");
+}
+
+#[tokio::test]
+async fn a_forged_record_starts_nothing_on_an_empty_disk() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    let files = [(RECORD, Some("1")), ("groups/b/@record.yaml", Some("b")), ("configs/x.yaml", Some("x"))];
+    journal.store(write(&place.first, "one", &files)).await.expect("it stores");
+    journal.store(write(&place.first, "two", &[(RECORD, Some("2"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    drop(journal);
+    let good = place.tip();
+    let older_seal = git(&place.bare(), &["show", &format!("{good}~1:state/@seal.yaml")]) + "\n";
+    let seal = git(&place.bare(), &["show", &format!("{good}:state/@seal.yaml")]) + "\n";
+    let later = seal.replace("sequence: 2", "sequence: 9");
+    assert_ne!(later, seal, "{seal}");
+    for (what, files) in [
+        ("another content", &[(RECORD, "forged")][..]),
+        ("a record of the past", &[(RECORD, "1")]),
+        ("a seal of the past", &[("@seal.yaml", &older_seal)]),
+        ("a seal made newer", &[("@seal.yaml", &later)]),
+        ("no seal to speak of", &[("@seal.yaml", "sequence: 1\n")]),
+        ("one more group", &[("groups/evil/@record.yaml", "forged")]),
+        ("another group's record", &[("groups/b/@record.yaml", "2")]),
+    ] {
+        git(&place.bare(), &["update-ref", REF, &good]);
+        let forged = place.forge(files);
+        let (commit, newest) = place.held(place.options("fresh", &["k1"])).await;
+        assert_eq!((commit, newest), (id(&forged), Some(id(&good))), "{what}");
+        let (_, contents) = place.opened("one", &["k1"]).await;
+        assert_eq!(record(&contents).as_deref(), Some("2"), "{what}: the local journal is believed, and enough");
+    }
+    // With another key nothing of it is believed; with the ref put right it starts without further ado.
+    git(&place.bare(), &["update-ref", REF, &good]);
+    assert_eq!(place.held(place.options("other", &["k2"])).await, (id(&good), None));
+    let (_, contents) = place.opened("fresh", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn a_record_of_another_instance_is_none_of_this_one() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    journal.store(write(&place.first, "one", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    let tip = place.tip();
+    git(&place.bare(), &["update-ref", "refs/notes/gitamp/eu", &tip]);
+    let options = JournalOptions { instance: "eu".to_owned(), ..place.options("eu", &["k1"]) };
+    assert_eq!(place.held(options).await.0, id(&tip));
+}
+
+#[tokio::test]
+async fn what_others_write_meanwhile_is_put_right_and_said_and_their_notes_stay() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    journal.store(write(&place.first, "ours", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    let before = place.tip();
+    let object = git(&place.bare(), &["rev-parse", "HEAD^{tree}"]);
+    git(&place.bare(), &["notes", "--ref=gitamp/default", "add", "-m", "a person's", &object]);
+    assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::UpToDate);
+    assert_eq!(journal.disbelieved(), None, "a note is no record");
+
+    for (what, parent) in [("on top", place.tip()), ("instead", before.clone())] {
+        git(&place.bare(), &["update-ref", REF, &parent]);
+        place.forge(&[(RECORD, "forged"), ("groups/evil/@record.yaml", "forged")]);
+        assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::Pushed, "{what}");
+        assert_eq!(place.record(), "1", "{what}: ours stand there again");
+        let files = git(&place.bare(), &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
+        assert!(!files.contains("evil"), "{what}: {files}");
+        let said = journal.disbelieved().expect(what);
+        assert!(said.contains("not believed") && said.contains(REF), "{said}");
+        let note = git(&place.bare(), &["notes", "--ref=gitamp/default", "show", &object]);
+        assert_eq!(note, "a person's", "{what}");
+    }
+    let (_, contents) = place.opened("fresh", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("1"));
+    git(&place.bare(), &["fsck", "--full", "--strict"]);
+}
+
+#[tokio::test]
+async fn records_of_the_past_never_come_back_while_the_disk_remembers() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    let mut tips = Vec::new();
+    for value in ["1", "2", "3"] {
+        journal.store(write(&place.first, value, &[(RECORD, Some(value))])).await.expect("it stores");
+        journal.push().await.expect("it pushes");
+        tips.push(place.tip());
+    }
+    // Wholly genuine, and old: the past put on top of the present, while it runs and before it starts.
+    let old_seal = git(&place.bare(), &["show", &format!("{}:state/@seal.yaml", tips[0])]) + "\n";
+    place.forge(&[(RECORD, "1"), ("@seal.yaml", &old_seal)]);
+    assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::Pushed);
+    assert_eq!(place.record(), "3");
+    drop(journal);
+    place.forge(&[(RECORD, "1"), ("@seal.yaml", &old_seal)]);
+    let (journal, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("3"));
+    journal.push().await.expect("it pushes");
+    assert_eq!(place.record(), "3");
+    drop(journal);
+    git(&place.bare(), &["update-ref", REF, &tips[0]]);
+    let (_, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("3"));
+    // What an empty disk cannot know; the documentation says so.
+    let (_, contents) = place.opened("fresh", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn newer_records_of_ours_replace_an_old_disk() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    drop(journal);
+    let (journal, _) = place.opened("two", &["k1"]).await;
+    journal.store(write(&place.first, "2", &[(RECORD, Some("2"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    drop(journal);
+    let (journal, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("2"), "the disk was away for a while");
+    // Two at once: each acts by its own records, the ref holds those of whoever was last, whole, and it is said.
+    let (other, _) = place.opened("two", &["k1"]).await;
+    journal.store(write(&place.first, "3", &[(RECORD, Some("3")), ("x", Some("3"))])).await.expect("it stores");
+    other.store(write(&place.second, "4", &[(RECORD, Some("4")), ("y", Some("4"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    other.push().await.expect("it pushes");
+    assert_eq!(place.record(), "4");
+    assert!(other.disbelieved().is_some_and(|said| said.contains("--instance")), "{:?}", other.disbelieved());
+    let (_, contents) = place.opened("fresh", &["k1"]).await;
+    assert_eq!(contents.state.keys().collect::<Vec<_>>(), [RECORD, "y"], "records of one side only");
+}
+
+#[tokio::test]
+async fn a_key_is_introduced_by_adopting_what_is_there() {
+    let place = place();
+    let (journal, _) = place.opened("one", &[]).await;
+    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    journal.store(write(&place.first, "2", &[(RECORD, Some("2"))])).await.expect("it stores, not pushed");
+    drop(journal);
+    let local = git(&place.home.path().join("one/journal.git"), &["rev-parse", REF]);
+    let pushed = place.tip();
+    assert_eq!(place.held(place.options("one", &["k1"])).await, (id(&local), None), "the newest, which is here");
+    assert_eq!(place.held(place.options("fresh", &["k1"])).await, (id(&pushed), None));
+    let adopting =
+        |disk: &str, commit: &str| JournalOptions { adopt: Some(id(commit)), ..place.options(disk, &["k1"]) };
+    for elsewhere in [&place.first, &place.second] {
+        assert_eq!(
+            place.held(adopting("one", elsewhere)).await.0,
+            id(&local),
+            "a commit of the fleet is none of the journal"
+        );
+    }
+    let (journal, contents) = Journal::open(adopting("one", &local)).await.expect("it is adopted");
+    assert_eq!(record(&contents).as_deref(), Some("2"));
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    drop(journal);
+    let (_, contents) = place.opened("fresh", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("2"), "once is enough");
+    // The flag was forgotten there: it names what was right then, and nothing else.
+    place.forge(&[(RECORD, "forged")]);
+    let (_, contents) = Journal::open(adopting("one", &local)).await.expect("it opens");
+    assert_eq!(record(&contents).as_deref(), Some("2"));
+    // Not even with an empty disk, for it was acted upon; and the operator chooses the newest ones that are believed.
+    let (forged, newest) = place.held(adopting("empty", &local)).await;
+    let newest = newest.expect("there are some").to_string();
+    assert_ne!(forged.to_string(), newest);
+    let (journal, contents) = Journal::open(adopting("empty", &newest)).await.expect("it opens");
+    assert_eq!(record(&contents).as_deref(), Some("2"));
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    let (_, contents) = place.opened("last", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn keys_are_changed_one_after_the_other() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["old"]).await;
+    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    drop(journal);
+    let (journal, contents) = place.opened("one", &["new", "old"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("1"));
+    assert_eq!(journal.push().await.expect("sealed again at once"), PushOutcome::Pushed);
+    drop(journal);
+    for disk in ["one", "fresh"] {
+        let (_, contents) = place.opened(disk, &["new"]).await;
+        assert_eq!(record(&contents).as_deref(), Some("1"), "{disk}: the old key is not needed any more");
+    }
+    place.held(place.options("late", &["old"])).await;
+}
+
+#[tokio::test]
+async fn a_ref_that_is_gone_begins_anew_and_one_that_cannot_be_asked_does_not() {
+    let place = place();
+    let (journal, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(contents.state, BTreeMap::new(), "nothing there is nothing to be believed");
+    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    drop(journal);
+    let gone = place.home.path().join("gone.git");
+    fs::rename(place.bare(), &gone).expect("movable");
+    let error = place.open("fresh", &["k1"]).await.expect_err("nobody knows");
+    assert!(matches!(error, JournalError::Transport(_)), "{error}");
+    let (_, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("1"));
+    fs::rename(gone, place.bare()).expect("movable");
+    // What stands locally is judged too: written without the key by a start that forgot it.
+    let (journal, _) = place.opened("one", &[]).await;
+    journal.store(write(&place.first, "2", &[(RECORD, Some("2"))])).await.expect("it stores");
+    drop(journal);
+    let local = JournalOptions { remote: None, ..place.options("one", &["k1"]) };
+    let (commit, newest) = place.held(local).await;
+    assert_eq!(newest, Some(id(&place.tip())));
+    let adopting = JournalOptions { adopt: Some(commit), remote: None, ..place.options("one", &["k1"]) };
+    let (_, contents) = Journal::open(adopting).await.expect("it is adopted");
+    assert_eq!(record(&contents).as_deref(), Some("2"));
+}
