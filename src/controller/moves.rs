@@ -102,13 +102,14 @@ impl Controller {
         self.roster.set_earlier(assigner);
     }
 
-    /// Agents are back that a commit moved to this group while they were away: what is stable goes to them with all stages.
+    /// Agents are here that a commit moved to this group, and that its rollouts did not reach, because they were away or it went back
+    /// to something: what is stable goes to them with all stages.
     pub(super) fn receive_moved(&mut self, name: &GroupName, now: Timestamp) {
         let Some(state) = self.groups.get_mut(name).filter(|state| state.machine.strands()) else { return };
         let revision = state.revision.clone();
         let Some(stable) = state.machine.stable() else { return };
         state.machine.receive(&revision, now);
-        self.notice(Some(name), false, "agents came back that a commit moved here meanwhile".to_owned());
+        self.notice(Some(name), false, "takes in agents that a commit moved here".to_owned());
         let part = self.entry(name, stable, Effect::Started, now);
         if let (Some(part), Some(accepted)) = (part, &self.accepted) {
             // Its note tells of it, as long as it is known; the status does in any case.

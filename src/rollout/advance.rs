@@ -134,6 +134,15 @@ impl Machine {
     }
 
     fn roll(&mut self, rollout: &RolloutRecord, now: Timestamp) -> bool {
+        let is_nobodys = self.tally.cohort == 0 && self.tally.lost == 0 && self.tally.cohort_vanished == 0;
+        if rollout.kind == Kind::Revert && is_nobodys && self.tally.stranded > 0 {
+            // Everybody here was moved by a commit: for them it is nothing to go back to, and takes all stages.
+            if let Some(current) = &mut self.record.rollout {
+                (current.kind, current.adds, current.draws) = (Kind::Move, true, current.draws + 1);
+            }
+            self.set_progress(Progress::Opening);
+            return false;
+        }
         if !self.may_end(now) {
             self.replace_vanished(rollout, now);
             return false;

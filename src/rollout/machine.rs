@@ -319,8 +319,9 @@ impl Machine {
     /// What is stable goes to agents that a commit moved here, with all stages.
     pub fn receive(&mut self, revision: &str, now: Timestamp) {
         let Some(stable) = self.stable() else { return };
-        self.begin(orders::fresh(stable, stable, Kind::Move, revision, now), now);
-        self.advance(now);
+        // What was counted so far may be about another rollout of the same.
+        let draws = self.tally.draws + 1;
+        self.begin(RolloutRecord { draws, ..orders::fresh(stable, stable, Kind::Move, revision, now) }, now);
     }
 
     /// A running stage is not another one because the list of stages is another: it has to open under the new one.

@@ -87,6 +87,10 @@ impl Group {
     /// behind.
     pub fn in_cohort(&self, id: AgentId, member: &Member) -> bool {
         let Some(candidate) = self.desired.candidate else { return false };
+        if self.desired.reverting && member.moved {
+            // What this group had before is nothing that the agent ever had: it comes to it in stages, afterwards.
+            return holds(member, candidate);
+        }
         self.desired.cohort.everybody
             || holds(member, candidate)
             || self.desired.cohort.includes(member.labels.as_ref(), self.rank(id))
