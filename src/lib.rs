@@ -69,6 +69,10 @@
 //! - A stage's agents are drawn in the roster and recorded in the rollout: ranks and thresholds cross that line, agents do not.
 //! - An agent that vanished, or fell ill, is excused while those without the candidate are as sick: the rollout freezes instead.
 //! - A failure of what goes back counts only when that was offered since: what was failed long ago says nothing about now.
+//! - Who an agent was before a commit moved it is told by what it has and by the definitions that the commit replaced; these are
+//!   kept for a week, so that neither an agent nor a daemon that was away makes a move look like a newcomer.
+//! - A revert goes to those who had it before. Agents that a commit moved to its group take the stages, afterwards.
+//! - A share of failures is judged by twenty agents at least; of fewer it allows one if it would of twenty, and never all.
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
 //! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.

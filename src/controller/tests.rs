@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile};
+use super::record::{CommitFile, EarlierFile, FailureFile, FleetFile, GroupFile, NextFile};
+use super::storage::ORDERS_FILE;
 use super::*;
 use crate::agent::{AgentReport, Transport};
 use crate::config::ComponentNames;
@@ -139,6 +140,45 @@ fn definition_of_everything() -> GroupDefinition {
                 .to_vec(),
         },
     }
+}
+
+#[test]
+fn an_order_is_kept_once_its_record_is_stored() {
+    let mut controller = Controller::new(Options { observe: false, forget_after: Duration::from_secs(3600) });
+    take(&mut controller, revision(1, &[("all/group.yaml", GROUP), ("all/collector.yaml", CONFIG)]));
+    let stored = |controller: &mut Controller| {
+        let mut actions = std::iter::from_fn(|| controller.poll_action());
+        actions.find_map(|action| if let Action::Store(store) = action { Some(store) } else { None })
+    };
+    let freeze = crate::view::command::Command::Freeze { group: None };
+    let order = crate::view::command::Order { command: freeze, by: "ann".to_owned(), at: NOW, reason: None };
+    controller.handle_order(&order, NOW).expect("nothing is frozen");
+    let store = stored(&mut controller).expect("a record");
+    assert!(store.files.contains_key(ORDERS_FILE) && store.message.contains("freeze by ann"), "{}", store.message);
+    assert_eq!(controller.orders_kept(), OrdersKept { given: 1, tried: 0, stored: 0 });
+    controller.handle_store_failed(store.ticket, NOW);
+    assert_eq!(controller.orders_kept(), OrdersKept { given: 1, tried: 1, stored: 0 });
+    let later = NOW + Duration::from_secs(60);
+    controller.handle_timeout(later);
+    let again = stored(&mut controller).expect("the record once more");
+    assert_eq!(again.message, store.message);
+    controller.handle_stored(again.ticket, later);
+    assert_eq!(controller.orders_kept(), OrdersKept { given: 1, tried: 1, stored: 1 });
+}
+
+#[test]
+fn who_belonged_where_reads_back_as_it_was_written() {
+    let definition = definition_of_everything();
+    let belonging = Some((&definition).into());
+    let groups = BTreeMap::from([("all".to_owned(), belonging), ("new".to_owned(), None)]);
+    let file = EarlierFile { since: NOW, groups };
+    let mut problems = Vec::new();
+    let bytes = record::encode(&file, &mut problems);
+    assert_eq!(problems, Vec::<String>::new());
+    let read: EarlierFile = serde_yaml::from_slice(&bytes).expect("our own record");
+    assert_eq!(read, file);
+    let earlier = Earlier::read(read).expect("our own definitions");
+    assert_eq!(earlier.file(), Some(file));
 }
 
 #[test]
