@@ -6,11 +6,13 @@
 mod admin_client;
 mod agents;
 mod check;
+mod completions;
 mod demo;
 pub mod directory;
 mod explain;
 mod findings;
 mod git_transport;
+mod man;
 mod matching;
 mod notes;
 mod orders;
@@ -28,14 +30,17 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// What a command that could not do its work returns; the whole chain of causes is printed once, here at the edge.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
+/// The program's name.
+const NAME: &str = "gitamp";
+
 /// GitOps for OpenTelemetry Collector fleets: a Git repository drives thousands of agents over OpAMP.
 #[derive(Debug, Parser)]
-#[command(name = "gitamp", version, max_term_width = 120, arg_required_else_help = true, subcommand_required = true)]
+#[command(name = NAME, version, max_term_width = 120, arg_required_else_help = true, subcommand_required = true)]
 #[command(after_help = "Start with `gitamp demo`, or with `gitamp check` in a fleet repository.\n\
                         Every command has examples: `gitamp help check`.")]
 struct Arguments {
@@ -71,6 +76,8 @@ enum Command {
     Match(matching::MatchArgs),
     Demo(demo::Arguments),
     Simulate(simulate::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
     #[command(name = "git-transport", hide = true)]
     GitTransport(git_transport::Arguments),
 }
@@ -102,9 +109,16 @@ impl Command {
             Self::Match(arguments) => matching::run(&arguments),
             Self::Demo(arguments) => arguments.run(),
             Self::Simulate(arguments) => arguments.run(),
+            Self::Completions(arguments) => arguments.run(),
+            Self::Man(arguments) => arguments.run(),
             Self::GitTransport(arguments) => Ok(arguments.run()),
         }
     }
+}
+
+/// The whole command line, as it describes itself.
+fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The program: reads the arguments, runs the command, prints what went wrong.
@@ -143,11 +157,10 @@ fn complain(failure: &dyn Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn arguments_are_well_formed_and_every_command_has_examples() {
-        let mut command = Arguments::command();
+        let mut command = command();
         command.build();
         command.clone().debug_assert();
         for subcommand in command.get_subcommands().filter(|one| one.get_name() != "help" && !one.is_hide_set()) {
