@@ -74,6 +74,7 @@
 //! - A revert goes to those who had it before. Agents that a commit moved to its group take the stages, afterwards.
 //! - A share of failures is judged by twenty agents at least; of fewer it allows one if it would of twenty, and never all.
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
+//! - With a key the journal's records count as a whole, under a seal, or not at all; a start with none that count waits for a person.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
 //! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.
 
