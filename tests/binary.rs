@@ -113,7 +113,7 @@ fn commits_reach_the_agents_bad_ones_go_back_and_a_revert_agrees() {
     stays("what failed is not tried again", Duration::from_secs(1), || fleet.counts().offers);
 
     let fourth = repository.revert();
-    repository.ending(&fourth, "succeeded");
+    repository.ending(&fourth, "no-op");
     assert_eq!(one_for_all(&fleet), normal);
     let counts = fleet.counts();
     assert_eq!(counts.offers, after.offers, "the revert says what the fleet has");
@@ -483,7 +483,11 @@ fn a_remote_that_takes_no_notes_is_followed_all_the_same() {
             Err(status)
         }
     });
-    assert!(daemon.ask(&["notes"]).contains("ending: succeeded"), "the notes can be read here");
+    // A group is steady a moment before the note that says so is stored.
+    wait_for("the notes to be readable here", || {
+        let notes = daemon.ask(&["notes"]);
+        if notes.contains("ending: succeeded") { Ok(()) } else { Err(notes) }
+    });
     daemon.kill();
     daemon.restart();
     until(&fleet, "the agents to be back", |counts| counts.connected == 3 && counts.connects >= 6);

@@ -294,6 +294,10 @@ impl Machine {
                 self.record.rollout = Some(same);
                 effect
             }
+            Some(other) if self.stable() == Some(wanted) && !plan.moved_in && self.has_gone_back(&other) => {
+                self.unstored = true;
+                Effect::Nothing
+            }
             Some(other) => {
                 self.replace(&other, wanted);
                 let kind = if is_revert { Kind::Revert } else { Kind::Forward };
@@ -322,6 +326,17 @@ impl Machine {
         // What was counted so far may be about another rollout of the same.
         let draws = self.tally.draws + 1;
         self.begin(RolloutRecord { draws, ..orders::fresh(stable, stable, Kind::Move, revision, now) }, now);
+    }
+
+    /// True when everybody is there and has stable again: whoever reverts the commit in Git finds that done.
+    fn has_gone_back(&self, rollout: &RolloutRecord) -> bool {
+        let tally = &self.tally;
+        let undecided = tally.pending + tally.offered + tally.lost + tally.vanished + tally.excused + tally.assumed;
+        way_back(rollout) == Some(WayBack::Done)
+            && tally.candidate.is_none()
+            && tally.confirmed > 0
+            && tally.confirmed == tally.cohort
+            && undecided + tally.stranded == 0
     }
 
     /// A running stage is not another one because the list of stages is another: it has to open under the new one.
