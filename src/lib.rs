@@ -39,7 +39,7 @@
 //! | [`view`] | yes | statuses, reports and reasons as people and scripts see them |
 //! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
-//! | [`forge`] | yes | what forges send: proofs of the secret, and push events, in each dialect |
+//! | [`forge`] | no | forges: proofs of the secret and push events in; statuses, comments and reverts out, by a task nobody waits for |
 //! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
 //! | [`clock`] | no | the one clock, for the daemon and its listeners |
 //! | [`daemon`] | no | the one loop, start and end |
@@ -76,6 +76,8 @@
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
 //! - With a key the journal's records count as a whole, under a seal, or not at all; a start with none that count waits for a person.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
+//! - With a forge to tell, an ended commit's report stays below `state/commits/` until it was told: whoever runs next does it.
+//! - A revert whose rollback is done, with everybody there and well, begins no rollout: the commit is a no-op.
 //! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.
 
 pub mod agent;

@@ -168,6 +168,15 @@ fn header(status: &FleetStatus) -> String {
     if let Some(disbelieved) = &status.journal.disbelieved {
         line("", &clean_short(disbelieved, LONGEST_MESSAGE), Tint::Bad);
     }
+    if let Some(forge) = &status.forge {
+        let told = forge
+            .last_told
+            .map_or_else(|| "not told anything yet".to_owned(), |at| format!("told {}", ago(at, status.now)));
+        line("forge", &format!("{}, {} {}", told, clean(&forge.kind), clean(&forge.project)), Tint::Plain);
+        if let Some(error) = &forge.error {
+            line("", &clean_short(error, LONGEST_MESSAGE), Tint::Bad);
+        }
+    }
     line("agents", &agents(status), Tint::Plain);
     text
 }

@@ -34,6 +34,7 @@ fn fleet(groups: Vec<GroupStatus>) -> FleetStatus {
             ..SyncStatus::default()
         },
         journal: JournalStatus { last_pushed: Some(now()), ..JournalStatus::default() },
+        forge: None,
         agents: AgentCounts { connected: 43, managed: 40, unmanaged: 3, away: 2, ..AgentCounts::default() },
         groups,
         commits: Vec::new(),

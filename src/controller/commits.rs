@@ -1,6 +1,6 @@
 //! The commits whose rollouts have not all ended, and the notes that tell about them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::config::ConfigHash;
@@ -11,6 +11,10 @@ use crate::view::{CommitReport, Counts, Ending, FailureCluster, GroupReport, Wai
 
 /// Commits that may be open at once. With more, the oldest are closed as they stand: nobody reads on in them.
 const MOST_OPEN: usize = 64;
+
+/// Endings that may wait until they were told outside. With more, the oldest are forgotten: a forge that was silent for so long is told
+/// of the newest commits.
+const MOST_UNTOLD: usize = 64;
 
 /// After a rollout failed, the outcomes of the offers that were out by then are told for so long: a deadline of ten minutes has
 /// brought every one of them by then.
@@ -51,6 +55,12 @@ pub(super) struct Commits {
     changed: BTreeSet<CommitId>,
     /// Commits that ended since the last store: their notes are final.
     ended: Vec<(CommitId, CommitReport)>,
+    /// True when somebody outside is told, and endings are kept until then.
+    tells: bool,
+    /// Commits that ended and whose endings nobody outside was told yet, oldest first.
+    untold: VecDeque<CommitId>,
+    /// Commits that the journal need not keep any more.
+    forgotten: BTreeSet<CommitId>,
 }
 
 impl Commits {
@@ -238,9 +248,43 @@ impl Commits {
         }
     }
 
-    /// True when a note is to be written.
+    /// Endings are to be kept until [`Commits::told`].
+    pub(super) fn keep_until_told(&mut self) {
+        self.tells = true;
+    }
+
+    /// True when endings are kept until somebody outside was told.
+    pub(super) fn tells(&self) -> bool {
+        self.tells
+    }
+
+    /// True while the journal has to keep the report of this commit, although it ended.
+    pub(super) fn is_kept(&self, id: CommitId) -> bool {
+        self.untold.contains(&id)
+    }
+
+    /// Everybody outside knows how this commit ended.
+    pub(super) fn told(&mut self, id: CommitId) {
+        let before = self.untold.len();
+        self.untold.retain(|one| *one != id);
+        if self.untold.len() < before && self.get(id).is_none() {
+            self.forgotten.insert(id);
+        }
+    }
+
+    /// Commits whose files the journal is to drop.
+    pub(super) fn take_forgotten(&mut self) -> BTreeSet<CommitId> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// The files of these could not be dropped.
+    pub(super) fn give_back_forgotten(&mut self, forgotten: BTreeSet<CommitId>) {
+        self.forgotten.extend(forgotten);
+    }
+
+    /// True when a note is to be written, or a file to be dropped.
     pub(super) fn has_news(&self) -> bool {
-        !self.changed.is_empty() || !self.ended.is_empty()
+        !self.changed.is_empty() || !self.ended.is_empty() || !self.forgotten.is_empty()
     }
 
     /// True when a commit has ended since the last store.
@@ -253,7 +297,16 @@ impl Commits {
         let changed = std::mem::take(&mut self.changed);
         let open = self.open.iter().filter(|open| changed.contains(&open.id));
         let mut news: BTreeMap<_, _> = open.map(|open| (open.id, (open.report.clone(), true))).collect();
-        news.extend(std::mem::take(&mut self.ended).into_iter().map(|(id, report)| (id, (report, false))));
+        for (id, report) in std::mem::take(&mut self.ended) {
+            self.untold.retain(|one| *one != id);
+            if self.tells {
+                self.untold.push_back(id);
+            }
+            news.insert(id, (report, false));
+        }
+        while self.untold.len() > MOST_UNTOLD {
+            self.forgotten.extend(self.untold.pop_front());
+        }
         news
     }
 

@@ -41,7 +41,7 @@ use crate::rollout::record::{Pin, Said};
 use crate::rollout::{Closed, Desired};
 use crate::roster::{Roster, RosterAction};
 use crate::time::Timestamp;
-use crate::view::Ending;
+use crate::view::{CommitReport, Ending};
 
 /// Findings of one group that its part of a note names.
 const MOST_DIAGNOSTICS: usize = 10;
@@ -96,8 +96,22 @@ pub enum Action {
     },
     /// Store this locally; then call [`Controller::handle_stored`] or [`Controller::handle_store_failed`]. At most one is under way.
     Store(Store),
+    /// What became of commits, or is becoming of them, once the journal holds it. Only after [`Controller::keep_until_told`].
+    Report(Vec<Reported>),
     /// Worth a line in the log.
     Notice(Notice),
+}
+
+/// A commit's report as the journal holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The commit.
+    pub commit: CommitId,
+    /// What is known of it.
+    pub report: CommitReport,
+    /// True while its report may still change. One that ended is reported again after a restart, until
+    /// [`Controller::handle_told`].
+    pub is_open: bool,
 }
 
 /// What the journal shall hold, in one commit.
@@ -242,6 +256,28 @@ impl Controller {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let timers = self.timers.first().map(|(at, _)| *at);
         [timers, self.roster.poll_timeout(), self.storage.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// From now on what becomes of commits is reported ([`Action::Report`]), and the journal keeps each ending until
+    /// [`Controller::handle_told`]: a process that dies before it could tell anybody leaves that to its successor.
+    pub fn keep_until_told(&mut self) {
+        self.commits.keep_until_told();
+    }
+
+    /// Everybody who is to know how this commit ended does.
+    pub fn handle_told(&mut self, commit: CommitId) {
+        self.commits.told(commit);
+    }
+
+    /// True when what this commit brought is still what some group of it is told to run, and was taken back all the same: nothing that
+    /// came later has answered it.
+    pub fn stands_rolled_back(&self, report: &CommitReport) -> bool {
+        report.groups.iter().any(|(name, part)| {
+            let state = self.groups.get(&GroupName::new(name.as_str())).filter(|state| state.machine.is_rolled_back());
+            let candidate =
+                state.and_then(|state| state.machine.rollout()).map(|rollout| rollout.candidate.to_string());
+            candidate.is_some() && candidate == part.candidate
+        })
     }
 
     fn findings(&self, name: &GroupName) -> Vec<String> {

@@ -169,6 +169,7 @@ impl Controller {
             observe: self.options.observe,
             sync: SyncStatus::default(),
             journal: JournalStatus::default(),
+            forge: None,
             agents: self.agent_counts(),
             groups,
             commits: self.commits.shown(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::config::ConfigHash;
 use crate::controller::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile, VERSION, encode};
-use crate::controller::{Action, Controller, Store};
+use crate::controller::{Action, Controller, Reported, Store};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
 use crate::rollout::{Closed, Desired, MOST_REMEMBERED};
@@ -59,6 +59,7 @@ struct InFlight {
     /// Orders that are in it, or were stored before.
     orders: u64,
     news: BTreeMap<CommitId, (CommitReport, bool)>,
+    forgotten: BTreeSet<CommitId>,
     configs: BTreeSet<ConfigHash>,
 }
 
@@ -178,11 +179,14 @@ impl Controller {
         }
         self.storage.news = false;
         let news = self.commits.take_news();
+        let forgotten = self.commits.take_forgotten();
+        files.extend(forgotten.iter().map(|id| (commit_file(*id), None)));
         let mut notes = BTreeMap::new();
         for (id, (report, is_open)) in &news {
             let note = encode(&report.summarised(), &mut problems);
             notes.insert(*id, String::from_utf8_lossy(&note).into_owned());
-            files.insert(commit_file(*id), is_open.then(|| encode(report, &mut problems)));
+            let is_kept = *is_open || self.commits.is_kept(*id);
+            files.insert(commit_file(*id), is_kept.then(|| encode(report, &mut problems)));
         }
         for problem in problems {
             self.notice(None, true, problem);
@@ -190,7 +194,7 @@ impl Controller {
         self.storage.tickets += 1;
         let (ticket, message) = (self.storage.tickets, message(&ordered, &news, groups.len()));
         let orders = self.storage.orders.given;
-        self.storage.in_flight = Some(InFlight { ticket, groups, ordered, orders, news, configs });
+        self.storage.in_flight = Some(InFlight { ticket, groups, ordered, orders, news, forgotten, configs });
         self.storage.last = Some(now);
         self.actions.push_back(Action::Store(Store { ticket, message, notes, files }));
     }
@@ -262,6 +266,10 @@ impl Controller {
         (self.storage.orders.tried, self.storage.orders.stored) = (done.orders, done.orders);
         self.storage.configs = done.configs;
         self.storage.litter.clear();
+        if self.commits.tells() && !done.news.is_empty() {
+            let reports = done.news.into_iter().map(|(commit, (report, is_open))| Reported { commit, report, is_open });
+            self.actions.push_back(Action::Report(reports.collect()));
+        }
         for name in done.groups {
             // Where the record allows more by now, that is on its way. Otherwise what is desired now follows from what was stored,
             // and from the agents as they are now: what they forbade meanwhile stays forbidden.
@@ -291,6 +299,7 @@ impl Controller {
         self.storage.urgent.extend(failed.groups);
         self.storage.ordered.splice(..0, failed.ordered);
         self.commits.give_back(failed.news);
+        self.commits.give_back_forgotten(failed.forgotten);
         // Nobody knows whether it was done: what only one of the two states holds is neither relied on nor left behind.
         let (before, after) = (std::mem::take(&mut self.storage.configs), failed.configs);
         self.storage.litter.extend(before.symmetric_difference(&after));

@@ -316,3 +316,56 @@ fn open_commits_are_bounded() {
     assert_eq!(notes.len(), 100, "and every one has its note");
     assert!(notes.values().all(|note| note.len() < 64 * 1024), "none of them beyond what a note may hold");
 }
+
+/// The files that the journal holds after these actions.
+fn kept(controller: &mut Controller, files: &mut BTreeMap<String, Bytes>, now: Timestamp) -> Vec<Reported> {
+    let mut reports = Vec::new();
+    while let Some(action) = controller.poll_action() {
+        match action {
+            Action::Store(store) => {
+                for (path, file) in store.files {
+                    match file {
+                        Some(file) => drop(files.insert(path, file)),
+                        None => drop(files.remove(&path)),
+                    }
+                }
+                controller.handle_stored(store.ticket, now);
+            }
+            Action::Report(reported) => reports.extend(reported),
+            Action::Offer { .. } | Action::Restart { .. } | Action::Withdraw { .. } | Action::Notice(_) => {}
+        }
+    }
+    reports
+}
+
+#[test]
+fn an_ending_is_kept_over_restarts_until_it_was_told() {
+    let options = Options { observe: false, forget_after: Duration::from_secs(3600) };
+    let mut files = BTreeMap::new();
+    let commits = |files: &BTreeMap<String, Bytes>| files.keys().filter(|path| path.starts_with("commits/")).count();
+    let mut controller = Controller::new(options.clone());
+    controller.keep_until_told();
+    controller.handle_revision(revision(1, &[("base/common.yaml", "a: [")]), NOW);
+    let reports = kept(&mut controller, &mut files, NOW);
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    assert_eq!((reports[0].report.ending, reports[0].is_open), (Some(Ending::NoOp), false), "{reports:?}");
+    assert_eq!(commits(&files), 1, "nobody was told yet");
+
+    for process in ["the next process", "and the one after that"] {
+        (controller, _) = Controller::restore(options.clone(), &files, NOW).expect("our own version");
+        controller.keep_until_told();
+        controller.handle_timeout(NOW);
+        assert_eq!(kept(&mut controller, &mut files, NOW), reports, "{process} tells the same");
+    }
+    controller.handle_told(reports[0].commit);
+    let later = NOW + Duration::from_secs(60);
+    controller.handle_timeout(NOW);
+    controller.handle_timeout(later);
+    assert_eq!(kept(&mut controller, &mut files, later), [], "there is nothing new");
+    assert_eq!(commits(&files), 0, "what was told need not be kept");
+
+    let (mut quiet, _) = Controller::restore(options, &files, NOW).expect("our own version");
+    quiet.handle_revision(revision(2, &[("base/common.yaml", "a: {}")]), NOW);
+    assert_eq!(kept(&mut quiet, &mut files, NOW), [], "nobody asked");
+    assert_eq!(commits(&files), 0, "and then nothing is kept");
+}

@@ -8,6 +8,7 @@ mod follow;
 mod keep;
 mod pace;
 mod start;
+mod tell;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::controller::record::RecordError;
 use crate::controller::{Action, Controller, OrdersKept, Store};
+use crate::forge::outbound::teller::Word;
 use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
@@ -31,6 +33,7 @@ use crate::view::{FleetStatus, JournalStatus, SyncStatus};
 
 use follow::{Found, Progress};
 use keep::Stored;
+use tell::Forge;
 
 pub use start::{run, run_until};
 
@@ -99,6 +102,7 @@ struct Daemon {
     journal: watch::Receiver<JournalStatus>,
     stores: mpsc::Sender<Store>,
     orders: watch::Sender<OrdersKept>,
+    forge: Forge,
 }
 
 /// What comes into the loop.
@@ -107,6 +111,7 @@ struct Inputs {
     found: mpsc::Receiver<Found>,
     stored: mpsc::Receiver<Stored>,
     requests: mpsc::Receiver<AdminRequest>,
+    words: mpsc::Receiver<Word>,
 }
 
 /// What one turn of the loop is about.
@@ -114,6 +119,7 @@ enum Turn {
     Stored(Stored),
     Found(Found),
     Request(AdminRequest),
+    Word(Word),
     /// So many events are in the batch.
     Agents(usize),
     Time,
@@ -138,6 +144,7 @@ impl Daemon {
                 Some(stored) = inputs.stored.recv() => Turn::Stored(stored),
                 Some(found) = inputs.found.recv() => Turn::Found(found),
                 Some(request) = inputs.requests.recv() => Turn::Request(request),
+                Some(word) = inputs.words.recv() => Turn::Word(word),
                 count = inputs.agents.recv_many(&mut batch, BATCH) => Turn::Agents(count),
                 () = sleep => Turn::Time,
             };
@@ -147,6 +154,7 @@ impl Daemon {
                 Turn::Stored((ticket, outcome)) => self.stored(ticket, &outcome),
                 Turn::Found(found) => self.found(found),
                 Turn::Request(request) => self.answer(request),
+                Turn::Word(word) => self.forge.heard(word, &mut self.controller),
                 // Nobody listens for agents any more.
                 Turn::Agents(0) => return,
                 Turn::Agents(_) => {
@@ -189,6 +197,7 @@ impl Daemon {
             }
             Found::Unrelated(info) => {
                 tracing::info!(revision = %info.revision(), "nothing below the fleet root changed");
+                self.forge.report_unrelated(&info, self.clock.now());
                 self.controller.handle_unrelated(info);
             }
         }
@@ -211,6 +220,7 @@ impl Daemon {
                         self.controller.handle_store_failed(ticket, self.clock.now());
                     }
                 }
+                Action::Report(reports) => self.forge.report(reports),
                 Action::Notice(notice) => {
                     let group = notice.group.as_ref().map(|group| group.as_str());
                     if notice.is_warning {
@@ -260,6 +270,7 @@ impl Daemon {
         status.sync = self.progress.borrow().status.clone();
         status.sync.last_hook = self.hints.last().as_deref().cloned();
         status.journal = self.journal.borrow().clone();
+        status.forge = self.forge.status();
         status
     }
 

@@ -15,6 +15,7 @@ use crate::controller::{Controller, Options};
 use crate::daemon::follow::{Follower, Progress};
 use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
+use crate::daemon::tell::Forge;
 use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs};
 use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
@@ -173,12 +174,7 @@ impl Base {
         requests: mpsc::Receiver<AdminRequest>,
     ) -> Result<(Daemon, Inputs, Tasks), DaemonError> {
         let Self { settings, clock, metrics, bell, journal: journal_status, stopped } = self;
-        let options = Options { observe: settings.observe, forget_after: settings.forget_after };
-        let (controller, problems) =
-            Controller::restore(options, &contents.state, clock.now()).map_err(DaemonError::Records)?;
-        for problem in problems {
-            tracing::error!("the journal holds something that cannot be used: state/{problem}");
-        }
+        let mut controller = restore(&settings, &contents, clock)?;
         let (events_in, agents) = mpsc::channel(AGENT_QUEUE);
         let hints = Hints::default();
         let hooks = serve_hooks(&settings, &bell, &hints, clock, &metrics, &stopped).await?;
@@ -189,6 +185,7 @@ impl Base {
         let sync = SyncStatus { repository: settings.repo.to_string(), ..SyncStatus::default() };
         let progress = watch::Sender::new(Progress { status: sync, ..Progress::default() });
         let (found_in, found) = mpsc::channel(1);
+        let (forge, words, teller) = Forge::new(&settings, &source, clock, &metrics, &mut controller);
         let follower = Follower {
             mirror: Mirror::open(source).await.map_err(|error| DaemonError::Source(Box::new(error)))?,
             pace: Pace::new(settings.interval, settings.hooks.as_ref().and_then(|hooks| hooks.interval)),
@@ -216,6 +213,7 @@ impl Base {
             tokio::spawn(feed_watchdog()),
         ];
         aborted.extend(settings.push.then(|| tokio::spawn(keeper.clone().push())));
+        aborted.extend(teller.map(|teller| tokio::spawn(teller.run())));
         let tasks = Tasks {
             aborted,
             storing: tokio::spawn(keeper.clone().store(store_requests, answers)),
@@ -238,8 +236,9 @@ impl Base {
             journal,
             stores,
             orders: watch::Sender::default(),
+            forge,
         };
-        Ok((daemon, Inputs { agents, found, stored, requests }, tasks))
+        Ok((daemon, Inputs { agents, found, stored, requests, words }, tasks))
     }
 
     /// Opens the journal. A process with an empty disk must hear from the remote what its predecessor did before it may do
@@ -319,6 +318,17 @@ impl Base {
             AdminRequest::Explain(_, _) | AdminRequest::Preview(_, _) | AdminRequest::Order { .. } => {}
         }
     }
+}
+
+/// The controller that goes on where the journal says the last one was.
+fn restore(settings: &Settings, contents: &JournalContents, clock: Clock) -> Result<Controller, DaemonError> {
+    let options = Options { observe: settings.observe, forget_after: settings.forget_after };
+    let (controller, problems) =
+        Controller::restore(options, &contents.state, clock.now()).map_err(DaemonError::Records)?;
+    for problem in problems {
+        tracing::error!("the journal holds something that cannot be used: state/{problem}");
+    }
+    Ok(controller)
 }
 
 async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, DaemonError> {

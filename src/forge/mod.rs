@@ -1,3 +1,4 @@
-//! The places that host repositories, as far as gitamp talks with them: their hooks come in here.
+//! The places that host repositories: their hooks come in, and what becomes of commits goes out.
 
 pub mod hooks;
+pub mod outbound;

@@ -17,6 +17,7 @@ pub mod mirror;
 pub mod notes;
 mod reader;
 pub mod remote;
+pub mod revert;
 pub mod seal;
 mod sealing;
 mod settle;

@@ -16,6 +16,7 @@ fn fleet_status() -> FleetStatus {
         observe: false,
         sync: SyncStatus { revision: None, ..SyncStatus::default() },
         journal: JournalStatus::default(),
+        forge: None,
         agents: AgentCounts::default(),
         groups: Vec::new(),
         commits: Vec::new(),

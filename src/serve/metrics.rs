@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::forge::outbound::teller;
 use crate::serve::traffic::Traffic;
 use crate::time::Timestamp;
 use crate::view::{Counts, FleetStatus};
@@ -73,6 +74,7 @@ pub struct Metrics {
     queue: Gauge,
     turns: Turns,
     traffic: Arc<Traffic>,
+    forge: Arc<teller::Counts>,
 }
 
 /// The loop's turns, in seconds.
@@ -98,6 +100,11 @@ impl Metrics {
     /// What the agents' listener counts.
     pub fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
+    }
+
+    /// What is counted of telling a forge.
+    pub fn forge(&self) -> Arc<teller::Counts> {
+        Arc::clone(&self.forge)
     }
 
     /// The remote answered.
@@ -153,6 +160,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix("gitamp");
         self.register(&mut registry);
         register_traffic(&mut registry, &self.traffic);
+        if status.forge.is_some() {
+            register_forge(&mut registry, &self.forge);
+        }
         register_status(&mut registry, status);
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -182,6 +192,22 @@ impl Metrics {
         registry.register("event_queue_length", "Events of agents that wait for the controller", self.queue.clone());
         registry.register("loop_turn_seconds", "How long the controller's turns take", self.turns.0.clone());
     }
+}
+
+fn register_forge(registry: &mut Registry, counts: &teller::Counts) {
+    let requests = Family::<ResultLabel, Counter>::default();
+    for (result, count) in [
+        ("ok", &counts.succeeded),
+        ("failed", &counts.failed),
+        ("throttled", &counts.throttled),
+        ("refused", &counts.refused),
+    ] {
+        requests.get_or_create(&ResultLabel { result }).inc_by(count.load(Ordering::Relaxed));
+    }
+    registry.register("forge_requests", "Requests to the forge by what came of them; refused: given up", requests);
+    let waiting: Gauge = Gauge::default();
+    waiting.set(i64::try_from(counts.waiting.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+    registry.register("forge_statuses_waiting", "Statuses that wait to be posted", waiting);
 }
 
 fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
@@ -284,6 +310,11 @@ fn register_status(registry: &mut Registry, status: &FleetStatus) {
             "journal_disbelieved",
             "1 when records of others were found in the remote's ref and not believed",
             status.journal.disbelieved.is_some(),
+        ),
+        (
+            "forge_error",
+            "1 when the forge did not take what it was told last",
+            status.forge.as_ref().is_some_and(|forge| forge.error.is_some()),
         ),
         ("journal_error", "1 when the journal could not be stored or pushed last", status.journal.error.is_some()),
     ];

@@ -1,6 +1,7 @@
 //! Turns the values that were given into checked settings, noting every problem instead of stopping at the first.
 
 mod access;
+mod forge;
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -184,6 +185,7 @@ fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environm
     journal(settings, reader);
     agents(settings, reader);
     hooks(settings, reader);
+    forge::forge(settings, reader);
     running(settings, reader);
     warn(settings);
 }

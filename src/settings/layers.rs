@@ -175,6 +175,49 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Hooks")]
     pub interval_with_hooks: Option<Text>,
 
+    /// The forge that is told what becomes of commits: github, gitlab, gitea (Forgejo as well), bitbucket, or off; told only with a
+    /// token or an App [default: known from the repository for
+    /// github.com, gitlab.com, codeberg.org and bitbucket.org]
+    #[arg(long, value_name = "FORGE", help_heading = "Forge")]
+    pub forge: Option<Text>,
+    /// Where its API is, like https://git.example.com/api/v4 [default: known from the repository]
+    #[arg(long, value_name = "URL", help_heading = "Forge")]
+    pub forge_api: Option<Text>,
+    /// The repository's full name on the forge, like team/fleet [default: known from the repository]
+    #[arg(long, value_name = "NAME", help_heading = "Forge")]
+    pub forge_project: Option<Text>,
+    /// A file with the token for the API; read again at every use, so it may be renewed in place
+    #[arg(long, value_name = "FILE", help_heading = "Forge")]
+    pub forge_token_file: Option<Text>,
+    /// The user whose password the token is, for forges that want both
+    #[arg(long, value_name = "NAME", help_heading = "Forge")]
+    pub forge_user: Option<Text>,
+    /// Instead of a token: the id of a GitHub App
+    #[arg(long, value_name = "ID", help_heading = "Forge")]
+    pub forge_app_id: Option<Text>,
+    /// A file with the App's private key
+    #[arg(long, value_name = "FILE", help_heading = "Forge")]
+    pub forge_app_key_file: Option<Text>,
+    /// The App's installation [default: the one in the repository]
+    #[arg(long, value_name = "NUMBER", help_heading = "Forge")]
+    pub forge_app_installation: Option<Text>,
+    /// The certificates that the forge is known by [default: the system's]
+    #[arg(long, value_name = "FILE", help_heading = "Forge")]
+    pub forge_ca_file: Option<Text>,
+    /// Post statuses to each commit that is synced [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Forge")]
+    pub forge_statuses: Option<Text>,
+    /// Where a click on a status leads; {commit}, {instance} and {group} are filled in
+    #[arg(long, value_name = "URL", help_heading = "Forge")]
+    pub forge_status_url: Option<Text>,
+    /// Keep a comment on the merged pull request up to date [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Forge")]
+    pub forge_comment: Option<Text>,
+    /// Open a pull request that reverts a commit which was taken back [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Forge")]
+    #[serde(alias = "revertPullRequest")]
+    pub revert_pull_request: Option<Text>,
+
     /// Where health, metrics and the reading API are served, or `off` [default: 127.0.0.1:4321]
     #[arg(long, value_name = "IP:PORT", help_heading = "Running it")]
     pub admin_listen: Option<Text>,

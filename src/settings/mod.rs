@@ -6,6 +6,7 @@
 //! directory, all others from the working directory. All problems are reported at once, each by the name its author used.
 
 mod check;
+pub mod forge;
 pub mod layers;
 pub mod repo;
 pub mod secret;
@@ -177,6 +178,8 @@ pub struct Settings {
     pub forget_after: Duration,
     /// The hooks; `None` without a secret, and then there is no endpoint.
     pub hooks: Option<HookSettings>,
+    /// The forge that is told what becomes of commits; `None`: none is.
+    pub forge: Option<forge::ForgeSettings>,
     /// Where the reading admin listener is; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
     /// Lowercase host names under which it may be asked, besides loopback and addresses.
@@ -219,6 +222,7 @@ impl Settings {
             heartbeat_interval: None,
             forget_after: Duration::from_secs(3600),
             hooks: None,
+            forge: None,
             admin_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4321))),
             admin_hosts: Vec::new(),
             state_dir,

@@ -146,6 +146,24 @@ impl RepoUrl {
         }
     }
 
+    /// The host, over https with a port that is not the usual one, and the path on it as it is written, without `.git` and surrounding
+    /// slashes; `None` for a directory.
+    pub fn place(&self) -> Option<(String, String)> {
+        let mut host = self.identity.as_ref()?.host.clone();
+        let path = if self.text.contains("://") {
+            let url = Url::parse(&self.text).ok()?;
+            if let Some(port) = url.port().filter(|_| url.scheme() == "https") {
+                host = format!("{host}:{port}");
+            }
+            url.path().to_owned()
+        } else {
+            self.text.split_once(':')?.1.to_owned()
+        };
+        let path = path.trim_matches('/');
+        let path = path.strip_suffix(".git").unwrap_or(path).trim_end_matches('/');
+        Some((host, path.to_owned()))
+    }
+
     /// What it is called whatever way it is reached; `None` for a directory.
     pub fn identity(&self) -> Option<&RepoIdentity> {
         self.identity.as_ref()

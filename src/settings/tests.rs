@@ -113,9 +113,9 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         | "git-timeout"
         | "forget-after"
         | "heartbeat-interval" => "77s",
-        "instance" | "git-user" | "journal-user" => "blue",
-        "observe" | "no-push" => "true",
-        "ssh-agent" => "false",
+        "instance" | "git-user" | "journal-user" | "forge-user" => "blue",
+        "observe" | "no-push" | "forge-comment" | "revert-pull-request" => "true",
+        "ssh-agent" | "forge-statuses" => "false",
         "git-token-file"
         | "ssh-key-file"
         | "known-hosts-file"
@@ -124,6 +124,12 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         | "journal-ssh-key-file"
         | "journal-known-hosts-file" => secret,
         "interval-with-hooks" => "7m",
+        "forge-token-file" | "forge-app-key-file" | "forge-ca-file" => secret,
+        "forge" => "gitlab",
+        "forge-api" => "https://git.example.com/api/v3",
+        "forge-project" => "other/fleet",
+        "forge-app-id" | "forge-app-installation" => "77",
+        "forge-status-url" => "https://ops.example.com/{commit}",
         "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
         "max-message-size" => "2MiB",
@@ -153,7 +159,17 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
             if key == "journal-adopt" {
                 case = case.variable("GITAMP_JOURNAL_KEY_FILE", &journal_key);
             }
-            case.variable("SSH_AUTH_SOCK", "/run/agent").variable("GITAMP_REPO", "/srv/x")
+            if key.starts_with("forge-app") {
+                let key = case.directory.path().join("app.pem");
+                std::fs::write(&key, "hunter2").expect("writing");
+                let key = key.display().to_string();
+                case = case.variable("GITAMP_FORGE_APP_ID", "1").variable("GITAMP_FORGE_APP_KEY_FILE", &key);
+            } else if key.starts_with("forge") && key != "forge-token-file" || key == "revert-pull-request" {
+                case = case.variable("GITAMP_FORGE_TOKEN_FILE", &secret);
+            }
+            let is_about_forge = key.starts_with("forge") || key == "revert-pull-request";
+            let repo = if is_about_forge { "https://github.com/team/fleet" } else { "/srv/x" };
+            case.variable("SSH_AUTH_SOCK", "/run/agent").variable("GITAMP_REPO", repo)
         };
         let shown = |mut settings: Settings| {
             settings.warnings.clear();
@@ -171,9 +187,7 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         let mut by_file = Case::new().file(&format!("{key}: '{}'\n", value(&key)));
         by_file.args.repo = None;
         let mut by_file = base(by_file);
-        if key == "repo" {
-            by_file.environment.variables.remove("GITAMP_REPO");
-        }
+        by_file.environment.variables.remove(&layers::variable(&key));
         for case in [base(Case::new().flags(&[&flag])), by_variable, by_file] {
             outcomes.push(home_differs(shown(case.good()), &case));
         }
@@ -258,6 +272,19 @@ fn values_that_are_refused() {
         ("--journal-ssh-key-file=/does/not/exist", "--journal-ssh-key-file: cannot read"),
         ("--journal-adopt=HEAD", "--journal-adopt: must be a commit of the journal in full"),
         ("--journal-adopt=0123456789abcdef0123456789abcdef01234567", "--journal-adopt: without --journal-key-file"),
+        ("--forge=sourcehut", "--forge: must be github, gitlab, gitea, bitbucket or off"),
+        ("--forge-token-file=/does/not/exist", "--forge-token-file: cannot read"),
+        ("--forge-api=http://git.example.com/api", "--forge-api: would show the token to everybody"),
+        ("--forge-api=https://bob:hunter2@git.example.com", "--forge-api: must be an address alone"),
+        ("--forge-api=ftp://git.example.com", "--forge-api: must begin with https://"),
+        ("--forge-project=fleet", "--forge-project: must be the full name"),
+        ("--forge-project=team/../x", "--forge-project: must be the full name"),
+        ("--forge-comment", "--forge-comment: the forge is told nothing without --forge-token-file"),
+        ("--revert-pull-request", "--revert-pull-request: the forge is told nothing without"),
+        ("--forge-status-url=ops", "--forge-status-url: must be an http(s) address"),
+        ("--forge-app-id=1", "--forge-app-id: an App needs its private key"),
+        ("--forge-app-id=a b", "--forge-app-id: must be the number or the client id"),
+        ("--forge-app-installation=x", "--forge-app-installation: must be the number"),
     ] {
         let error = Case::new().flags(&["--repo=/srv/x", flags]).error();
         assert!(error.contains(words), "{flags}: {error}");
@@ -401,6 +428,61 @@ fn the_journal_is_reached_like_the_fleet_unless_it_says_otherwise() {
 }
 
 #[test]
+fn the_forge_is_known_from_the_repository_where_it_can_be() {
+    let secret = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(secret.path(), "hunter2\n").expect("writing");
+    let token = format!("--forge-token-file={}", secret.path().display());
+    let key = format!("--forge-app-key-file={}", secret.path().display());
+    for (repo, flags, kind, api, project) in [
+        ("https://github.com/Team/Fleet.git", &[][..], "GitHub", "https://api.github.com/", "Team/Fleet"),
+        ("git@github.com:Team/fleet.git", &[], "GitHub", "https://api.github.com/", "Team/fleet"),
+        ("https://gitlab.com/team/sub/fleet", &[], "GitLab", "https://gitlab.com/api/v4", "team/sub/fleet"),
+        ("ssh://git@codeberg.org/team/fleet.git", &[], "Gitea", "https://codeberg.org/api/v1", "team/fleet"),
+        ("git@bitbucket.org:team/fleet.git", &[], "Bitbucket", "https://api.bitbucket.org/2.0", "team/fleet"),
+        ("https://git.example.com/t/f", &["--forge=github"], "GitHub", "https://git.example.com/api/v3", "t/f"),
+        ("https://git.example.com:8443/t/f", &["--forge=gitea"], "Gitea", "https://git.example.com:8443/api/v1", "t/f"),
+        (
+            "/srv/fleet.git",
+            &["--forge=gitlab", "--forge-api=http://127.0.0.1:8080/gitlab/api/v4", "--forge-project=/t/f/"],
+            "GitLab",
+            "http://127.0.0.1:8080/gitlab/api/v4",
+            "t/f",
+        ),
+    ] {
+        let repo_flag = format!("--repo={repo}");
+        let flags: Vec<_> = [repo_flag.as_str(), &token].into_iter().chain(flags.iter().copied()).collect();
+        let forge = Case::new().flags(&flags).good().forge.expect("a forge");
+        let seen = (forge.kind.to_string(), forge.api.to_string(), forge.project.clone());
+        assert_eq!(seen, (kind.to_owned(), api.to_owned(), project.to_owned()), "{repo}");
+        assert!(forge.statuses && !forge.comment && !forge.revert_pull_request, "{repo}: what is on by itself");
+    }
+    for (flags, words) in [
+        (&["--repo=/srv/x", &token][..], "which forge it is for cannot be told"),
+        (&["--repo=https://git.example.com/x/y", &token], "which forge it is for cannot be told"),
+        (&["--repo=/srv/x", &token, "--forge=gitlab", "--forge-project=a/b"], "say --forge-api"),
+        (&["--repo=/srv/x", &token, "--forge=bitbucket"], "say --forge-project"),
+        (&["--repo=https://gitlab.com/a/b", "--forge-app-id=1", &key], "only GitHub has Apps"),
+        (&["--repo=https://github.com/a/b", "--forge-app-id=1", &key, &token], "an App is named as well"),
+        (&["--repo=https://github.com/a/b", &key], "does not say whose it is"),
+        (&["--repo=https://bitbucket.org/a/b", &token, "--forge-comment"], "leave it out"),
+        (&["--repo=https://github.com/a/b", "--tag=v*", &token, "--revert-pull-request"], "needs a branch"),
+    ] {
+        let error = Case::new().flags(flags).error();
+        assert!(error.contains(words) && !error.contains("hunter2"), "{flags:?}: {error}");
+    }
+    for off in [&["--repo=https://github.com/a/b", &token, "--forge=off"][..], &["--repo=https://github.com/a/b"]] {
+        assert_eq!(Case::new().flags(off).good().forge, None, "{off:?}");
+    }
+    let observing = Case::new().flags(&["--repo=https://github.com/a/b", &token, "--observe"]).good();
+    assert!(
+        observing.forge.is_none() && observing.warnings.iter().any(|one| one.contains("--observe")),
+        "{observing:?}"
+    );
+    let named = Case::new().file("revertPullRequest: true\n").flags(&["--repo=https://github.com/a/b", &token]);
+    assert!(named.good().forge.expect("a forge").revert_pull_request, "as it is written in other files of ours");
+}
+
+#[test]
 fn observing_never_pushes() {
     for (flags, observe, push) in [
         (&[][..], false, true),
@@ -452,12 +534,20 @@ fn the_example_of_a_settings_file_can_be_used() {
     let whole: String = text
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).or(Some(line)))
-        .filter(|line| !line.starts_with("tag:"))
+        .filter(|line| !line.starts_with("tag:") && !line.starts_with("forge-app"))
         .map(|line| line.replace("/etc/gitamp/", &format!("{}/", case.directory.path().display())) + "\n")
         .collect();
-    for file in
-        ["git-token", "ssh-key", "known_hosts", "hook-secret", "journal-token", "journal-ssh-key", "journal-key"]
-    {
+    for file in [
+        "git-token",
+        "ssh-key",
+        "known_hosts",
+        "hook-secret",
+        "journal-token",
+        "journal-ssh-key",
+        "journal-key",
+        "forge-token",
+        "forge-ca.pem",
+    ] {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }
     let mut case = case.file(&whole);

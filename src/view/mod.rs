@@ -493,6 +493,22 @@ pub struct AgentCounts {
     pub away: usize,
 }
 
+/// Telling a forge what becomes of commits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ForgeStatus {
+    /// Which forge.
+    pub kind: String,
+    /// The repository's full name there.
+    pub project: String,
+    /// When it last took something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_told: Option<Timestamp>,
+    /// Why it did not take the last thing; absent when it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// Everything `gitamp status` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -509,6 +525,9 @@ pub struct FleetStatus {
     pub sync: SyncStatus,
     /// Writing the journal.
     pub journal: JournalStatus,
+    /// Telling a forge; absent when none is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forge: Option<ForgeStatus>,
     /// The agents.
     pub agents: AgentCounts,
     /// The groups, by name.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod forge;
 pub(crate) mod http_remote;
 
 use std::fmt::Debug;

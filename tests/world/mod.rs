@@ -372,6 +372,7 @@ impl<O: Observer> World<O> {
                     self.state.schedule(at, Event::Stored { ticket });
                 }
             }
+            Action::Report(reports) => panic!("nobody asked for reports: {reports:?}"),
             Action::Notice(notice) => {
                 let group = notice.group.map(|group| format!("{group}: ")).unwrap_or_default();
                 let mark = if notice.is_warning { "! " } else { "" };

@@ -81,7 +81,7 @@ fn user_name(text: &str) -> Result<String, &'static str> {
 }
 
 /// A file that has to be there when the daemon starts.
-fn existing(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
+pub(super) fn existing(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
     let path = reader.path(key)?;
     if let Err(error) = std::fs::File::open(&path) {
         reader.problem(key, format!("cannot read {}: {error}", path.display()));

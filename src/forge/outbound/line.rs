@@ -1,0 +1,121 @@
+//! The line to one forge: says who we are, sends a request, and judges the answer.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::clock::Clock;
+use crate::forge::outbound::client::Client;
+use crate::forge::outbound::credentials::{self, InstallationToken};
+use crate::forge::outbound::dialect::{Answer, Call, Method, Project, Verdict, judge, pause};
+use crate::settings::Secret;
+use crate::settings::forge::{Access, ForgeSettings};
+
+/// Why a request did not do what it was to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The forge wants no request before this time has passed.
+    Later(Duration),
+    /// It does not work at the moment; the reason.
+    Transient(String),
+    /// Nothing will work before a person did something; the reason.
+    Denied(String),
+    /// Not this request; the reason.
+    Refused(String),
+}
+
+/// The line to one forge.
+pub struct Line {
+    settings: ForgeSettings,
+    project: Project,
+    clock: Clock,
+    client: Option<Client>,
+    installation: Option<InstallationToken>,
+    /// After the last answer: for how long there will be no other.
+    exhausted: Option<Duration>,
+}
+
+impl Line {
+    /// A line that has not been used yet.
+    pub fn new(settings: ForgeSettings, clock: Clock) -> Self {
+        let project = Project { kind: settings.kind, name: settings.project.clone() };
+        Self { settings, project, clock, client: None, installation: None, exhausted: None }
+    }
+
+    /// The repository at the other end.
+    pub fn project(&self) -> &Project {
+        &self.project
+    }
+
+    /// For how long the last answer said that there will be no other.
+    pub fn take_exhausted(&mut self) -> Option<Duration> {
+        self.exhausted.take()
+    }
+
+    /// Sends a request. The answer is one of success.
+    pub async fn ask(&mut self, call: &Call) -> Result<Answer, Trouble> {
+        let who = self.who().await?;
+        let outcome = self.send(call, &who).await;
+        if matches!(outcome, Err(Trouble::Denied(_))) {
+            // An App's token may have been taken back before its time: the next try gets itself a new one.
+            self.installation = None;
+        }
+        outcome
+    }
+
+    async fn send(&mut self, call: &Call, who: &(&'static str, Secret)) -> Result<Answer, Trouble> {
+        let client = match &self.client {
+            Some(client) => client.clone(),
+            None => {
+                let settings = self.settings.clone();
+                let make = move || Client::new(settings.kind, settings.api, settings.ca_file.as_deref());
+                let made =
+                    tokio::task::spawn_blocking(make).await.map_err(|error| Trouble::Transient(error.to_string()))?;
+                self.client.insert(made.map_err(|error| Trouble::Denied(error.to_string()))?).clone()
+            }
+        };
+        let answer = client.send(call, who).await.map_err(|error| Trouble::Transient(error.to_string()))?;
+        let now = self.clock.now();
+        let verdict = judge(self.settings.kind, &answer, now);
+        self.exhausted = pause(&answer, now);
+        match verdict {
+            Verdict::Done => Ok(answer),
+            Verdict::Later(pause) => Err(Trouble::Later(pause)),
+            Verdict::Transient(why) => Err(Trouble::Transient(why)),
+            Verdict::Denied(why) => Err(Trouble::Denied(format!("{why}; it needs {}", self.settings.kind.scopes()))),
+            Verdict::Refused(why) => Err(Trouble::Refused(why)),
+        }
+    }
+
+    async fn who(&mut self) -> Result<(&'static str, Secret), Trouble> {
+        let denied = |error: credentials::CredentialError| Trouble::Denied(error.to_string());
+        let (id, installation, key) = match &self.settings.access {
+            Access::Token { file, user } => {
+                return credentials::with_token(self.settings.kind, file, user.as_deref()).map_err(denied);
+            }
+            Access::App { id, installation, key } => (id.clone(), *installation, key.clone()),
+        };
+        let now = self.clock.now();
+        if let Some(token) = self.installation.as_ref().filter(|token| token.is_fresh(now)) {
+            return Ok(credentials::bearer(token.token.expose()));
+        }
+        let jwt = credentials::app_jwt(&id, &key, now).map_err(denied)?;
+        let app = credentials::bearer(jwt.expose());
+        let installation = match installation {
+            Some(installation) => installation,
+            None => {
+                let answer = self.send(&Call::get(format!("{}/installation", self.project.path())), &app).await?;
+                let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let id = value["id"].as_u64();
+                id.ok_or_else(|| Trouble::Transient("GitHub does not say where the App is installed".to_owned()))?
+            }
+        };
+        let call = Call::send(Method::Post, format!("app/installations/{installation}/access_tokens"), json!({}));
+        let answer = self.send(&call, &app).await?;
+        let token = InstallationToken::read(&answer.body, now)
+            .ok_or_else(|| Trouble::Transient("GitHub gave the App no token".to_owned()))?;
+        let who = credentials::bearer(token.token.expose());
+        self.installation = Some(token);
+        Ok(who)
+    }
+}
