@@ -187,7 +187,8 @@ fn with_a_key_forged_records_give_nobody_a_configuration() {
         })
     };
     let said = held(&daemon);
-    let commit = git(&repository.remote(), &["rev-parse", REF]);
+    // The disk may be ahead of the remote.
+    let commit = git(&daemon.state().join("journal.git"), &["rev-parse", REF]);
     assert!(said.contains(&commit) && said.contains("--journal-adopt"), "{said}");
     daemon.kill();
     daemon.also(&format!("--journal-adopt={commit}"));
@@ -197,10 +198,10 @@ fn with_a_key_forged_records_give_nobody_a_configuration() {
         let (is_there, seal, said) = try_git(&repository.remote(), &["show", &format!("{REF}:state/@seal.yaml")]);
         if is_there && seal.contains("sequence:") { Ok(()) } else { Err(said) }
     });
-    let good = git(&repository.remote(), &["rev-parse", REF]);
 
     // Somebody who may push makes a configuration of their own the stable one; the disk is lost as well.
     daemon.kill();
+    let good = git(&repository.remote(), &["rev-parse", REF]);
     std::fs::remove_dir_all(daemon.state()).expect("the state directory goes");
     let work = repository.work();
     repository.git(&["fetch", "-q", "origin", &format!("+{REF}:{REF}")]);
