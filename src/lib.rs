@@ -11,7 +11,7 @@
 //!  hook, timer, file watch, SIGHUP, `gitamp sync`
 //!        │ a bell: no content, only "look now"
 //!        v
-//!  daemon::follow ── git::mirror ──> Snapshot ── fleet::load ──> RenderedFleet
+//!  daemon::follow ── git::mirror ──> Snapshot ── fleet::load_after ──> RenderedFleet
 //!                                                                    │
 //!                                                                    v
 //!  socket <─> opamp::Connection ──AgentEvent──> controller ── Plan ──> rollout::Machine (one a group)
@@ -55,6 +55,8 @@
 //! - No offer before its record: what a rollout newly allows reaches the roster only after the journal has stored it.
 //! - No queue towards an agent: a slot, and the latest offer wins.
 //! - No heartbeat in the controller: sessions report changes.
+//! - No work for what a commit leaves as it is: directories whose tree objects are the same are shared with the snapshot before
+//!   ([`fleet::snapshot::Directory`]), what was made of them with the fleet before ([`fleet::Memory`]), and settled groups are not planned.
 //! - No database: mirror, journal and the agents' reports are all the state there is.
 //! - No clock, randomness, lock or I/O in a pure room; `tests/tidy.rs` and clippy hold that.
 //!

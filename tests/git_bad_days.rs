@@ -126,7 +126,10 @@ async fn every_bad_day_ends_and_it_recovers_by_itself() {
         assert!(kinds.contains(&error.kind), "{day:?}: {:?} {error}", error.kind);
         assert_eq!(mirror.head().map(|head| head.to_string()), Some(place.first.clone()), "{day:?}");
         let old = place.first.parse().expect("a commit id");
-        mirror.read(old, "main", &SnapshotLimits::default()).await.unwrap_or_else(|error| panic!("{day:?}: {error}"));
+        mirror
+            .read(old, "main", &SnapshotLimits::default(), None)
+            .await
+            .unwrap_or_else(|error| panic!("{day:?}: {error}"));
         place.server.turn(Day::Good);
         assert_eq!(mirror.sync().await.expect("well again").commit.to_string(), second, "{day:?}");
     }

@@ -36,7 +36,7 @@ async fn commits_arrive_with_their_files_and_words() {
     let head = mirror.sync().await.expect("it syncs");
     assert_eq!((head.commit, head.reference.as_str(), head.rewritten), (id(&first), "main", false));
     let limits = SnapshotLimits::default();
-    let reading = mirror.read(head.commit, &head.reference, &limits).await.expect("it reads");
+    let reading = mirror.read(head.commit, &head.reference, &limits, None).await.expect("it reads");
     assert_eq!(reading.info.subject, "First [31m line", "control characters are gone, and the rest of the message");
     assert_eq!(reading.info.committer, "Ada <ada@example.com>");
     assert_eq!(reading.info.trailer, Some(RolloutTrailer::Hold));
@@ -46,14 +46,16 @@ async fn commits_arrive_with_their_files_and_words() {
     assert_eq!(paths, ["all/group.yaml", "all/more.yml"], "only YAML below the fleet root");
     assert_eq!(snapshot.get("all/group.yaml"), Some(&Entry::File("kind: Group\n".into())));
 
-    let tree = mirror.tree_id(head.commit).await.expect("a tree");
     let second = author.commit("Elsewhere", &[("other/x.yaml", "x: 2\n")]);
     let head = mirror.sync().await.expect("it syncs again");
     assert_eq!((head.commit, head.rewritten), (id(&second), false));
-    assert_eq!(mirror.tree_id(head.commit).await.expect("a tree"), tree, "nothing below the fleet root changed");
+    let again = mirror.read(head.commit, "main", &limits, None).await.expect("it reads").snapshot.expect("a root");
+    assert_eq!(again.root().id(), snapshot.root().id(), "nothing below the fleet root changed");
+    assert!(snapshot.root().id().is_some() && again == snapshot);
     author.commit("Here", &[("fleet/all/more.yml", "a: 2\n")]);
     let head = mirror.sync().await.expect("it syncs again");
-    assert_ne!(mirror.tree_id(head.commit).await.expect("a tree"), tree);
+    let changed = mirror.read(head.commit, "main", &limits, None).await.expect("it reads").snapshot.expect("a root");
+    assert!(changed.root().id() != snapshot.root().id() && changed != snapshot);
     assert!(mirror.descends(head.commit, id(&first)).await.expect("known"));
     assert!(!mirror.descends(id(&first), head.commit).await.expect("known"));
 
@@ -61,10 +63,9 @@ async fn commits_arrive_with_their_files_and_words() {
     assert_eq!(again.head(), Some(head.commit), "the head outlives the process");
     options.fleet_root = "nowhere".to_owned();
     let elsewhere = open(options).await;
-    let reading = elsewhere.read(head.commit, "main", &limits).await.expect("it reads");
+    let reading = elsewhere.read(head.commit, "main", &limits, None).await.expect("it reads");
     assert!(reading.snapshot.is_none(), "a missing fleet root is not an empty one");
-    assert_eq!(elsewhere.tree_id(head.commit).await.expect("no tree"), None);
-    let unknown = elsewhere.read(CommitId([7; 20]), "main", &limits).await.expect_err("never seen");
+    let unknown = elsewhere.read(CommitId([7; 20]), "main", &limits, None).await.expect_err("never seen");
     assert!(matches!(unknown, ReadError::Unknown(_)), "{unknown}");
 }
 
@@ -80,7 +81,10 @@ async fn rewritten_history_is_flagged_and_a_deleted_branch_changes_nothing() {
     let head = mirror.sync().await.expect("an older commit is a head like any other");
     assert!(head.rewritten, "a reset does not descend from what was there");
     assert!(!mirror.sync().await.expect("it syncs").rewritten, "told once");
-    mirror.read(id(&second), "main", &SnapshotLimits::default()).await.expect("what was synced can still be read");
+    mirror
+        .read(id(&second), "main", &SnapshotLimits::default(), None)
+        .await
+        .expect("what was synced can still be read");
     let unrelated = author.git(&["commit-tree", "-m", "Other history", "HEAD^{tree}"]);
     author.git(&["reset", "-q", "--hard", &unrelated]);
     let head = mirror.sync().await.expect("unrelated history is a head like any other");
@@ -93,7 +97,7 @@ async fn rewritten_history_is_flagged_and_a_deleted_branch_changes_nothing() {
     assert_eq!((failure.kind, error.class()), (FailureKind::NoSuchRef, FailureClass::Stalled));
     assert!(failure.message.contains("refs/heads/main") && failure.message.contains("trunk"), "{failure}");
     assert_eq!(mirror.head(), Some(id(&unrelated)), "the mirror keeps what it has");
-    mirror.read(id(&unrelated), "main", &SnapshotLimits::default()).await.expect("and still serves it");
+    mirror.read(id(&unrelated), "main", &SnapshotLimits::default(), None).await.expect("and still serves it");
 }
 
 #[tokio::test]
@@ -186,7 +190,7 @@ async fn links_submodules_and_large_files_are_recognised_and_never_followed() {
     author.git(&["commit", "-q", "-m", "Two"]);
     let mut mirror = open(options(&author.path.to_string_lossy(), &home.path().join("state"))).await;
     let head = mirror.sync().await.expect("it syncs");
-    let reading = mirror.read(head.commit, "main", &SnapshotLimits::default()).await.expect("it reads");
+    let reading = mirror.read(head.commit, "main", &SnapshotLimits::default(), None).await.expect("it reads");
     let snapshot = reading.snapshot.expect("a fleet root");
     assert_eq!(snapshot.get("all/link.yaml"), Some(&Entry::Symlink));
     assert_eq!(snapshot.get("all/loop"), Some(&Entry::Symlink));
@@ -200,7 +204,7 @@ async fn links_submodules_and_large_files_are_recognised_and_never_followed() {
         (SnapshotLimits { path_bytes: 8, ..SnapshotLimits::default() }, "longer than 8 bytes"),
         (SnapshotLimits { total_bytes: 6, ..SnapshotLimits::default() }, "of YAML"),
     ] {
-        let error = mirror.read(head.commit, "main", &limits).await.expect_err(reason);
+        let error = mirror.read(head.commit, "main", &limits, None).await.expect_err(reason);
         assert!(matches!(&error, ReadError::Refused { reason: why, .. } if why.contains(reason)), "{reason}: {error}");
     }
 }
@@ -224,19 +228,23 @@ async fn evil_trees_refuse_the_commit_and_nothing_else() {
         ("100644", b"a\x1bb.yaml", &blob),
         ("100644", b"\xff\xfe.yaml", &blob),
         ("100644", b"claims.yaml", &tree),
+        ("100644", b"twice.yaml", &blob),
+        ("40000", b"twice", &tree),
     ] {
         let shown = String::from_utf8_lossy(name).into_owned();
-        let commit = raw_commit(&author.path, &[(mode, name, oid)]);
+        let entries = [(mode, name, oid.as_str()); 2];
+        let count = if name.starts_with(b"twice") { 2 } else { 1 };
+        let commit = raw_commit(&author.path, &entries[..count]);
         author.git(&["update-ref", "refs/heads/main", &commit]);
         let head = mirror.sync().await.unwrap_or_else(|error| panic!("{shown}: {error}"));
-        let error = mirror.read(head.commit, "main", &limits).await.expect_err(&shown);
+        let error = mirror.read(head.commit, "main", &limits, None).await.expect_err(&shown);
         assert!(matches!(error, ReadError::Refused { .. }), "{shown}: {error}");
-        mirror.read(id(&good), "main", &limits).await.expect("the commit before can still be read");
+        mirror.read(id(&good), "main", &limits, None).await.expect("the commit before can still be read");
     }
     let odd = raw_commit(&author.path, &[("100644", b"notes\\here.txt", &blob), ("100644", b"ok.yaml", &blob)]);
     author.git(&["update-ref", "refs/heads/main", &odd]);
     let head = mirror.sync().await.expect("it syncs");
-    let reading = mirror.read(head.commit, "main", &limits).await.expect("what nobody reads does no harm");
+    let reading = mirror.read(head.commit, "main", &limits, None).await.expect("what nobody reads does no harm");
     assert_eq!(reading.snapshot.expect("a root").len(), 1);
 }
 
@@ -256,8 +264,83 @@ async fn a_tree_that_multiplies_itself_is_stopped_by_the_count() {
     author.git(&["update-ref", "refs/heads/main", &commit]);
     let mut mirror = open(options(&author.path.to_string_lossy(), &home.path().join("state"))).await;
     let head = mirror.sync().await.expect("it syncs");
-    let error = mirror.read(head.commit, "main", &SnapshotLimits::default()).await.expect_err("too many");
+    let error = mirror.read(head.commit, "main", &SnapshotLimits::default(), None).await.expect_err("too many");
     assert!(matches!(error, ReadError::Refused { .. }), "{error}");
+}
+
+/// Makes every object of a repository a file of its own, and removes these.
+fn lose_objects(repository: &Path, objects: &[String]) {
+    for file in fs::read_dir(repository.join("objects/pack")).expect("packs").flatten() {
+        let (name, away) = (file.path(), repository.join("away.pack"));
+        if name.extension().is_some_and(|extension| extension == "pack") {
+            fs::rename(&name, &away).expect("renamed");
+            let pack = fs::File::open(&away).expect("readable");
+            let unpacked =
+                Command::new("git").args(["unpack-objects", "-q"]).current_dir(repository).stdin(pack).status();
+            assert!(unpacked.expect("git runs").success());
+        } else {
+            fs::remove_file(&name).expect("removed");
+        }
+    }
+    for object in objects {
+        fs::remove_file(repository.join("objects").join(&object[..2]).join(&object[2..])).expect("it was there");
+    }
+}
+
+#[tokio::test]
+async fn what_the_commit_before_had_too_is_not_read_again() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let file = |directory: &str, name: &str| (format!("{directory}/{name}.yaml"), format!("{directory}: {name}\n"));
+    let files: Vec<(String, String)> = ["a", "b/deep", "c"]
+        .into_iter()
+        .flat_map(|directory| ["one", "two", "three"].map(|name| file(directory, name)))
+        .collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    author.commit("One", &files);
+    let state = home.path().join("state");
+    let mut mirror = open(options(&author.path.to_string_lossy(), &state)).await;
+    let limits = SnapshotLimits::default();
+    let head = mirror.sync().await.expect("it syncs");
+    let before = mirror.read(head.commit, "main", &limits, None).await.expect("it reads").snapshot.expect("a root");
+
+    let second = author.commit("Two", &[("b/deep/two.yaml", "other: 1\n"), ("b/new.yaml", "new: 1\n")]);
+    let head = mirror.sync().await.expect("it syncs");
+    let whole = mirror.read(head.commit, "main", &limits, None).await.expect("it reads").snapshot.expect("a root");
+    // Whoever looked at any of these would find the repository damaged.
+    let unchanged = ["a", "c", "a/one.yaml", "c/three.yaml", "b/deep/one.yaml", "b/deep/three.yaml"];
+    let lost: Vec<String> =
+        unchanged.iter().map(|path| author.git(&["rev-parse", &format!("{second}:{path}")])).collect();
+    lose_objects(&state.join("mirror.git"), &lost);
+    let shared = mirror
+        .read(head.commit, "main", &limits, Some(&before))
+        .await
+        .expect("they are not needed")
+        .snapshot
+        .expect("a root");
+    assert_eq!(shared, whole);
+    assert_eq!(shared.root().id(), whole.root().id());
+    let changed: Vec<_> = shared.changed_since(&before).into_iter().collect();
+    assert_eq!(changed.iter().map(|path| &**path).collect::<Vec<_>>(), ["b/deep/two.yaml", "b/new.yaml"]);
+    for (directory, is_shared) in [("a", true), ("c", true), ("b", false), ("b/deep", false)] {
+        let [one, other] = [&before, &shared].map(|snapshot| snapshot.directory(directory).expect("there"));
+        assert_eq!(std::sync::Arc::ptr_eq(one, other), is_shared, "{directory}");
+    }
+    let same = mirror.read(head.commit, "main", &limits, Some(&shared)).await.expect("nothing is needed").snapshot;
+    assert!(std::sync::Arc::ptr_eq(same.expect("a root").root(), shared.root()));
+
+    // What is shared counts all the same.
+    let (objects, bytes) = (shared.root().objects(), shared.root().bytes());
+    for (limits, is_enough) in [
+        (SnapshotLimits { files: objects, total_bytes: bytes, ..SnapshotLimits::default() }, true),
+        (SnapshotLimits { files: objects - 1, ..SnapshotLimits::default() }, false),
+        (SnapshotLimits { total_bytes: bytes - 1, ..SnapshotLimits::default() }, false),
+    ] {
+        let read = mirror.read(head.commit, "main", &limits, Some(&before)).await;
+        assert_eq!(read.is_ok(), is_enough, "{limits:?}: {:?}", read.err());
+    }
+    let alone = mirror.read(head.commit, "main", &limits, None).await.expect_err("without the snapshot before");
+    assert!(matches!(alone, ReadError::Damaged(_)), "{alone}");
 }
 
 fn raw_tree(entries: &[(&str, &str, &str)]) -> Vec<u8> {
@@ -295,13 +378,13 @@ async fn a_damaged_mirror_is_set_aside_and_cloned_anew() {
         commit = author.commit(what, &[("a.yaml", &format!("a: {number}\n"))]);
         let head = mirror.sync().await.unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(head.commit, id(&commit), "{what}");
-        let reading = mirror.read(head.commit, "main", &SnapshotLimits::default()).await;
+        let reading = mirror.read(head.commit, "main", &SnapshotLimits::default(), None).await;
         let reading = match reading {
             // Damage that only a reader notices is repaired by the next sync.
             Err(ReadError::Damaged(_)) => {
                 let head = mirror.sync().await.unwrap_or_else(|error| panic!("{what}: {error}"));
                 mirror
-                    .read(head.commit, "main", &SnapshotLimits::default())
+                    .read(head.commit, "main", &SnapshotLimits::default(), None)
                     .await
                     .unwrap_or_else(|error| panic!("{what}: {error}"))
             }
@@ -343,7 +426,7 @@ async fn a_mirror_that_fetched_often_is_packed_and_stays_readable() {
     let packs = packs.filter(|file| file.path().extension().is_some_and(|extension| extension == "pack")).count();
     assert!(packs < 52, "{packs} packs");
     let head = head.expect("a head");
-    let reading = mirror.read(head.commit, "main", &SnapshotLimits::default()).await.expect("it reads");
+    let reading = mirror.read(head.commit, "main", &SnapshotLimits::default(), None).await.expect("it reads");
     assert_eq!(reading.snapshot.expect("a root").get("a.yaml"), Some(&Entry::File("a: 59\n".into())));
     git(&state.join("mirror.git"), &["fsck", "--full", "--strict"]);
 }

@@ -181,6 +181,10 @@ pub struct Controller {
     stillborn: BTreeSet<GroupName>,
     /// Groups that the newest revision rejects.
     rejected: BTreeSet<GroupName>,
+    /// True when this process has taken a revision.
+    has_taken: bool,
+    /// True while every agent has the group that the definitions as they are give it.
+    is_assigned: bool,
     /// For each group: those that wait for it (`dependsOn`).
     dependents: BTreeMap<GroupName, BTreeSet<GroupName>>,
     /// A revision that a guard holds until a person promotes its commit.
@@ -216,6 +220,8 @@ impl Controller {
             diagnostics: Vec::new(),
             stillborn: BTreeSet::new(),
             rejected: BTreeSet::new(),
+            has_taken: false,
+            is_assigned: false,
             dependents: BTreeMap::new(),
             guarded: None,
             promoted: None,
@@ -284,7 +290,11 @@ impl Controller {
         texts(self.diagnostics.iter().filter(|finding| finding.group.as_ref() == Some(name)))
     }
 
+    /// Gives every agent its group; nothing is to be done while all groups select whom they selected when that was last done.
     fn assign(&mut self, now: Timestamp) -> BTreeSet<GroupName> {
+        if std::mem::replace(&mut self.is_assigned, true) {
+            return BTreeSet::new();
+        }
         let assigner = Assigner::new(self.groups.iter().map(|(name, state)| (name, &*state.definition)));
         self.roster.set_assigner(assigner, now)
     }

@@ -31,7 +31,7 @@ pub(super) struct Earlier {
 }
 
 /// True when both select the same agents, as far as they say so.
-fn select_the_same(one: &GroupDefinition, other: &GroupDefinition) -> bool {
+pub(super) fn select_the_same(one: &GroupDefinition, other: &GroupDefinition) -> bool {
     (&one.selector, one.priority, &one.variant_of) == (&other.selector, other.priority, &other.variant_of)
 }
 

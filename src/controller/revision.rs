@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::ConfigHash;
+use crate::controller::moves::select_the_same;
 use crate::controller::{Controller, GroupState, Next, Revision, rules, texts};
 use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer};
@@ -26,18 +27,7 @@ impl Controller {
         }
         let is_refused = fleet.diagnostics.iter().any(holds_back);
         let is_new = self.accepted.as_ref().is_none_or(|accepted| accepted.id != info.id);
-        let mut report = CommitReport {
-            revision: info.revision(),
-            ending: None,
-            committer: info.committer.clone(),
-            subject: info.subject.clone(),
-            synced_at: now,
-            ended_at: None,
-            rewritten_history: rewritten,
-            diagnostics: texts(fleet.diagnostics.iter().filter(|finding| finding.group.is_none())),
-            groups: BTreeMap::new(),
-            more_groups: BTreeMap::new(),
-        };
+        let mut report = first_report(&info, rewritten, &fleet, now);
         self.diagnostics = fleet.diagnostics.clone();
         if is_refused {
             self.refuse(&info, report, now);
@@ -53,8 +43,9 @@ impl Controller {
         self.storage.fleet_changed = true;
         self.roster.pause();
         self.roster.set_fleet_budget(fleet.judged_by.max_unavailable);
-        let ready = self.take_groups(&fleet, &mut report, now);
+        let (ready, renewed) = self.take_groups(&fleet, &mut report, now);
         let receivers = self.assign(now);
+        let ready = self.concerned(ready, &renewed, &receivers, &fleet);
         let begun = self.plan_all(&ready, &receivers, &info, &fleet, &mut report, now);
         if !is_new {
             // A commit that is taken once more, after a restart: what is known of it is in the journal already.
@@ -89,14 +80,19 @@ impl Controller {
         true
     }
 
-    /// Takes who belongs where from now on. Returns the groups that are good.
-    fn take_groups(&mut self, fleet: &RenderedFleet, report: &mut CommitReport, now: Timestamp) -> Vec<GroupName> {
+    /// Takes who belongs where from now on. Returns the groups that are good, and those of them whose definitions are new.
+    fn take_groups(
+        &mut self,
+        fleet: &RenderedFleet,
+        report: &mut CommitReport,
+        now: Timestamp,
+    ) -> (Vec<GroupName>, BTreeSet<GroupName>) {
         let before = self.definitions();
         self.remove_groups(fleet, report, now);
-        let ready = self.take_definitions(fleet, report);
+        let taken = self.take_definitions(fleet, report);
         self.find_dependents();
         self.remember_belonging(&before, now);
-        ready
+        taken
     }
 
     /// Plans what the revision says of every good group. Returns the groups in which something begins.
@@ -179,6 +175,7 @@ impl Controller {
                 self.timers.remove(&(at, name.clone()));
             }
             self.roster.remove_group(&name, now);
+            self.is_assigned = false;
             self.commits.supersede(&name, &[], now);
             self.storage.urgent.insert(name.clone());
             let message = "is no longer in the repository; its agents keep what they have";
@@ -187,9 +184,46 @@ impl Controller {
         }
     }
 
-    /// Takes the definitions of the groups that are good, and tells of those that are not. Returns the good ones.
-    fn take_definitions(&mut self, fleet: &RenderedFleet, report: &mut CommitReport) -> Vec<GroupName> {
-        let mut ready = Vec::new();
+    /// Of these groups those that the revision may mean something to. The others run for good what it says too, under the same
+    /// rules and with the same agents: planning that once more would change nothing, and a fleet has many of them.
+    pub(super) fn concerned(
+        &mut self,
+        ready: Vec<GroupName>,
+        renewed: &BTreeSet<GroupName>,
+        receivers: &BTreeSet<GroupName>,
+        fleet: &RenderedFleet,
+    ) -> Vec<GroupName> {
+        if !std::mem::replace(&mut self.has_taken, true) {
+            // The first revision of a process is compared with what the journal says, and every group looks again.
+            return ready;
+        }
+        let revision = self.accepted.as_ref().map(CommitInfo::revision).unwrap_or_default();
+        let (groups, commits) = (&mut self.groups, &self.commits);
+        let mut is_concerned = |name: &GroupName| {
+            let hash = fleet.groups.get(name).and_then(|group| group.config.as_ref()).map(|config| config.hash());
+            let (Some(state), Some(hash)) = (groups.get_mut(name), hash) else { return true };
+            let is_left_alone = state.next.is_none()
+                && state.machine.is_settled_on(hash)
+                && state.definition.strategy.depends_on.is_empty()
+                && !renewed.contains(name)
+                && !receivers.contains(name)
+                && !commits.waits_for(name);
+            if is_left_alone {
+                state.revision.clone_from(&revision);
+            }
+            !is_left_alone
+        };
+        ready.into_iter().filter(|name| is_concerned(name)).collect()
+    }
+
+    /// Takes the definitions of the groups that are good, and tells of those that are not. Returns the good ones, and those of them
+    /// whose definitions are new.
+    fn take_definitions(
+        &mut self,
+        fleet: &RenderedFleet,
+        report: &mut CommitReport,
+    ) -> (Vec<GroupName>, BTreeSet<GroupName>) {
+        let (mut ready, mut renewed) = (Vec::new(), BTreeSet::new());
         self.stillborn.clear();
         self.rejected.clear();
         for (name, group) in &fleet.groups {
@@ -223,8 +257,10 @@ impl Controller {
             match self.groups.get_mut(name) {
                 Some(state) => {
                     if state.definition != definition {
+                        self.is_assigned &= select_the_same(&state.definition, &definition);
                         state.definition = definition;
                         self.storage.urgent.insert(name.clone());
+                        renewed.insert(name.clone());
                     }
                 }
                 None => {
@@ -235,10 +271,12 @@ impl Controller {
                     let state = GroupState { machine, definition, revision, next: None, timer: None };
                     self.groups.insert(name.clone(), state);
                     self.storage.urgent.insert(name.clone());
+                    self.is_assigned = false;
+                    renewed.insert(name.clone());
                 }
             }
         }
-        ready
+        (ready, renewed)
     }
 
     pub(super) fn plan(&mut self, name: &GroupName, next: Next, now: Timestamp) -> Effect {
@@ -311,6 +349,22 @@ impl Controller {
             }
         }
         self.commits.add(id, report, now);
+    }
+}
+
+/// What is to be said of a commit before anything is planned.
+fn first_report(info: &CommitInfo, rewritten: bool, fleet: &RenderedFleet, now: Timestamp) -> CommitReport {
+    CommitReport {
+        revision: info.revision(),
+        ending: None,
+        committer: info.committer.clone(),
+        subject: info.subject.clone(),
+        synced_at: now,
+        ended_at: None,
+        rewritten_history: rewritten,
+        diagnostics: texts(fleet.diagnostics.iter().filter(|finding| finding.group.is_none())),
+        groups: BTreeMap::new(),
+        more_groups: BTreeMap::new(),
     }
 }
 

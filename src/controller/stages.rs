@@ -1,12 +1,13 @@
 //! What stages need of the fleet around them: their agents, the groups they wait for, a person's word, and time that really passed.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::controller::{Controller, Guarded, Revision};
+use crate::controller::{Controller, GroupState, Guarded, Revision};
 use crate::fleet::guards::{self, Extent};
 use crate::fleet::snapshot::{CommitId, CommitInfo};
-use crate::fleet::{GroupName, RenderedFleet};
+use crate::fleet::{GroupName, RenderedFleet, RenderedGroup};
 use crate::time::{Timestamp, show_duration};
 use crate::view::{CommitReport, Counts, GroupReport, WaitingOn};
 
@@ -17,6 +18,24 @@ const GAP: Duration = Duration::from_secs(60);
 pub(super) struct Held {
     guarded: Guarded,
     groups: BTreeSet<GroupName>,
+}
+
+/// A group as it is and as a revision has it.
+struct Pair<'p> {
+    name: &'p GroupName,
+    state: Option<&'p GroupState>,
+    group: Option<&'p RenderedGroup>,
+}
+
+/// The groups that are new or gone or would get something else, and not something that they had.
+fn groups_changed(pairs: &[Pair<'_>]) -> BTreeSet<GroupName> {
+    let is_changed = |pair: &&Pair<'_>| {
+        let Some(group) = pair.group else { return true };
+        let Some(hash) = group.config.as_ref().map(|config| config.hash()) else { return false };
+        let record = pair.state.map(|state| state.machine.record());
+        record.is_none_or(|record| record.wanted != Some(hash) && !record.stables.contains(&hash))
+    };
+    pairs.iter().filter(is_changed).map(|pair| pair.name.clone()).collect()
 }
 
 impl Controller {
@@ -113,8 +132,9 @@ impl Controller {
         if is_known || self.accepted.is_none() {
             return None;
         }
-        let changed = self.groups_changed_by(fleet);
-        let of = fleet.groups.keys().chain(self.groups.keys()).collect::<BTreeSet<_>>().len();
+        let pairs = self.beside(fleet);
+        let changed = groups_changed(&pairs);
+        let of = pairs.len();
         let (moved, receivers) = self.moved_by(fleet);
         let (moved_agents, agents) = (moved, self.roster.managed());
         let extent = Extent { changed_groups: changed.len(), groups: of, moved_agents, agents };
@@ -124,18 +144,26 @@ impl Controller {
         Some(Held { guarded, groups: changed.into_iter().chain(receivers).collect() })
     }
 
-    fn groups_changed_by(&self, fleet: &RenderedFleet) -> BTreeSet<GroupName> {
-        let mut changed: BTreeSet<GroupName> =
-            self.groups.keys().filter(|name| !fleet.groups.contains_key(*name)).cloned().collect();
-        for (name, group) in &fleet.groups {
-            let Some(hash) = group.config.as_ref().map(|config| config.hash()) else { continue };
-            let record = self.groups.get(name).map(|state| state.machine.record());
-            let is_news = record.is_none_or(|record| record.wanted != Some(hash) && !record.stables.contains(&hash));
-            if is_news {
-                changed.insert(name.clone());
-            }
+    /// Every group that there is and that the revision has, side by side, by name.
+    fn beside<'p>(&'p self, fleet: &'p RenderedFleet) -> Vec<Pair<'p>> {
+        let mut pairs = Vec::with_capacity(fleet.groups.len());
+        let (mut here, mut there) = (self.groups.iter().peekable(), fleet.groups.iter().peekable());
+        loop {
+            let order = match (here.peek(), there.peek()) {
+                (None, None) => return pairs,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((one, _)), Some((other, _))) => one.cmp(other),
+            };
+            let state = if order.is_le() { here.next() } else { None };
+            let group = if order.is_ge() { there.next() } else { None };
+            let name = state.map(|(name, _)| name).or(group.map(|(name, _)| name));
+            pairs.extend(name.map(|name| Pair {
+                name,
+                state: state.map(|(_, state)| state),
+                group: group.map(|(_, group)| group),
+            }));
         }
-        changed
     }
 
     /// Keeps a revision until a person promotes its commit, or a newer one comes.

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::record::{CommitFile, EarlierFile, FailureFile, FleetFile, GroupFile, NextFile};
 use super::storage::ORDERS_FILE;
 use super::*;
-use crate::agent::{AgentReport, Transport};
+use crate::agent::{AgentReport, Capabilities, ConfigState, ConfigStatus, Health, ReportedHash, Transport};
 use crate::config::ComponentNames;
 use crate::fleet;
 use crate::fleet::Expect;
 use crate::fleet::snapshot::{Entry, RolloutTrailer, Snapshot};
 use crate::fleet::strategy::{Amount, OnFailure, OnNewCommit, Stage, Strategy};
-use crate::labels::{Operator, Requirement, Selector};
+use crate::labels::{Labels, Operator, Requirement, Selector};
 use crate::rollout::record::GroupRecord;
 use crate::view::AgentQuery;
 
@@ -368,4 +368,77 @@ fn an_ending_is_kept_over_restarts_until_it_was_told() {
     quiet.handle_revision(revision(2, &[("base/common.yaml", "a: {}")]), NOW);
     assert_eq!(kept(&mut quiet, &mut files, NOW), [], "nobody asked");
     assert_eq!(commits(&files), 0, "and then nothing is kept");
+}
+
+#[test]
+fn what_a_revision_leaves_as_it_is_is_not_planned() {
+    let group = |name: &str, rollout: &str| {
+        format!("apiVersion: gitamp/v1\nkind: Group\nselector: {{matchLabels: {{name: {name}}}}}\n{rollout}")
+    };
+    let other = CONFIG.replace("otlp: {}", "otlp: {protocols: {grpc: {}}}");
+    let fleet = |number: u8, config: &str| {
+        let (one, two, three) = (group("a", ""), group("b", ""), group("c", "rollout: {dependsOn: [a]}\n"));
+        revision(
+            number,
+            &[
+                ("a/group.yaml", one.as_str()),
+                ("a/collector.yaml", CONFIG),
+                ("b/group.yaml", &two),
+                ("b/collector.yaml", config),
+                ("c/group.yaml", &three),
+                ("c/collector.yaml", CONFIG),
+            ],
+        )
+    };
+    let mut controller = Controller::new(Options { observe: false, forget_after: Duration::from_secs(36_000) });
+    let first = fleet(1, CONFIG);
+    let config = first.fleet.groups.values().next().and_then(|group| group.config.clone()).expect("it renders");
+    take(&mut controller, first);
+    let mut now = NOW;
+    for (number, name) in (1..).zip(["a", "b", "c"]) {
+        let (id, connection) = (AgentId::new(&[number; 16]).expect("a uid"), ConnectionId(u64::from(number)));
+        let report = AgentReport {
+            capabilities: Some(Capabilities(0x7C47)),
+            labels: Some(Labels::new([("name", name)])),
+            config: Some(ConfigState {
+                hash: ReportedHash::Known(config.hash()),
+                status: ConfigStatus::Applied,
+                message: None,
+            }),
+            health: Some(Health { healthy: true, message: None }),
+            ..AgentReport::default()
+        };
+        controller.handle_agent(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
+        controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
+    }
+    let all: Vec<GroupName> = controller.groups.keys().cloned().collect();
+    let nobody = BTreeSet::new();
+    let coming = fleet(2, &other);
+    assert_eq!(controller.concerned(all.clone(), &nobody, &nobody, &coming.fleet), all, "nothing is settled yet");
+    for _ in 0..10_000 {
+        while let Some(action) = controller.poll_action() {
+            if let Action::Store(store) = action {
+                controller.handle_stored(store.ticket, now);
+            }
+        }
+        if controller.groups.values().all(|state| state.machine.is_settled_on(config.hash())) {
+            break;
+        }
+        now = controller.poll_timeout().expect("something is to come").max(now);
+        controller.handle_timeout(now);
+    }
+    let names = |names: &[&str]| names.iter().map(|name| GroupName::new(*name)).collect::<Vec<_>>();
+    let moved: BTreeSet<_> = names(&["a"]).into_iter().collect();
+    for (renewed, receivers, expected, why) in [
+        (&nobody, &nobody, &["b", "c"][..], "one has another configuration, and one depends on others"),
+        (&moved, &nobody, &["a", "b", "c"], "another definition"),
+        (&nobody, &moved, &["a", "b", "c"], "agents move in"),
+    ] {
+        let found = controller.concerned(all.clone(), renewed, receivers, &coming.fleet);
+        assert_eq!(found, names(expected), "{why}");
+    }
+    assert!(controller.handle_revision(coming, now));
+    let state = |name: &str| controller.groups.get(&GroupName::new(name)).expect("it is there");
+    assert!(state("a").revision.contains(&"02".repeat(20)), "and it is of the new revision all the same");
+    assert!(state("b").machine.rollout().is_some() && state("a").machine.rollout().is_none());
 }

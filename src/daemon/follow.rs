@@ -12,10 +12,9 @@ use crate::clock::Clock;
 use crate::controller::Revision;
 use crate::daemon::pace::Pace;
 use crate::fleet::diagnostic::Diagnostic;
-use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer, Snapshot, SnapshotLimits};
-use crate::fleet::{self, RenderedFleet};
+use crate::fleet::snapshot::{CommitId, CommitInfo, ContentId, RolloutTrailer, Snapshot, SnapshotLimits};
+use crate::fleet::{self, Memory, RenderedFleet};
 use crate::forge::hooks::Announced;
-use crate::git::TreeId;
 use crate::git::backoff::Backoff;
 use crate::git::mirror::{Head, Mirror, ReadError};
 use crate::serve::bell::Bell;
@@ -55,6 +54,22 @@ pub(super) struct Progress {
     pub status: SyncStatus,
 }
 
+/// The revisions before the one that is looked at.
+pub(super) struct Before {
+    /// The one that the journal says was accepted last.
+    accepted: Option<CommitId>,
+    /// The one that was looked at last, accepted or not.
+    snapshot: Option<Snapshot>,
+    memory: Option<Memory>,
+}
+
+impl Before {
+    /// As a process finds it that has looked at nothing yet.
+    pub(super) fn new(accepted: Option<CommitId>) -> Self {
+        Self { accepted, snapshot: None, memory: None }
+    }
+}
+
 /// The follower's task.
 pub(super) struct Follower {
     /// The mirror, its own.
@@ -67,8 +82,8 @@ pub(super) struct Follower {
     pub hints: Hints,
     /// The policy that the next revision is judged by.
     pub policy: Arc<ArcSwapOption<Bytes>>,
-    /// The commit that the journal says was accepted last.
-    pub accepted: Option<CommitId>,
+    /// What was read last, and what was made of it: of what a newer commit shares with it, nothing is read or rendered again.
+    pub before: Before,
     /// Where findings go.
     pub found: mpsc::Sender<Found>,
     /// Where everybody sees how it goes.
@@ -83,7 +98,7 @@ pub(super) struct Follower {
 struct Taken {
     commit: CommitId,
     /// What was accepted; `None` after a refusal, so that the next commit is looked at whatever it changed.
-    tree: Option<TreeId>,
+    tree: Option<ContentId>,
 }
 
 impl Follower {
@@ -181,13 +196,14 @@ impl Follower {
     }
 
     async fn take(&mut self, head: &Head, taken: &mut Option<Taken>) -> Result<(), Trouble> {
-        let tree = self.mirror.tree_id(head.commit).await.map_err(Trouble::read)?;
-        let reading = match self.mirror.read(head.commit, &head.reference, &SnapshotLimits::default()).await {
+        let (limits, before) = (SnapshotLimits::default(), self.before.snapshot.as_ref());
+        let reading = match self.mirror.read(head.commit, &head.reference, &limits, before).await {
             Ok(reading) => reading,
             Err(ReadError::Refused { reason, .. }) => return self.refuse(head, taken, &reason).await,
             Err(error @ (ReadError::Unknown(_) | ReadError::Damaged(_))) => return Err(Trouble::read(error)),
         };
         let info = reading.info;
+        let tree = reading.snapshot.as_ref().and_then(|snapshot| snapshot.root().id());
         if taken.as_ref().is_some_and(|taken| taken.tree.is_some() && taken.tree == tree) {
             self.send(Found::Unrelated(info.clone())).await?;
             self.took(&info, tree, taken);
@@ -199,6 +215,7 @@ impl Follower {
                 message: format!("commit {} has no directory at the fleet root (--path)", info.id.short()),
             });
         };
+        self.before.snapshot = Some(snapshot.clone());
         let fleet = self.render(snapshot, &info).await;
         let rewritten = self.is_rewritten(head, taken.as_ref()).await;
         let is_accepted = self.offer(Revision { info: info.clone(), rewritten, fleet }).await?;
@@ -213,7 +230,7 @@ impl Follower {
         taken_up.await.map_err(|_| Trouble::Closed)
     }
 
-    fn took(&self, info: &CommitInfo, tree: Option<TreeId>, taken: &mut Option<Taken>) {
+    fn took(&self, info: &CommitInfo, tree: Option<ContentId>, taken: &mut Option<Taken>) {
         *taken = Some(Taken { commit: info.id, tree });
         self.progress.send_modify(|progress| {
             progress.status.revision = Some(info.revision());
@@ -227,19 +244,23 @@ impl Follower {
 
     /// The mirror knows the head before; a fresh one knows only what the journal accepted last.
     async fn is_rewritten(&self, head: &Head, taken: Option<&Taken>) -> bool {
-        let before = taken.map(|taken| taken.commit).or(self.accepted);
+        let before = taken.map(|taken| taken.commit).or(self.before.accepted);
         let Some(before) = before.filter(|before| *before != head.commit) else { return head.rewritten };
         !self.mirror.descends(head.commit, before).await.unwrap_or(!head.rewritten)
     }
 
     /// Renders on a thread of its own. A commit that brings the renderer down is tried once and then refused.
-    async fn render(&self, snapshot: Snapshot, info: &CommitInfo) -> RenderedFleet {
-        let policy = self.policy.load_full();
+    async fn render(&mut self, snapshot: Snapshot, info: &CommitInfo) -> RenderedFleet {
+        let (policy, memory) = (self.policy.load_full(), self.before.memory.take());
         let begun = self.clock.now();
-        let rendered =
-            tokio::task::spawn_blocking(move || fleet::load(&snapshot, policy.as_deref().map(AsRef::as_ref))).await;
-        let fleet = rendered
-            .unwrap_or_else(|_| refusal("the renderer crashed on this commit; please report it with the commit"));
+        let job = move || fleet::load_after(&snapshot, policy.as_deref().map(AsRef::as_ref), memory.as_ref());
+        let fleet = match tokio::task::spawn_blocking(job).await {
+            Ok((fleet, memory)) => {
+                self.before.memory = Some(memory);
+                fleet
+            }
+            Err(_) => refusal("the renderer crashed on this commit; please report it with the commit"),
+        };
         if let Some(finding) = info.trailer.as_ref().and_then(RolloutTrailer::finding) {
             tracing::warn!(revision = %info.revision(), "{finding}");
         }

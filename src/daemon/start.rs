@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::controller::{Controller, Options};
-use crate::daemon::follow::{Follower, Progress};
+use crate::daemon::follow::{Before, Follower, Progress};
 use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
 use crate::daemon::tell::Forge;
@@ -192,7 +192,7 @@ impl Base {
             bell: bell.clone(),
             hints: hints.clone(),
             policy: Arc::clone(&policy),
-            accepted: controller.accepted().map(|info| info.id),
+            before: Before::new(controller.accepted().map(|info| info.id)),
             found: found_in,
             progress: progress.clone(),
             clock,

@@ -1,11 +1,12 @@
 //! Who waits for whom: `dependsOn` must name groups of the same commit, and nobody may wait for itself in the end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::fleet::GroupName;
 use crate::fleet::diagnostic::Diagnostic;
+use crate::fleet::family::Planned;
 use crate::fleet::fields::{Placed, closest, shorten};
-use crate::fleet::layout::Planned;
 
 /// Most names that are looked at to find the one that a wrong name meant, and how often that is done.
 const COMPARED_NAMES: usize = 2_000;
@@ -14,19 +15,17 @@ const MOST_SUGGESTIONS: usize = 50;
 /// Most names of a cycle that a message shows, and most wrong names of one group.
 const SHOWN_NAMES: usize = 6;
 
-/// Checks the dependencies of all groups, and takes the definition away from those that name nobody or wait for themselves.
-pub(super) fn check_dependencies(groups: &mut BTreeMap<GroupName, Planned>) -> Vec<Diagnostic> {
+/// Errors for the groups that wait for somebody who is not there, or for themselves. They cannot be used.
+pub(super) fn check_dependencies(groups: &BTreeMap<GroupName, Arc<Planned>>) -> Vec<Diagnostic> {
+    if groups.values().all(|planned| planned.depends_on.is_empty()) {
+        return Vec::new();
+    }
     let mut findings = unknown_dependencies(groups);
     findings.extend(cycles(groups));
-    for finding in &findings {
-        if let Some(planned) = finding.group.as_ref().and_then(|name| groups.get_mut(name)) {
-            planned.definition = None;
-        }
-    }
     findings
 }
 
-fn unknown_dependencies(groups: &BTreeMap<GroupName, Planned>) -> Vec<Diagnostic> {
+fn unknown_dependencies(groups: &BTreeMap<GroupName, Arc<Planned>>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     let unknown = |wanted: &&Placed<GroupName>| !groups.contains_key(&wanted.value);
     let names: Vec<&str> = groups.keys().take(COMPARED_NAMES).map(GroupName::as_str).collect();
@@ -44,7 +43,7 @@ fn unknown_dependencies(groups: &BTreeMap<GroupName, Planned>) -> Vec<Diagnostic
     findings
 }
 
-fn cycles(groups: &BTreeMap<GroupName, Planned>) -> Vec<Diagnostic> {
+fn cycles(groups: &BTreeMap<GroupName, Arc<Planned>>) -> Vec<Diagnostic> {
     let names: Vec<&GroupName> = groups.keys().collect();
     let index_of = |name: &GroupName| names.binary_search(&name).ok();
     let edges: Vec<Vec<usize>> = groups

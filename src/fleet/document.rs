@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::fields::{self, Fields, closest, shorten};
-use crate::fleet::snapshot::{Entry, Snapshot};
+use crate::fleet::snapshot::{Child, Entry, Snapshot};
 use crate::yaml::{self, Limits, Node, Place, YamlError};
 
 /// The file that makes a directory a group.
@@ -22,6 +22,11 @@ const MOST_FINDINGS: usize = 20;
 /// The beginning of a file, for findings about the whole of it.
 pub(super) fn top(file: &Arc<str>) -> Place {
     Place { file: file.clone(), line: 1, column: 1 }
+}
+
+/// The directory and the name of a path.
+pub(super) fn file_name(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 /// Parses a file; `None` when nothing is in it.
@@ -90,7 +95,7 @@ pub(super) fn missing(snapshot: &Snapshot, path: &str, place: &Place) -> Diagnos
     let diagnostic =
         Diagnostic::error("missing-file", Some(place.clone()), format!("there is no file `/{}`", shorten(path)));
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let beside: Vec<&str> = files_in(snapshot, directory).map(|(path, _)| &**path).collect();
+    let beside: Vec<&str> = files_in(snapshot, directory).map(|path| &**path).collect();
     match closest(path, &beside) {
         Some(near) => diagnostic.help(format!("did you mean `/{near}`?")),
         None => diagnostic.help(
@@ -99,11 +104,13 @@ pub(super) fn missing(snapshot: &Snapshot, path: &str, place: &Place) -> Diagnos
     }
 }
 
-/// What stands directly in a directory (`""`: the fleet root), in order of names.
-pub(super) fn files_in<'s>(snapshot: &'s Snapshot, directory: &str) -> impl Iterator<Item = (&'s Arc<str>, &'s Entry)> {
-    let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
-    let length = prefix.len();
-    snapshot.below(prefix).filter(move |(path, _)| !path[length..].contains('/'))
+/// The files that stand directly in a directory (`""`: the fleet root), in order of names.
+pub(super) fn files_in<'s>(snapshot: &'s Snapshot, directory: &str) -> impl Iterator<Item = &'s Arc<str>> {
+    let children = snapshot.directory(directory).map(|directory| directory.children()).unwrap_or_default();
+    children.iter().filter_map(|child| match child {
+        Child::File { path, .. } => Some(path),
+        Child::Directory(_) => None,
+    })
 }
 
 /// Opens one of our own documents: `apiVersion` and `kind` first, then the fields of this kind.

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use crate::fleet::GroupName;
 use crate::fleet::diagnostic::{Diagnostic, Severity};
-use crate::fleet::document::{self, DEFAULTS_FILE};
+use crate::fleet::document;
 use crate::fleet::fields::any_error;
 use crate::fleet::group_file::{self, Common, Layer, Variables};
-use crate::fleet::layout::file_name;
 use crate::fleet::rollout_section::RolloutSection;
-use crate::fleet::snapshot::{Entry, Snapshot};
+use crate::fleet::snapshot::Entry;
 use crate::labels::Selector;
 
 /// Errors of files that several groups use. Each of these groups is told the first one; only the first group gets all of
@@ -37,14 +36,20 @@ impl SharedErrors {
     }
 }
 
-/// A directory with a `defaults.yaml`.
+/// A directory with a `defaults.yaml`, and what that was read from: the same again gives the same again.
 #[derive(Debug)]
 pub(super) struct Level {
+    directory: Arc<str>,
     file: Arc<str>,
+    entry: Entry,
     above: Option<Arc<Self>>,
     own: Common,
+    /// What is doubtful in a file that can be used.
+    warnings: Vec<Diagnostic>,
     /// Errors in the file, and what else was found with them; empty when it can be used.
     broken: Vec<Diagnostic>,
+    /// True when this file or one above it cannot be used.
+    is_broken: bool,
 }
 
 /// What holds for a group before its own file is looked at; or, with it, altogether.
@@ -78,6 +83,33 @@ impl Inherited {
 }
 
 impl Level {
+    /// Reads the `defaults.yaml` of a directory below the level `above`.
+    fn read(directory: &Arc<str>, file: &Arc<str>, entry: &Entry, above: Option<&Arc<Self>>) -> Self {
+        let (own, findings) = match document::parse_entry(file, entry) {
+            Ok(Some(node)) => group_file::read_defaults(&node, directory),
+            Ok(None) => {
+                let message = "an empty `defaults.yaml` says nothing";
+                let finding = Diagnostic::warning("empty-file", Some(document::top(file)), message);
+                (Common::default(), vec![finding.help("delete it, or say something")])
+            }
+            Err(findings) => (Common::default(), findings),
+        };
+        let (warnings, broken) = if any_error(&findings) { (Vec::new(), findings) } else { (findings, Vec::new()) };
+        let is_broken = !broken.is_empty() || above.is_some_and(|above| above.is_broken);
+        let (directory, file, entry) = (directory.clone(), file.clone(), entry.clone());
+        Self { directory, file, entry, above: above.cloned(), own, warnings, broken, is_broken }
+    }
+
+    /// True when reading it from these would give the same.
+    fn is_of(&self, entry: &Entry, above: Option<&Arc<Self>>) -> bool {
+        is_same(self.above.as_ref(), above) && self.entry == *entry
+    }
+
+    /// The directory in which the file stands.
+    pub(super) fn directory(&self) -> &Arc<str> {
+        &self.directory
+    }
+
     /// From the fleet root down to this level.
     fn chain(&self) -> Vec<&Self> {
         let mut levels = vec![self];
@@ -93,6 +125,11 @@ impl Level {
         self.chain().into_iter().fold(Inherited::default(), |inherited, level| inherited.with(&level.own))
     }
 
+    /// True when nobody can inherit from this level.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// The files down to this level that cannot be used, with what is wrong with them.
     pub(super) fn broken(&self) -> impl Iterator<Item = (&Arc<str>, &[Diagnostic])> {
         self.chain()
@@ -102,62 +139,41 @@ impl Level {
     }
 }
 
+/// True when two places inherit from the very same level.
+pub(super) fn is_same(one: Option<&Arc<Level>>, other: Option<&Arc<Level>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 /// Every `defaults.yaml` of a snapshot, by directory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Levels {
     by_directory: BTreeMap<Arc<str>, Arc<Level>>,
 }
 
 impl Levels {
-    /// Reads them all. Warnings go to `diagnostics`, errors to the groups that inherit them.
-    pub(super) fn read(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let mut files: Vec<(&str, &Arc<str>, &Entry)> = snapshot
-            .iter()
-            .map(|(path, entry)| (file_name(path), path, entry))
-            .filter(|((_, name), _, _)| *name == DEFAULTS_FILE)
-            .map(|((directory, _), path, entry)| (directory, path, entry))
-            .collect();
-        // A directory sorts before everything below it.
-        files.sort_unstable_by_key(|(directory, _, _)| *directory);
-        let mut levels = Self::default();
-        for (directory, path, entry) in files {
-            let level = levels.read_level(directory, path, entry, diagnostics);
-            levels.by_directory.insert(directory.into(), Arc::new(level));
-        }
-        levels
+    /// Adds the `defaults.yaml` of a directory, as it was `before` if nothing about it differs.
+    pub(super) fn add(
+        &mut self,
+        directory: &Arc<str>,
+        file: &Arc<str>,
+        entry: &Entry,
+        above: Option<&Arc<Level>>,
+        before: Option<&Self>,
+    ) -> Arc<Level> {
+        let known =
+            before.and_then(|before| before.by_directory.get(directory)).filter(|level| level.is_of(entry, above));
+        let level = known.cloned().unwrap_or_else(|| Arc::new(Level::read(directory, file, entry, above)));
+        self.by_directory.insert(directory.clone(), level.clone());
+        level
     }
 
-    fn read_level(&self, directory: &str, path: &Arc<str>, entry: &Entry, diagnostics: &mut Vec<Diagnostic>) -> Level {
-        let (own, findings) = match document::parse_entry(path, entry) {
-            Ok(Some(node)) => group_file::read_defaults(&node, directory),
-            Ok(None) => {
-                let message = "an empty `defaults.yaml` says nothing";
-                let finding = Diagnostic::warning("empty-file", Some(document::top(path)), message);
-                (Common::default(), vec![finding.help("delete it, or say something")])
-            }
-            Err(findings) => (Common::default(), findings),
-        };
-        let mut broken = Vec::new();
-        if any_error(&findings) {
-            broken = findings;
-        } else {
-            diagnostics.extend(findings);
-        }
-        Level { file: path.clone(), above: self.nearest(directory).map(|(_, level)| level.clone()), own, broken }
-    }
-
-    /// The nearest directory with a `defaults.yaml`: this one or one above it.
-    pub(super) fn nearest(&self, directory: &str) -> Option<(&Arc<str>, &Arc<Level>)> {
-        let mut here = directory;
-        loop {
-            if let Some(found) = self.by_directory.get_key_value(here) {
-                return Some(found);
-            }
-            if here.is_empty() {
-                return None;
-            }
-            here = file_name(here).0;
-        }
+    /// What is doubtful in those that can be used.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.by_directory.values().flat_map(|level| &level.warnings)
     }
 
     /// The layers that they name.

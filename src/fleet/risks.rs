@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::fields::Placed;
-use crate::fleet::policy::Policy;
 use crate::fleet::strategy::{Amount, Stage};
 use crate::fleet::{GroupDefinition, GroupName};
 use crate::yaml::Place;
@@ -14,11 +13,22 @@ const LARGE: u32 = 50;
 
 /// A kind of risk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Risk {
+pub(super) enum Risk {
     /// A change is offered to everybody of a large group at once.
     NoCanary,
     /// Nothing is watched after it was confirmed.
     NoSoak,
+}
+
+/// What is risky about a group whose files say these stages; those of no file are not risky.
+pub(super) fn risks(definition: &GroupDefinition, written: Option<&Placed<Vec<Stage>>>) -> Vec<(Place, Risk)> {
+    let Some(Placed { value: stages, place }) = written else { return Vec::new() };
+    let expected = definition.expect.and_then(|expect| expect.min).unwrap_or(0);
+    let starts_with_everybody = stages.first().is_some_and(|first| first.agents == Some(Amount::ALL));
+    let watches = stages.iter().any(|stage| !stage.soak.is_zero()) || !definition.strategy.bake.is_zero();
+    let risks =
+        [(starts_with_everybody && expected > LARGE).then_some(Risk::NoCanary), (!watches).then_some(Risk::NoSoak)];
+    risks.into_iter().flatten().map(|risk| (place.clone(), risk)).collect()
 }
 
 /// The risks of all groups: those that stand at one place are told once, whoever inherits them.
@@ -29,25 +39,10 @@ pub(super) struct Risks {
 }
 
 impl Risks {
-    /// Looks at the stages that a file says; those of no file are not risky. Where `allowFast` covers the group, anything goes.
-    pub(super) fn look_at(
-        &mut self,
-        name: &GroupName,
-        definition: &GroupDefinition,
-        written: Option<&Placed<Vec<Stage>>>,
-        policy: &Policy,
-    ) {
-        let Some(Placed { value: stages, place }) = written else { return };
-        if policy.allows_fast(name) {
-            return;
-        }
-        let expected = definition.expect.and_then(|expect| expect.min).unwrap_or(0);
-        let starts_with_everybody = stages.first().is_some_and(|first| first.agents == Some(Amount::ALL));
-        let watches = stages.iter().any(|stage| !stage.soak.is_zero()) || !definition.strategy.bake.is_zero();
-        let risks =
-            [(starts_with_everybody && expected > LARGE).then_some(Risk::NoCanary), (!watches).then_some(Risk::NoSoak)];
-        for risk in risks.into_iter().flatten() {
-            let found = self.found.entry((place.clone(), risk));
+    /// Takes those of one group.
+    pub(super) fn add(&mut self, name: &GroupName, risks: &[(Place, Risk)]) {
+        for risk in risks {
+            let found = self.found.entry(risk.clone());
             found.and_modify(|(_, more)| *more += 1).or_insert_with(|| (name.clone(), 0));
         }
     }

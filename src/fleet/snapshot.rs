@@ -1,16 +1,18 @@
 //! The files below the fleet root in one commit, as values: read by `git::mirror` from the object database, or from a
 //! directory by `gitamp check`. Nothing is followed and nothing is checked out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::fleet::tree;
 use crate::time::Timestamp;
 
 pub use crate::fleet::trailer::RolloutTrailer;
+pub use crate::fleet::tree::{Child, ContentId, Directory, Files};
 
 /// A Git commit's object id (SHA-1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +91,16 @@ pub enum Entry {
     Submodule,
 }
 
+impl Entry {
+    /// How many bytes of it were read.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::File(content) => content.len() as u64,
+            Self::TooLarge(_) | Self::Symlink | Self::Submodule => 0,
+        }
+    }
+}
+
 /// Limits on a snapshot. Exceeding `files`, `depth` or `total_bytes` refuses the whole commit (nothing of it can be trusted to
 /// be complete); `file_bytes` only marks the file.
 #[derive(Clone, Debug)]
@@ -112,47 +124,84 @@ impl Default for SnapshotLimits {
 }
 
 /// The files below the fleet root in one commit, by path from the fleet root (`prod/gateways/group.yaml`, no leading slash).
-/// Only files that can matter are read: `*.yaml` and `*.yml` (others are left out). Immutable; clone the `Arc`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Only files that can matter are read: `*.yaml` and `*.yml` (others are left out). Immutable; directories that two snapshots have
+/// in common are shared.
+#[derive(Clone, Debug)]
 pub struct Snapshot {
-    entries: Arc<BTreeMap<Arc<str>, Entry>>,
+    root: Arc<Directory>,
 }
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::new(BTreeMap::new())
+    }
+}
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.changed_since(other).is_empty()
+    }
+}
+
+impl Eq for Snapshot {}
 
 impl Snapshot {
     /// A snapshot of these entries.
     pub fn new(entries: BTreeMap<Arc<str>, Entry>) -> Self {
-        Self { entries: Arc::new(entries) }
+        Self::of(Directory::of_files(entries))
+    }
+
+    /// A snapshot of this fleet root.
+    pub fn of(root: Directory) -> Self {
+        Self { root: Arc::new(root) }
+    }
+
+    /// The fleet root.
+    pub fn root(&self) -> &Arc<Directory> {
+        &self.root
     }
 
     /// What is at `path`.
     pub fn get(&self, path: &str) -> Option<&Entry> {
-        self.entries.get(path)
+        self.get_entry(path).map(|(_, entry)| entry)
     }
 
     /// What is at `path`, with the path itself.
     pub fn get_entry(&self, path: &str) -> Option<(&Arc<str>, &Entry)> {
-        self.entries.get_key_value(path)
+        let (directory, name) = match path.rsplit_once('/') {
+            Some((directory, name)) => {
+                (directory.split('/').try_fold(&self.root, |here, name| here.directory(name))?, name)
+            }
+            None => (&self.root, path),
+        };
+        directory.file(name).map(|(path, _, entry)| (path, entry))
+    }
+
+    /// The directory at `path`; `""` is the fleet root.
+    pub fn directory(&self, path: &str) -> Option<&Arc<Directory>> {
+        self.root.descend(path)
     }
 
     /// Everything, by path.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
-        self.entries.iter()
+    pub fn iter(&self) -> Files<'_> {
+        Files::below(&self.root)
     }
 
-    /// What stands at paths that begin with `prefix`, by path.
-    pub fn below(&self, prefix: String) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
-        let from = (std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded);
-        let entries = self.entries.range::<str, _>(from);
-        entries.take_while(move |(path, _)| path.starts_with(&prefix))
+    /// The paths at which something else stands than in `before`, in one of them perhaps nothing. Costs what differs and is not
+    /// shared.
+    pub fn changed_since(&self, before: &Self) -> BTreeSet<Arc<str>> {
+        let mut changed = BTreeSet::new();
+        tree::differences(&before.root, &self.root, &mut changed);
+        changed
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.root.files()
     }
 
     /// True when nothing is below the fleet root.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 }

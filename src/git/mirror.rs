@@ -7,7 +7,7 @@ use git2::{ErrorCode, Oid, Repository};
 
 use super::failure::{FailureClass, FailureKind, TransportError};
 use super::reader::CommitReader;
-pub use super::reader::{ReadError, TreeId};
+pub use super::reader::ReadError;
 use super::remote::sanitise;
 use super::transport::{Action, Done, Transport};
 use super::{SourceOptions, Tracked, commit_of, hermetic, oid_of, upkeep};
@@ -183,20 +183,23 @@ impl Mirror {
         Ok(head)
     }
 
-    /// Reads one commit: what it says, and everything that matters below the fleet root. Bounded by `limits`. When the mirror
-    /// turns out to be damaged, the next sync makes it anew.
-    pub async fn read(&self, commit: CommitId, reference: &str, limits: &SnapshotLimits) -> Result<Reading, ReadError> {
+    /// Reads one commit: what it says, and everything that matters below the fleet root. Bounded by `limits`. Of what `before` has
+    /// too, a snapshot that this mirror read within the same limits, nothing is read again. When the mirror turns out to be damaged,
+    /// the next sync makes it anew.
+    pub async fn read(
+        &self,
+        commit: CommitId,
+        reference: &str,
+        limits: &SnapshotLimits,
+        before: Option<&Snapshot>,
+    ) -> Result<Reading, ReadError> {
         let (root, limits, reference) = (self.options.fleet_root.clone(), limits.clone(), reference.to_owned());
+        let before = before.cloned();
         self.reading(commit, move |reader| {
-            Ok(Reading { info: reader.info(&reference)?, snapshot: reader.snapshot(&root, &limits)? })
+            let snapshot = reader.snapshot(&root, &limits, before.as_ref())?;
+            Ok(Reading { info: reader.info(&reference)?, snapshot })
         })
         .await
-    }
-
-    /// The id of the directory at the fleet root: equal ids mean that nothing below it differs. `None`: no such directory.
-    pub async fn tree_id(&self, commit: CommitId) -> Result<Option<TreeId>, ReadError> {
-        let root = self.options.fleet_root.clone();
-        self.reading(commit, move |reader| reader.root_id(&root)).await
     }
 
     /// Whether `commit` is `ancestor` or descends from it. An ancestor that the mirror does not know is none.

@@ -39,7 +39,6 @@ use crate::fleet::snapshot::CommitId;
 
 pub use child::run as run_transport_child;
 pub use failure::{FailureClass, FailureKind, TransportError};
-pub use reader::TreeId;
 pub use remote::RemoteUrl;
 
 /// What of the repository is followed.

@@ -3,15 +3,16 @@
 //! Trees come from whoever may push, so nothing in them is trusted: sizes are read from object headers before anything is
 //! inflated, names are checked, links and submodules are recognised and never followed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, Tree};
+use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, Tree, TreeEntry};
 
 use super::remote::clean_line;
 use super::{commit_of, oid_of};
-use crate::fleet::snapshot::{CommitId, CommitInfo, Entry, RolloutTrailer, Snapshot, SnapshotLimits};
+use crate::fleet::snapshot::{
+    Child, CommitId, CommitInfo, ContentId, Directory, Entry, RolloutTrailer, Snapshot, SnapshotLimits,
+};
 use crate::time::Timestamp;
 
 /// The largest commit object that is parsed: 4 MiB. Its message is shown one line long.
@@ -43,10 +44,6 @@ pub enum ReadError {
     #[error("the mirror cannot be read: {0}")]
     Damaged(String),
 }
-
-/// An object's id of the fleet root, to see whether anything below it changed between two commits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TreeId([u8; 20]);
 
 /// Reads one commit of an open repository.
 pub(super) struct CommitReader<'r> {
@@ -132,62 +129,56 @@ impl<'r> CommitReader<'r> {
         Ok(Some(tree))
     }
 
-    /// The id of the tree at the fleet root.
-    pub(super) fn root_id(&self, fleet_root: &str) -> Result<Option<TreeId>, ReadError> {
-        let root = self.root(fleet_root)?;
-        Ok(root.and_then(|tree| commit_of(tree.id())).map(|id| TreeId(id.0)))
-    }
-
-    /// Everything that matters below the fleet root; `None` when the commit has no such directory.
-    pub(super) fn snapshot(&self, fleet_root: &str, limits: &SnapshotLimits) -> Result<Option<Snapshot>, ReadError> {
+    /// Everything that matters below the fleet root; `None` when the commit has no such directory. Where `before`, a snapshot of the
+    /// same fleet root within the same limits, has the same object at the same path, it is shared and nothing is read.
+    pub(super) fn snapshot(
+        &self,
+        fleet_root: &str,
+        limits: &SnapshotLimits,
+        before: Option<&Snapshot>,
+    ) -> Result<Option<Snapshot>, ReadError> {
         let Some(root) = self.root(fleet_root)? else { return Ok(None) };
-        let mut walk = Walk { reader: self, limits, seen: 0, bytes: 0, entries: BTreeMap::new() };
-        // An own stack: the depth comes from outside.
-        let mut directories = vec![(String::new(), root, 0_usize)];
-        while let Some((path, tree, depth)) = directories.pop() {
-            walk.directory(&path, &tree, depth, &mut directories)?;
+        let id = content_of(root.id());
+        if let Some(before) = before.filter(|before| id.is_some() && before.root().id() == id) {
+            return Ok(Some(before.clone()));
         }
-        Ok(Some(Snapshot::new(walk.entries)))
+        let mut walk = Walk { reader: self, limits, seen: 0, bytes: 0 };
+        let (children, ignored) = walk.children("", &root, 0, before.map(|before| &**before.root()))?;
+        Ok(Some(Snapshot::of(Directory::root(id, children, ignored))))
     }
 }
 
+/// Reads trees into directories. It descends by calling itself, which the limit on depth bounds.
 struct Walk<'w, 'r> {
     reader: &'w CommitReader<'r>,
     limits: &'w SnapshotLimits,
     seen: usize,
     bytes: u64,
-    entries: BTreeMap<Arc<str>, Entry>,
 }
 
 impl<'r> Walk<'_, 'r> {
-    fn directory(
+    /// What stands in one directory, and how many more things there are that nobody reads.
+    fn children(
         &mut self,
         path: &str,
         tree: &Tree<'r>,
         depth: usize,
-        directories: &mut Vec<(String, Tree<'r>, usize)>,
-    ) -> Result<(), ReadError> {
+        before: Option<&Directory>,
+    ) -> Result<(Vec<Child>, usize), ReadError> {
+        let (mut children, mut ignored) = (Vec::new(), 0);
+        let mut last: Option<Vec<u8>> = None;
         for entry in tree {
-            self.seen += 1;
-            if self.seen > self.limits.files {
-                return Err(self.reader.refuse(format!(
-                    "more than {} files below the fleet root: give the fleet a directory of its own with --path",
-                    self.limits.files
-                )));
-            }
+            self.saw(1)?;
             let mode = entry.filemode_raw();
             let matters = matches!(mode, MODE_TREE | MODE_LINK | MODE_SUBMODULE) || is_yaml(entry.name_bytes());
             if !matters {
                 // Nothing reads it, so neither its name nor its content can do harm.
+                ignored += 1;
                 continue;
             }
-            let Ok(name) = std::str::from_utf8(entry.name_bytes()) else {
-                let shown = clean_line(&String::from_utf8_lossy(entry.name_bytes()), LONGEST_LINE);
-                return Err(self.reader.refuse(format!("the name `{shown}` in `{path}/` is not UTF-8: rename it")));
-            };
-            if let Some(why) = evil(name) {
-                let shown = clean_line(name, LONGEST_LINE);
-                return Err(self.reader.refuse(format!("the name `{shown}` in `{path}/` {why}: rename it")));
+            let name = self.name(path, &entry)?;
+            if last.replace(entry.name_bytes().to_owned()).is_some_and(|last| last == entry.name_bytes()) {
+                return Err(self.reader.refuse(format!("the name `{name}` stands twice in `{path}/`: remove one")));
             }
             let full = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
             if full.len() > self.limits.path_bytes {
@@ -196,7 +187,7 @@ impl<'r> Walk<'_, 'r> {
                     .reader
                     .refuse(format!("the path `{shown}` is longer than {} bytes", self.limits.path_bytes)));
             }
-            match mode {
+            children.push(match mode {
                 MODE_TREE if depth >= self.limits.depth => {
                     let shown = clean_line(&full, LONGEST_LINE);
                     return Err(self
@@ -204,22 +195,81 @@ impl<'r> Walk<'_, 'r> {
                         .refuse(format!("`{shown}` is nested deeper than {} directories", self.limits.depth)));
                 }
                 MODE_TREE => {
-                    let tree = self.reader.tree(entry.id(), &full)?;
-                    directories.push((full, tree, depth + 1));
+                    let before = before.and_then(|before| before.directory(name));
+                    Child::Directory(self.directory(full.into(), entry.id(), depth + 1, before)?)
                 }
-                MODE_LINK => self.insert(full, Entry::Symlink),
-                MODE_SUBMODULE => self.insert(full, Entry::Submodule),
+                MODE_LINK => Child::File { path: full.into(), id: None, entry: Entry::Symlink },
+                MODE_SUBMODULE => Child::File { path: full.into(), id: None, entry: Entry::Submodule },
                 _ => {
-                    let entry = self.file(entry.id())?;
-                    self.insert(full, entry);
+                    let id = content_of(entry.id());
+                    let known =
+                        before.and_then(|before| before.file(name)).filter(|known| known.1.is_some() && known.1 == id);
+                    let (path, entry) = match known {
+                        Some((path, _, known)) => (path.clone(), self.count(known.clone())?),
+                        None => (full.into(), self.file(entry.id())?),
+                    };
+                    Child::File { path, id, entry }
                 }
+            });
+        }
+        Ok((children, ignored))
+    }
+
+    fn name<'e>(&self, path: &str, entry: &'e TreeEntry<'_>) -> Result<&'e str, ReadError> {
+        let Ok(name) = std::str::from_utf8(entry.name_bytes()) else {
+            let shown = clean_line(&String::from_utf8_lossy(entry.name_bytes()), LONGEST_LINE);
+            return Err(self.reader.refuse(format!("the name `{shown}` in `{path}/` is not UTF-8: rename it")));
+        };
+        match evil(name) {
+            None => Ok(name),
+            Some(why) => {
+                let shown = clean_line(name, LONGEST_LINE);
+                Err(self.reader.refuse(format!("the name `{shown}` in `{path}/` {why}: rename it")))
             }
+        }
+    }
+
+    fn directory(
+        &mut self,
+        path: Arc<str>,
+        oid: Oid,
+        depth: usize,
+        before: Option<&Arc<Directory>>,
+    ) -> Result<Arc<Directory>, ReadError> {
+        let id = content_of(oid);
+        if let Some(same) = before.filter(|before| id.is_some() && before.id() == id) {
+            self.saw(same.objects())?;
+            self.add(same.bytes())?;
+            return Ok(same.clone());
+        }
+        let tree = self.reader.tree(oid, &path)?;
+        let (children, ignored) = self.children(&path, &tree, depth, before.map(|before| &**before))?;
+        Ok(Arc::new(Directory::new(path, id, children, ignored)))
+    }
+
+    fn saw(&mut self, objects: usize) -> Result<(), ReadError> {
+        self.seen = self.seen.saturating_add(objects);
+        if self.seen > self.limits.files {
+            return Err(self.reader.refuse(format!(
+                "more than {} files below the fleet root: give the fleet a directory of its own with --path",
+                self.limits.files
+            )));
         }
         Ok(())
     }
 
-    fn insert(&mut self, path: String, entry: Entry) {
-        self.entries.insert(path.into(), entry);
+    fn add(&mut self, bytes: u64) -> Result<(), ReadError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.limits.total_bytes {
+            let limit = self.limits.total_bytes >> 20;
+            return Err(self.reader.refuse(format!("more than {limit} MiB of YAML below the fleet root")));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, entry: Entry) -> Result<Entry, ReadError> {
+        self.add(entry.bytes())?;
+        Ok(entry)
     }
 
     fn file(&mut self, oid: Oid) -> Result<Entry, ReadError> {
@@ -231,14 +281,14 @@ impl<'r> Walk<'_, 'r> {
         if size > self.limits.file_bytes {
             return Ok(Entry::TooLarge(size));
         }
-        self.bytes = self.bytes.saturating_add(size);
-        if self.bytes > self.limits.total_bytes {
-            let limit = self.limits.total_bytes >> 20;
-            return Err(self.reader.refuse(format!("more than {limit} MiB of YAML below the fleet root")));
-        }
+        self.add(size)?;
         let object = self.reader.odb.read(oid).map_err(damaged)?;
         Ok(Entry::File(Bytes::copy_from_slice(object.data())))
     }
+}
+
+fn content_of(oid: Oid) -> Option<ContentId> {
+    commit_of(oid).map(|id| ContentId(id.0))
 }
 
 fn damaged(error: git2::Error) -> ReadError {

@@ -189,6 +189,15 @@ impl Machine {
         self.record.rollout.as_ref()
     }
 
+    /// True when the group runs this for good and the repository wanted it before: to plan it once more under the same rules, without
+    /// agents that moved in, has no effect.
+    pub fn is_settled_on(&self, hash: ConfigHash) -> bool {
+        self.record.rollout.is_none()
+            && self.record.undone.is_none()
+            && self.record.wanted == Some(hash)
+            && self.stable() == Some(hash)
+    }
+
     /// True when the rollout runs, or its agents are on their way back: it exists and has not failed.
     pub fn is_running(&self) -> bool {
         self.rollout().is_some_and(|rollout| !is_failed(rollout))
