@@ -38,6 +38,7 @@
 //! | [`controller`] | yes | joins fleet, rollout and roster; commits and their reports; guards; orders; what is to be stored |
 //! | [`view`] | yes | statuses, reports and reasons as people and scripts see them |
 //! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
+//! | [`trust`] | yes | who signed a commit: SSH and OpenPGP signatures, and the keys that count |
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
 //! | [`forge`] | no | forges: proofs of the secret and push events in; statuses, comments and reverts out, by a task nobody waits for |
 //! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
@@ -75,6 +76,8 @@
 //!   kept for a week, so that neither an agent nor a daemon that was away makes a move look like a newcomer.
 //! - A revert goes to those who had it before. Agents that a commit moved to its group take the stages, afterwards.
 //! - A share of failures is judged by twenty agents at least; of fewer it allows one if it would of twenty, and never all.
+//! - A head that is not signed by who may is refused before any of its files is read, and judged again only when the keys change; what was accepted
+//!   once is not judged again, so that a key that goes takes nothing back.
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
 //! - With a key the journal's records count as a whole, under a seal, or not at all; a start with none that count waits for a person.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
@@ -99,5 +102,6 @@ pub mod serve;
 pub mod settings;
 pub mod simulate;
 pub mod time;
+pub mod trust;
 pub mod view;
 pub mod yaml;

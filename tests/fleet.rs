@@ -519,7 +519,8 @@ fn the_schema_for_editors_knows_the_fields_that_the_reader_knows() {
                  rollout: {zzzzzzzz: 1, stages: [{zzzzzzzz: 1}], windows: [{zzzzzzzz: 1}]}\nexpect: {zzzzzzzz: 1}\n\
                  variants: [{zzzzzzzz: 1}]\n";
     let defaults = "apiVersion: gitamp/v1\nkind: Defaults\nzzzzzzzz: 1\n";
-    let fleet = "apiVersion: gitamp/v1\nkind: Fleet\nzzzzzzzz: 1\nboundaries: [{zzzzzzzz: 1}]\nguards: {zzzzzzzz: 1}\n";
+    let fleet = "apiVersion: gitamp/v1\nkind: Fleet\nzzzzzzzz: 1\nboundaries: [{zzzzzzzz: 1}]\nguards: {zzzzzzzz: 1}\n\
+                 signers: [{zzzzzzzz: 1}]\n";
     let files = [("a/group.yaml", file(group)), ("a/defaults.yaml", file(defaults)), ("fleet.yaml", file(fleet))];
     let mut seen = 0;
     for finding in fleet::load(&snapshot(&files), None).diagnostics.iter().filter(|one| one.code == "unknown-field") {
@@ -531,6 +532,7 @@ fn the_schema_for_editors_knows_the_fields_that_the_reader_knows() {
             "a window" => "window",
             "a variant" => "variant",
             "a boundary" => "boundary",
+            "a rule of `signers`" => "signerRule",
             other => other.trim_start_matches("a document of kind ").trim_matches('`'),
         };
         let help = finding.help.as_deref().and_then(|help| help.strip_prefix("its fields are ")).expect("the fields");
@@ -542,5 +544,5 @@ fn the_schema_for_editors_knows_the_fields_that_the_reader_knows() {
         assert_eq!(promised, known, "{definition}");
         seen += 1;
     }
-    assert_eq!(seen, 12, "every kind of mapping was compared");
+    assert_eq!(seen, 13, "every kind of mapping was compared");
 }

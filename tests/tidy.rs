@@ -200,6 +200,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The canonical form of a document is what a configuration's hash is made of, and its components have names: words of `config`.
     ("yaml", &["config"]),
     ("settings", &["time"]),
+    ("trust", &["time"]),
     ("clock", &["time"]),
     ("fleet", &["time", "labels", "config", "yaml"]),
     ("agent", &["time", "labels", "config"]),
@@ -251,8 +252,21 @@ fn imports_keep_to_the_table(source: &Source) -> Vec<Finding> {
 }
 
 /// Rooms without I/O, clock, async, locks, randomness and environment.
-const PURE: &[&str] =
-    &["lib", "time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster", "controller", "view", "opamp"];
+const PURE: &[&str] = &[
+    "lib",
+    "time",
+    "labels",
+    "config",
+    "yaml",
+    "fleet",
+    "agent",
+    "rollout",
+    "roster",
+    "controller",
+    "view",
+    "opamp",
+    "trust",
+];
 
 /// Modules as pure as those rooms, in rooms that are not.
 const PURE_INSIDE: &[&str] = &[

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::controller::Revision;
+use crate::daemon::Known;
 use crate::daemon::pace::Pace;
+use crate::daemon::verify::{Trust, Verifier, VerifyError};
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::snapshot::{CommitId, CommitInfo, ContentId, RolloutTrailer, Snapshot, SnapshotLimits};
 use crate::fleet::{self, Memory, RenderedFleet};
@@ -54,20 +54,12 @@ pub(super) struct Progress {
     pub status: SyncStatus,
 }
 
-/// The revisions before the one that is looked at.
+/// The revision before the one that is looked at; a process that has looked at nothing yet has none.
+#[derive(Default)]
 pub(super) struct Before {
-    /// The one that the journal says was accepted last.
-    accepted: Option<CommitId>,
     /// The one that was looked at last, accepted or not.
     snapshot: Option<Snapshot>,
     memory: Option<Memory>,
-}
-
-impl Before {
-    /// As a process finds it that has looked at nothing yet.
-    pub(super) fn new(accepted: Option<CommitId>) -> Self {
-        Self { accepted, snapshot: None, memory: None }
-    }
 }
 
 /// The follower's task.
@@ -80,8 +72,10 @@ pub(super) struct Follower {
     pub bell: Bell,
     /// What hooks said.
     pub hints: Hints,
-    /// The policy that the next revision is judged by.
-    pub policy: Arc<ArcSwapOption<Bytes>>,
+    /// What the next revision is judged by.
+    pub known: Known,
+    /// What judges the signatures of a new head.
+    pub verifier: Verifier,
     /// What was read last, and what was made of it: of what a newer commit shares with it, nothing is read or rendered again.
     pub before: Before,
     /// Where findings go.
@@ -99,6 +93,13 @@ struct Taken {
     commit: CommitId,
     /// What was accepted; `None` after a refusal, so that the next commit is looked at whatever it changed.
     tree: Option<ContentId>,
+}
+
+impl Progress {
+    /// Nothing was read yet of this repository.
+    pub(super) fn of(repository: String) -> Self {
+        Self { status: SyncStatus { repository, ..SyncStatus::default() }, ..Self::default() }
+    }
 }
 
 impl Follower {
@@ -173,7 +174,10 @@ impl Follower {
             status.next_attempt = Some(now + pause.max(LEAST_PAUSE));
             match outcome {
                 Ok(_) => {
-                    (status.last_success, status.error, status.stale) = (Some(now), None, false);
+                    let refused =
+                        self.verifier.refused.as_ref().map(|one| format!("the head is not synced: {}", one.reason));
+                    (status.last_success, status.stale) = (Some(now), refused.is_some());
+                    status.error = refused;
                     progress.is_ready = true;
                 }
                 Err(Trouble::Failed { message, class }) => {
@@ -189,13 +193,60 @@ impl Follower {
     /// Looks once, and hands on what is new.
     async fn attempt(&mut self, taken: &mut Option<Taken>) -> Result<Head, Trouble> {
         let head = self.mirror.sync().await.map_err(|error| Trouble::failed(error.class(), &error))?;
-        if taken.as_ref().is_none_or(|taken| taken.commit != head.commit) {
+        let is_known = taken.as_ref().is_some_and(|taken| taken.commit == head.commit);
+        if !is_known || self.verifier.has_new_keys() {
             self.take(&head, taken).await?;
         }
         Ok(head)
     }
 
+    /// Judges the signatures of a head; true when it may be taken. One that may not is told, and then left alone.
+    async fn is_trusted(&mut self, head: &Head, taken: &mut Option<Taken>) -> Result<bool, Trouble> {
+        let (accepted, policy) = (self.known.accepted(), self.known.policy());
+        let judged = self.verifier.judge(&self.mirror, head, accepted, policy.as_deref().map(AsRef::as_ref)).await;
+        match judged {
+            Ok(Trust::Given(told)) => {
+                if let Some(told) = told {
+                    tracing::warn!(commit = %head.commit.short(), "{told}");
+                }
+                self.verifier.refused = None;
+                Ok(true)
+            }
+            Ok(Trust::Refused(reason)) => {
+                let info = self.mirror.info(head.commit, &head.reference).await.map_err(Trouble::read)?;
+                let fleet = refusal(&format!("not synced: {reason}"));
+                let _never_accepted = self.offer(Revision { info, rewritten: head.rewritten, fleet }).await?;
+                self.tell_unverified(head, accepted).await?;
+                self.verifier.refuse(reason);
+                *taken = Some(Taken { commit: head.commit, tree: None });
+                Ok(false)
+            }
+            Err(VerifyError::Read(error)) => Err(Trouble::read(error)),
+            Err(error @ VerifyError::Keys { .. }) => Err(Trouble::failed(crate::git::FailureClass::Stalled, &error)),
+        }
+    }
+
+    /// The repository was read, and what was accepted before still holds; without that there is the head alone to name.
+    async fn tell_unverified(&self, head: &Head, accepted: Option<CommitId>) -> Result<(), Trouble> {
+        if self.progress.borrow().status.revision.is_some() {
+            return Ok(());
+        }
+        let holds = match accepted {
+            Some(accepted) => self.mirror.info(accepted, &head.reference).await.ok(),
+            None => None,
+        };
+        let info = match holds {
+            Some(info) => info,
+            None => self.mirror.info(head.commit, &head.reference).await.map_err(Trouble::read)?,
+        };
+        self.show(&info);
+        Ok(())
+    }
+
     async fn take(&mut self, head: &Head, taken: &mut Option<Taken>) -> Result<(), Trouble> {
+        if !self.is_trusted(head, taken).await? {
+            return Ok(());
+        }
         let (limits, before) = (SnapshotLimits::default(), self.before.snapshot.as_ref());
         let reading = match self.mirror.read(head.commit, &head.reference, &limits, before).await {
             Ok(reading) => reading,
@@ -232,6 +283,10 @@ impl Follower {
 
     fn took(&self, info: &CommitInfo, tree: Option<ContentId>, taken: &mut Option<Taken>) {
         *taken = Some(Taken { commit: info.id, tree });
+        self.show(info);
+    }
+
+    fn show(&self, info: &CommitInfo) {
         self.progress.send_modify(|progress| {
             progress.status.revision = Some(info.revision());
             progress.status.subject = Some(info.subject.clone());
@@ -244,14 +299,14 @@ impl Follower {
 
     /// The mirror knows the head before; a fresh one knows only what the journal accepted last.
     async fn is_rewritten(&self, head: &Head, taken: Option<&Taken>) -> bool {
-        let before = taken.map(|taken| taken.commit).or(self.before.accepted);
+        let before = taken.map(|taken| taken.commit).or_else(|| self.known.accepted());
         let Some(before) = before.filter(|before| *before != head.commit) else { return head.rewritten };
         !self.mirror.descends(head.commit, before).await.unwrap_or(!head.rewritten)
     }
 
     /// Renders on a thread of its own. A commit that brings the renderer down is tried once and then refused.
     async fn render(&mut self, snapshot: Snapshot, info: &CommitInfo) -> RenderedFleet {
-        let (policy, memory) = (self.policy.load_full(), self.before.memory.take());
+        let (policy, memory) = (self.known.policy(), self.before.memory.take());
         let begun = self.clock.now();
         let job = move || fleet::load_after(&snapshot, policy.as_deref().map(AsRef::as_ref), memory.as_ref());
         let fleet = match tokio::task::spawn_blocking(job).await {

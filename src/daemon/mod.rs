@@ -9,6 +9,7 @@ mod keep;
 mod pace;
 mod start;
 mod tell;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::controller::record::RecordError;
 use crate::controller::{Action, Controller, OrdersKept, Store};
+use crate::fleet::snapshot::CommitId;
 use crate::forge::outbound::teller::Word;
 use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
@@ -88,6 +90,39 @@ pub enum DaemonError {
     Signals(#[source] std::io::Error),
 }
 
+/// What the loop tells the follower of the last accepted revision; clones tell the same.
+#[derive(Clone, Debug, Default)]
+struct Known(Arc<Accepted>);
+
+#[derive(Debug, Default)]
+struct Accepted {
+    policy: ArcSwapOption<Bytes>,
+    commit: ArcSwapOption<CommitId>,
+}
+
+impl Known {
+    fn of(controller: &Controller) -> Self {
+        let known = Self::default();
+        known.tell(controller);
+        known
+    }
+
+    fn tell(&self, controller: &Controller) {
+        self.0.policy.store(controller.policy().map(Arc::new));
+        self.0.commit.store(controller.accepted().map(|info| Arc::new(info.id)));
+    }
+
+    /// Its policy, which judges the next one.
+    fn policy(&self) -> Option<Arc<Bytes>> {
+        self.0.policy.load_full()
+    }
+
+    /// Its commit.
+    fn accepted(&self) -> Option<CommitId> {
+        self.0.commit.load().as_deref().copied()
+    }
+}
+
 /// The loop with everything it holds.
 struct Daemon {
     settings: Arc<Settings>,
@@ -97,7 +132,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     bell: Bell,
     hints: Hints,
-    policy: Arc<ArcSwapOption<Bytes>>,
+    known: Known,
     progress: watch::Receiver<Progress>,
     journal: watch::Receiver<JournalStatus>,
     stores: mpsc::Sender<Store>,
@@ -191,7 +226,7 @@ impl Daemon {
         match found {
             Found::Revision(revision, done) => {
                 let is_accepted = self.controller.handle_revision(*revision, self.clock.now());
-                self.policy.store(self.controller.policy().map(Arc::new));
+                self.known.tell(&self.controller);
                 // The follower is there for as long as the loop is.
                 let _gone = done.send(is_accepted);
             }
@@ -199,6 +234,7 @@ impl Daemon {
                 tracing::info!(revision = %info.revision(), "nothing below the fleet root changed");
                 self.forge.report_unrelated(&info, self.clock.now());
                 self.controller.handle_unrelated(info);
+                self.known.tell(&self.controller);
             }
         }
     }
@@ -254,7 +290,7 @@ impl Daemon {
                 let order = Order { command, by, at: now, reason };
                 let answer = self.controller.handle_order(&order, now);
                 // A promoted commit brings the policy that the next one is judged by.
-                self.policy.store(self.controller.policy().map(Arc::new));
+                self.known.tell(&self.controller);
                 match answer {
                     Ok(impact) => self.answer_once_stored(impact, reply),
                     Err(refusal) => {

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,7 +15,8 @@ use crate::daemon::follow::{Before, Follower, Progress};
 use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
 use crate::daemon::tell::Forge;
-use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs};
+use crate::daemon::verify::Verifier;
+use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs, Known};
 use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
 use crate::git::journal::{Journal, JournalContents, JournalOptions};
@@ -181,9 +181,8 @@ impl Base {
         let traffic = metrics.traffic();
         let (links, server) =
             serve::serve_agents(agents_listener, server_options(&settings), clock, events_in, hooks, traffic, stopped);
-        let policy = Arc::new(ArcSwapOption::from(controller.policy().map(Arc::new)));
-        let sync = SyncStatus { repository: settings.repo.to_string(), ..SyncStatus::default() };
-        let progress = watch::Sender::new(Progress { status: sync, ..Progress::default() });
+        let known = Known::of(&controller);
+        let progress = watch::Sender::new(Progress::of(settings.repo.to_string()));
         let (found_in, found) = mpsc::channel(1);
         let (forge, words, teller) = Forge::new(&settings, &source, clock, &metrics, &mut controller);
         let follower = Follower {
@@ -191,8 +190,9 @@ impl Base {
             pace: Pace::new(settings.interval, settings.hooks.as_ref().and_then(|hooks| hooks.interval)),
             bell: bell.clone(),
             hints: hints.clone(),
-            policy: Arc::clone(&policy),
-            before: Before::new(controller.accepted().map(|info| info.id)),
+            known: known.clone(),
+            verifier: Verifier::new(settings.verify.clone()),
+            before: Before::default(),
             found: found_in,
             progress: progress.clone(),
             clock,
@@ -231,7 +231,7 @@ impl Base {
             metrics,
             bell,
             hints,
-            policy,
+            known,
             progress,
             journal,
             stores,

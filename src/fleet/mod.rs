@@ -24,6 +24,7 @@ mod render;
 mod risks;
 mod rollout_section;
 mod secrets;
+mod signers;
 pub mod snapshot;
 pub mod strategy;
 mod trailer;
@@ -46,6 +47,7 @@ pub use load::{Memory, load, load_after};
 pub use opening::OutsideWindows;
 pub use policy::{Bounds, Policy};
 pub use render::MOST_CONFIG_BYTES;
+pub use signers::{Forbidden, SignerRules};
 pub use window::{NotAWindow, Span, Window};
 
 /// A group's path below the fleet root (`prod/gateways`), with `@variant` behind it for a variant.

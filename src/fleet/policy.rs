@@ -9,6 +9,7 @@ use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::document::{self, open_document};
 use crate::fleet::fields::{self, Fields, any_error};
 use crate::fleet::matching::read_selector;
+use crate::fleet::signers::SignerRules;
 use crate::fleet::strategy::Amount;
 use crate::labels::Selector;
 use crate::yaml::{Node, Place};
@@ -24,6 +25,8 @@ const MOST_BOUNDARIES: usize = 200;
 pub struct Policy {
     boundaries: Vec<Boundary>,
     allow_fast: Vec<PathGlob>,
+    /// Whose signature the next revision needs for what it changes.
+    pub signers: SignerRules,
     /// When one commit changes more groups than this, it is held until a person promotes it; all of them when nothing is
     /// said.
     pub max_changed_groups: Amount,
@@ -39,6 +42,7 @@ impl Default for Policy {
         Self {
             boundaries: Vec::new(),
             allow_fast: Vec::new(),
+            signers: SignerRules::default(),
             max_changed_groups: Amount::ALL,
             max_moved_agents: Amount::Share(1_000),
             max_unavailable: None,
@@ -122,15 +126,15 @@ impl Policy {
     }
 }
 
-/// A glob over the paths of groups, in which `*` stops at a slash and `**` does not.
+/// A glob over paths below the fleet root, in which `*` stops at a slash and `**` does not.
 #[derive(Clone, Debug)]
-struct PathGlob {
+pub(super) struct PathGlob {
     written: String,
     glob: GlobMatcher,
 }
 
 impl PathGlob {
-    fn read(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
+    pub(super) fn read(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
         let written = fields::text(node, "a path", findings)?;
         let mut refuse = |message: String, help: &str| {
             findings.push(Diagnostic::error("bad-path", Some(node.place.clone()), message).help(help));
@@ -150,6 +154,11 @@ impl PathGlob {
         }
     }
 
+    /// True when the path of a file matches.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        self.glob.is_match(path)
+    }
+
     /// True when one of the paths matches.
     fn covers(&self, paths: &[String; 2]) -> bool {
         paths.iter().any(|path| self.glob.is_match(path))
@@ -164,7 +173,7 @@ fn group_paths(group: &GroupName) -> [String; 2] {
 }
 
 fn read_policy(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Policy> {
-    let known = ["boundaries", "guards", "maxUnavailable", "allowFast"];
+    let known = ["boundaries", "guards", "maxUnavailable", "allowFast", "signers"];
     let fields = open_document(node, "Fleet", &known, findings)?;
     let mut policy = Policy::default();
     if let Some(boundaries) = fields.get("boundaries") {
@@ -185,6 +194,9 @@ fn read_policy(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Policy> {
     if let Some(paths) = fields.get("allowFast") {
         let paths = fields::list(paths, "`allowFast`", MOST_BOUNDARIES, findings)?;
         policy.allow_fast = paths.iter().filter_map(|path| PathGlob::read(path, findings)).collect();
+    }
+    if let Some(signers) = fields.get("signers") {
+        policy.signers = SignerRules::read(signers, findings).unwrap_or_default();
     }
     Some(policy)
 }

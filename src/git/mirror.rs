@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use git2::{ErrorCode, Oid, Repository};
 
 use super::failure::{FailureClass, FailureKind, TransportError};
+use super::lineage::{self, Lineage, Question};
 use super::reader::CommitReader;
 pub use super::reader::ReadError;
 use super::remote::sanitise;
@@ -208,6 +209,18 @@ impl Mirror {
             descends(repository, commit, ancestor).map_err(|error| ReadError::Damaged(sanitise(error.message())))
         })
         .await
+    }
+
+    /// What a commit says of itself, without reading any file.
+    pub async fn info(&self, commit: CommitId, reference: &str) -> Result<CommitInfo, ReadError> {
+        let reference = reference.to_owned();
+        self.reading(commit, move |reader| reader.info(&reference)).await
+    }
+
+    /// The commits that lead to a head, to be judged by their signatures.
+    pub async fn lineage(&self, question: Question) -> Result<Lineage, ReadError> {
+        let root = self.options.fleet_root.clone();
+        self.with_repository(move |repository| lineage::lineage(repository, &root, &question)).await
     }
 
     /// Whether the mirror has this commit.

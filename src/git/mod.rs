@@ -11,6 +11,7 @@ pub mod failure;
 mod hermetic;
 pub mod journal;
 mod known_hosts;
+pub mod lineage;
 mod local;
 pub mod lock;
 pub mod mirror;

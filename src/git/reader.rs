@@ -61,7 +61,7 @@ impl<'r> CommitReader<'r> {
         ReadError::Refused { commit: self.id, reason: reason.into() }
     }
 
-    fn commit(&self) -> Result<git2::Commit<'r>, ReadError> {
+    pub(super) fn commit(&self) -> Result<git2::Commit<'r>, ReadError> {
         let oid = oid_of(self.id).map_err(damaged)?;
         let (size, kind) = match self.odb.read_header(oid) {
             Ok(header) => header,

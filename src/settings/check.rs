@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use access::{access, journal};
+use access::{access, journal, verify};
 
 use super::layers::{Given, Source};
 use super::{
@@ -181,6 +181,7 @@ fn repo_url(reader: &mut Reader<'_>, key: &str) -> Option<RepoUrl> {
 
 fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environment) {
     what_is_followed(settings, reader);
+    verify(settings, reader);
     access(settings, reader, environment);
     journal(settings, reader);
     agents(settings, reader);

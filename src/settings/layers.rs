@@ -91,6 +91,20 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Repository")]
     pub no_push: Option<Text>,
 
+    /// Take only commits that are signed: `head`, the head of what is followed, or `all` since the last accepted one [default:
+    /// off]
+    #[arg(long, value_name = "MODE", help_heading = "Signed commits")]
+    pub verify_mode: Option<Text>,
+    /// Whose SSH signatures count: a file in OpenSSH's form of allowed signers; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Signed commits")]
+    pub verify_allowed_signers: Option<Text>,
+    /// Whose OpenPGP signatures count: a file of exported public keys; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Signed commits")]
+    pub verify_keyring: Option<Text>,
+    /// The same three as one mapping of the file.
+    #[arg(skip)]
+    pub verify: Option<VerifyArgs>,
+
     /// A file with the token for https; read again at every use, so it may be renewed in place
     #[arg(long, value_name = "FILE", help_heading = "Access to the repository")]
     pub git_token_file: Option<Text>,
@@ -236,6 +250,42 @@ pub struct ServeArgs {
     pub log_format: Option<Text>,
 }
 
+/// `verify: {mode: all, allowedSigners: FILE, keyring: FILE}` in the file: the settings `verify-mode` and so on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    default,
+    expecting = "a mapping with `mode`, `allowedSigners` and `keyring`"
+)]
+pub struct VerifyArgs {
+    /// `verify-mode`.
+    pub mode: Option<Text>,
+    /// `verify-allowed-signers`.
+    pub allowed_signers: Option<Text>,
+    /// `verify-keyring`.
+    pub keyring: Option<Text>,
+}
+
+impl ServeArgs {
+    /// Moves what stands in mappings to the settings that they stand for. The name of one that is given in both forms is the error.
+    fn flatten(&mut self) -> Result<(), &'static str> {
+        let Some(VerifyArgs { mode, allowed_signers, keyring }) = self.verify.take() else { return Ok(()) };
+        for (key, flat, nested) in [
+            ("verify-mode", &mut self.verify_mode, mode),
+            ("verify-allowed-signers", &mut self.verify_allowed_signers, allowed_signers),
+            ("verify-keyring", &mut self.verify_keyring, keyring),
+        ] {
+            match (flat.is_some(), nested) {
+                (true, Some(_)) => return Err(key),
+                (false, Some(value)) => *flat = Some(value),
+                (_, None) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Where a value came from, to be named in errors as the person who wrote it knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -345,10 +395,12 @@ pub fn read_file(path: &Path) -> Result<ServeArgs, FileError> {
     let malformed = |reason: String| FileError::Malformed { path: path.to_owned(), reason };
     let text = std::str::from_utf8(&bytes).map_err(|error| malformed(format!("it is not UTF-8: {error}")))?;
     // A file of comments only is an empty document, which says nothing, and that is fine.
-    serde_yaml::from_str::<Option<ServeArgs>>(text).map(Option::unwrap_or_default).map_err(|error| {
+    let mut args = serde_yaml::from_str::<Option<ServeArgs>>(text).map(Option::unwrap_or_default).map_err(|error| {
         let what = with_place(&error.to_string(), text);
         malformed(format!("{what}; the keys are the flags of `gitamp serve`, without the dashes in front"))
-    })
+    })?;
+    args.flatten().map_err(|key| malformed(format!("`{key}` and `verify` say the same: leave one out")))?;
+    Ok(args)
 }
 
 /// The reader gives no place to errors that concern the file's outermost mapping (its first key, a key given twice): finds the last

@@ -121,6 +121,26 @@ pub struct HookSettings {
     pub interval: Option<Duration>,
 }
 
+/// Which commits have to be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyMode {
+    /// The head of what is followed.
+    Head,
+    /// Every commit since the revision that was accepted last.
+    All,
+}
+
+/// How commits are verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifySettings {
+    /// Which of them.
+    pub mode: VerifyMode,
+    /// The SSH keys that count, in OpenSSH's form; at least one of the two files is named.
+    pub allowed_signers: Option<PathBuf>,
+    /// The OpenPGP keys that count.
+    pub keyring: Option<PathBuf>,
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -158,6 +178,8 @@ pub struct Settings {
     pub observe: bool,
     /// True when the journal is pushed to the remote; never with `observe`.
     pub push: bool,
+    /// Whose signature commits need; `None`: nobody's.
+    pub verify: Option<VerifySettings>,
     /// How the remote is reached.
     pub git: GitSettings,
     /// What is different for the journal.
@@ -203,6 +225,7 @@ impl Settings {
             instance: "default".to_owned(),
             observe: false,
             push: true,
+            verify: None,
             git: GitSettings {
                 token: None,
                 user: "x-access-token".to_owned(),

@@ -80,6 +80,26 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
 }
 
 #[test]
+fn signed_commits_are_set_up_by_one_mapping_or_by_three_keys() {
+    let case = Case::new();
+    let keys = case.directory.path().join("signers");
+    std::fs::write(&keys, "").expect("writing");
+    let wanted = |mode| Some(VerifySettings { mode, allowed_signers: Some(keys.clone()), keyring: None });
+    let case = case.file("verify: {mode: all, allowedSigners: signers}\n");
+    assert_eq!(case.good().verify, wanted(VerifyMode::All), "a relative path is taken from the file's directory");
+    let case = case.variable("GITAMP_VERIFY_MODE", "head");
+    assert_eq!(case.good().verify, wanted(VerifyMode::Head), "a variable wins over the mapping");
+    let case = case.file("verify-mode: head\nverify-allowed-signers: signers\n");
+    assert_eq!(case.good().verify, wanted(VerifyMode::Head));
+    let case = case.variable("GITAMP_VERIFY_MODE", "off");
+    assert_eq!(case.good().verify, None, "switched off for once");
+    let twice = Case::new().file("verify: {mode: all}\nverify-mode: head\n");
+    assert!(twice.error().contains("`verify-mode` and `verify` say the same"), "{}", twice.error());
+    let unknown = Case::new().file("verify: {signers: x}\n");
+    assert!(unknown.error().contains("unknown field `signers`"), "{}", unknown.error());
+}
+
+#[test]
 fn a_stronger_source_replaces_the_choice_of_branch_or_tag() {
     let branch = |name: &str| Reference::Branch(name.to_owned());
     let tags = |pattern: &str| Reference::TagPattern(pattern.to_owned());
@@ -130,6 +150,8 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "forge-project" => "other/fleet",
         "forge-app-id" | "forge-app-installation" => "77",
         "forge-status-url" => "https://ops.example.com/{commit}",
+        "verify-mode" => "all",
+        "verify-allowed-signers" | "verify-keyring" => secret,
         "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
         "max-message-size" => "2MiB",
@@ -153,6 +175,16 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
     let value = |key: &str| example(key, &secret, &journal_key);
     for key in layers::keys() {
         let base = |mut case: Case| {
+            if key == "verify-mode" {
+                case = case.variable("GITAMP_VERIFY_KEYRING", &secret);
+            }
+            let others = [
+                ("verify-allowed-signers", "GITAMP_VERIFY_KEYRING"),
+                ("verify-keyring", "GITAMP_VERIFY_ALLOWED_SIGNERS"),
+            ];
+            for (_, other) in others.into_iter().filter(|(one, _)| *one == key) {
+                case = case.variable("GITAMP_VERIFY_MODE", "head").variable(other, &secret);
+            }
             if key == "hooks-listen" || key == "interval-with-hooks" {
                 case = case.variable("GITAMP_HOOK_SECRET_FILE", &secret);
             }
@@ -191,7 +223,11 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         for case in [base(Case::new().flags(&[&flag])), by_variable, by_file] {
             outcomes.push(home_differs(shown(case.good()), &case));
         }
-        let without = base(without);
+        let mut without = base(without);
+        if key == "verify-mode" {
+            // Keys alone are refused.
+            without = without.variable("GITAMP_VERIFY_MODE", "off");
+        }
         let default = home_differs(shown(without.good()), &without);
         assert_eq!(outcomes[0], outcomes[1], "{key}: flag and variable");
         assert_eq!(outcomes[0], outcomes[2], "{key}: flag and file");
@@ -256,6 +292,10 @@ fn values_that_are_refused() {
         ("--hook-secret-file=/does/not/exist", "--hook-secret-file: cannot read /does/not/exist"),
         ("--ssh-key-file=/does/not/exist", "--ssh-key-file: cannot read"),
         ("--hooks-listen=127.0.0.1:1", "--hooks-listen: without --hook-secret-file"),
+        ("--verify-mode=head", "--verify-mode: nobody could sign"),
+        ("--verify-mode=some", "--verify-mode: must be head, all or off"),
+        ("--verify-keyring=/does/not/exist", "--verify-keyring: cannot read /does/not/exist"),
+        ("--verify-keyring=Cargo.toml", "--verify-keyring: without --verify-mode nothing is verified"),
         ("--interval-with-hooks=10m", "--interval-with-hooks: without --hook-secret-file"),
         ("--interval-with-hooks=10s", "--interval-with-hooks: must be from 1m to 1d"),
         ("--admin-hosts=a:1", "`a:1` is no host name"),
@@ -547,6 +587,8 @@ fn the_example_of_a_settings_file_can_be_used() {
         "journal-key",
         "forge-token",
         "forge-ca.pem",
+        "allowed_signers",
+        "keyring.asc",
     ] {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }

@@ -1,10 +1,10 @@
-//! Checks how repositories are reached, and what is different for the journal's.
+//! Checks how repositories are reached, what is different for the journal's, and whose signatures count.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Reader, boolean, repo_url};
-use crate::settings::{Environment, GitSettings, RepoKind, SecretFile, Settings};
+use crate::settings::{Environment, GitSettings, RepoKind, SecretFile, Settings, VerifyMode, VerifySettings};
 
 pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environment) {
     let known_hosts = reader.path("known-hosts-file");
@@ -78,6 +78,36 @@ pub(super) fn journal(settings: &mut Settings, reader: &mut Reader<'_>) {
 fn user_name(text: &str) -> Result<String, &'static str> {
     let fine = !text.is_empty() && text.len() <= 256 && !text.chars().any(|c| c.is_control() || c == ':');
     if fine { Ok(text.to_owned()) } else { Err("must be a name without colons or control characters") }
+}
+
+/// What the files hold is read by whoever verifies; here they have to be there.
+pub(super) fn verify(settings: &mut Settings, reader: &mut Reader<'_>) {
+    let allowed_signers = existing(reader, "verify-allowed-signers");
+    let keyring = existing(reader, "verify-keyring");
+    let mode = reader.read("verify-mode", |text| match text {
+        "head" => Ok(Some(VerifyMode::Head)),
+        "all" => Ok(Some(VerifyMode::All)),
+        // YAML readers make `off` a boolean.
+        "off" | "false" => Ok(None),
+        other => Err(format!("must be head, all or off, not {other}")),
+    });
+    let has_keys = allowed_signers.is_some() || keyring.is_some();
+    match mode {
+        Some(Some(_)) if !has_keys => {
+            reader.problem(
+                "verify-mode",
+                "nobody could sign: name the keys with --verify-allowed-signers or --verify-keyring",
+            );
+        }
+        Some(Some(mode)) => settings.verify = Some(VerifySettings { mode, allowed_signers, keyring }),
+        // Switched off on purpose, or wrong, which has been noted.
+        Some(None) => {}
+        None if has_keys && !reader.given.contains_key("verify-mode") => {
+            let key = if allowed_signers.is_some() { "verify-allowed-signers" } else { "verify-keyring" };
+            reader.problem(key, "without --verify-mode nothing is verified: say head, all, or off");
+        }
+        None => {}
+    }
 }
 
 /// A file that has to be there when the daemon starts.
