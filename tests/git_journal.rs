@@ -232,6 +232,55 @@ async fn foreign_content_under_our_name_is_left_alone() {
     }
 }
 
+/// Whoever may push puts a history of one commit with just this tree (as `git mktree` reads it) into the ref.
+fn put(bare: &Path, entries: &str) -> String {
+    let file = bare.join("entries");
+    fs::write(&file, entries).expect("writable");
+    let output = std::process::Command::new("sh").args(["-ec", "git mktree < entries"]).current_dir(bare).output();
+    let tree = String::from_utf8(output.expect("a shell").stdout).expect("an id");
+    let commit = git(bare, &["commit-tree", "-m", "theirs", tree.trim()]);
+    git(bare, &["update-ref", REF, &commit]);
+    commit
+}
+
+#[tokio::test]
+async fn a_history_that_does_not_fit_with_ours_stops_neither_a_start_nor_the_daemon() {
+    let keys = gitamp::git::seal::JournalKeys::new(vec![gitamp::settings::Secret::new("k1")]);
+    for keys in [None, keys] {
+        let place = place();
+        let bare = Path::new(&place.url);
+        let state = place.home.path().join("state");
+        let options =
+            || gitamp::git::journal::JournalOptions { keys: keys.clone(), ..journal_options(Some(&place.url), &state) };
+        let (journal, _) = Journal::open(options()).await.expect("it opens");
+        journal.store(write(&place.first, "ours", &[("a", Some("1"))])).await.expect("it stores");
+        assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+        let good = git(bare, &["rev-parse", REF]);
+        let blob = git(bare, &["rev-parse", "HEAD:a.yaml"]);
+        let theirs =
+            put(bare, &format!("100644 blob {blob}\t{}\n100644 blob {blob}\t{}\n", &place.first[..2], "e".repeat(40)));
+        for start in [false, true] {
+            journal.store(write(&place.second, &format!("ours {start}"), &[])).await.expect("it stores");
+            let outcome = journal.verify().await.expect("it looks");
+            assert!(
+                matches!(&outcome, PushOutcome::ReadOnly { reason, .. } if reason.contains("brought together")),
+                "{outcome:?}"
+            );
+            assert!(journal.foreign().is_some());
+            assert_eq!(git(bare, &["rev-parse", REF]), theirs, "it is left alone");
+        }
+        drop(journal);
+        let (journal, contents) = Journal::open(options()).await.expect("the disk is enough");
+        assert_eq!(contents.state.get("a").map(|bytes| &bytes[..]), Some(&b"1"[..]));
+        assert_eq!(
+            journal.note(id(&place.first)).await.expect("it reads").map(|note| note.starts_with("ours")),
+            Some(true)
+        );
+        git(bare, &["update-ref", REF, &good]);
+        assert_eq!(journal.push().await.expect("put right"), PushOutcome::Pushed, "without a restart");
+    }
+}
+
 #[tokio::test]
 async fn foreign_entries_and_every_fan_out_are_kept() {
     let place = place();

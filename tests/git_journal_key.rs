@@ -269,6 +269,80 @@ async fn records_of_the_past_never_come_back_while_the_disk_remembers() {
 }
 
 #[tokio::test]
+async fn an_ordinary_push_on_top_neither_erases_nor_replays_records_on_an_empty_disk() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    let mut tips = Vec::new();
+    for value in ["1", "2", "3"] {
+        journal.store(write(&place.first, value, &[(RECORD, Some(value))])).await.expect("it stores");
+        journal.push().await.expect("it pushes");
+        tips.push(place.tip());
+    }
+    drop(journal);
+    let newest = tips[2].clone();
+    let blob = git(&place.bare(), &["rev-parse", "HEAD:a.yaml"]);
+    let on_top = |entries: &str| {
+        let file = place.home.path().join("entries");
+        fs::write(&file, entries).expect("a file");
+        let script = format!("git mktree < '{}'", file.display());
+        let output = std::process::Command::new("sh").args(["-ec", &script]).current_dir(place.bare()).output();
+        let tree = String::from_utf8(output.expect("a shell").stdout).expect("an id");
+        let commit = git(&place.bare(), &["commit-tree", "-p", &newest, "-m", "on top", tree.trim()]);
+        git(&place.bare(), &["update-ref", REF, &commit]);
+        commit
+    };
+    let old_seal = git(&place.bare(), &["show", &format!("{}:state/@seal.yaml", tips[0])]) + "\n";
+    let note = format!("100644 blob {blob}\t{}\n", place.second);
+    let readme = format!("100644 blob {blob}\tREADME\n");
+    let attacks: [(&str, &dyn Fn() -> String); 4] = [
+        ("no records", &|| on_top(&note)),
+        ("nothing at all", &|| on_top("")),
+        ("no journal", &|| on_top(&readme)),
+        ("the past", &|| place.forge_on(&newest, &[(RECORD, "1"), ("@seal.yaml", &old_seal)])),
+    ];
+    for (what, attack) in attacks {
+        let commit = attack();
+        let disk = format!("fresh {what}");
+        let held = place.held(place.options(&disk, &["k1"])).await;
+        assert_eq!(held, (id(&commit), Some(id(&newest))), "{what}");
+        let (journal, contents) = place.opened("one", &["k1"]).await;
+        assert_eq!(record(&contents).as_deref(), Some("3"), "{what}: the disk is enough");
+        drop(journal);
+        let adopting = JournalOptions { adopt: Some(id(&newest)), ..place.options(&disk, &["k1"]) };
+        let (journal, contents) = Journal::open(adopting).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(record(&contents).as_deref(), Some("3"), "{what}: the operator's word");
+        assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed, "{what}");
+        drop(journal);
+        let (_, contents) = place.opened(&format!("after {what}"), &["k1"]).await;
+        assert_eq!(record(&contents).as_deref(), Some("3"), "{what}: once is enough");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_began_anew_before_the_old_one_came_back_is_newer_than_it() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    for value in ["1", "2", "3"] {
+        journal.store(write(&place.first, value, &[(RECORD, Some(value))])).await.expect("it stores");
+    }
+    journal.push().await.expect("it pushes");
+    drop(journal);
+    let old = place.tip();
+    git(&place.bare(), &["update-ref", "-d", REF]);
+    let (journal, contents) = place.opened("two", &["k1"]).await;
+    assert_eq!(contents, JournalContents::default());
+    git(&place.bare(), &["update-ref", REF, &old]);
+    journal.verify().await.expect("it looks");
+    journal.store(write(&place.first, "new", &[(RECORD, Some("new"))])).await.expect("it stores");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    drop(journal);
+    for disk in ["two", "fresh"] {
+        let (_, contents) = place.opened(disk, &["k1"]).await;
+        assert_eq!(record(&contents).as_deref(), Some("new"), "{disk}");
+    }
+}
+
+#[tokio::test]
 async fn newer_records_of_ours_replace_an_old_disk() {
     let place = place();
     let (journal, _) = place.opened("one", &["k1"]).await;

@@ -154,7 +154,7 @@ impl Script {
             ["observe"] => self.world.state.options.observe = true,
             ["agents", names, labels, flags @ ..] => self.agents(names, labels, flags),
             ["advance", length] => self.world.advance(parse_duration(length).expect("a duration")),
-            ["gap", length] => self.world.stand_still(parse_duration(length).expect("a duration")),
+            ["gap", length] => self.world.stand_still(parse_duration(length).expect("a duration"), true),
             ["order", rest @ ..] => self.order(rest),
             ["restart"] => {
                 for problem in self.world.restart() {

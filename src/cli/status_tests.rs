@@ -198,6 +198,7 @@ fn running_commits_are_named() {
         synced_at: now(),
         ended_at: None,
         rewritten_history: true,
+        after: None,
         diagnostics: Vec::new(),
         groups: BTreeMap::new(),
         more_groups: BTreeMap::new(),

@@ -20,6 +20,9 @@ const MOST_UNTOLD: usize = 64;
 /// brought every one of them by then.
 const AFTERMATH: Duration = Duration::from_secs(600);
 
+/// What a group's part waits for in a commit that a guard holds.
+pub(super) const GUARD: &str = "guard";
+
 /// What is known of a group's part in a commit at this moment.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -112,7 +115,7 @@ impl Commits {
         let candidate = candidate.map(|hash| hash.to_string());
         for open in self.open.iter_mut().filter(|open| open.waiting.contains(group)) {
             let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
-            if report.candidate != candidate {
+            if report.candidate != candidate || is_held(report) {
                 continue;
             }
             let before = report.clone();
@@ -157,7 +160,7 @@ impl Commits {
         let candidate = candidate.to_string();
         for open in &mut self.open {
             let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
-            if report.candidate.as_deref() != Some(&candidate) || !open.waiting.contains(group) {
+            if report.candidate.as_deref() != Some(&candidate) || !open.waiting.contains(group) || is_held(report) {
                 continue;
             }
             part.write(report);
@@ -204,10 +207,13 @@ impl Commits {
     }
 
     /// A rollout begins that belongs to a commit, although that ended, or said nothing of the group. Of a commit that is not known
-    /// any more nothing is told: what was written about it stays.
+    /// any more, or that was rejected for this group, nothing is told: what was written about it stays.
     pub(super) fn join(&mut self, id: CommitId, group: &GroupName, part: GroupReport) {
-        self.open_newest(|newest, _| newest == id);
-        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return };
+        let takes = |report: &CommitReport| {
+            report.groups.get(group.as_str()).is_none_or(|part| part.ending != Some(Ending::Rejected))
+        };
+        self.open_newest(|newest, report| newest == id && takes(report));
+        let Some(open) = self.open.iter_mut().find(|open| open.id == id && takes(&open.report)) else { return };
         open.report.groups.insert(group.to_string(), part);
         (open.report.ending, open.report.ended_at) = (None, None);
         open.waiting.insert(group.clone());
@@ -220,12 +226,20 @@ impl Commits {
         for open in &mut self.open {
             let Some(report) = open.report.groups.get_mut(group.as_str()) else { continue };
             let is_coming = report.candidate.as_ref().is_some_and(|candidate| candidates.contains(candidate));
-            if !is_coming && open.waiting.remove(group) {
-                let kept = report.ending.filter(|ending| matches!(ending, Ending::Unproven | Ending::Failed));
-                let ended_at = report.ended_at.unwrap_or(now);
-                report.ending = kept.or(Some(Ending::Superseded));
-                (report.ended_at, report.stage) = (Some(ended_at), None);
-                report.waiting_on.clear();
+            if !is_coming && !is_held(report) && open.waiting.remove(group) {
+                supersede(report, now);
+                self.changed.insert(open.id);
+            }
+        }
+        self.close(now);
+    }
+
+    /// A newer commit than those that a guard holds: they will never come.
+    pub(super) fn supersede_held(&mut self, newer: CommitId, now: Timestamp) {
+        for open in self.open.iter_mut().filter(|open| open.id != newer) {
+            for (name, report) in open.report.groups.iter_mut().filter(|(_, report)| is_held(report)) {
+                open.waiting.remove(&GroupName::new(name.as_str()));
+                supersede(report, now);
                 self.changed.insert(open.id);
             }
         }
@@ -320,6 +334,19 @@ impl Commits {
             }
         }
     }
+}
+
+/// True for what a commit would change that a guard holds: nothing that happens meanwhile is its doing.
+pub(super) fn is_held(report: &GroupReport) -> bool {
+    report.waiting_on.iter().any(|waiting| waiting.reason == GUARD)
+}
+
+fn supersede(report: &mut GroupReport, now: Timestamp) {
+    let kept = report.ending.filter(|ending| matches!(ending, Ending::Unproven | Ending::Failed));
+    let ended_at = report.ended_at.unwrap_or(now);
+    report.ending = kept.or(Some(Ending::Superseded));
+    (report.ended_at, report.stage) = (Some(ended_at), None);
+    report.waiting_on.clear();
 }
 
 impl Part {

@@ -276,13 +276,13 @@ impl Controller {
     }
 
     /// True when what this commit brought is still what some group of it is told to run, and was taken back all the same: nothing that
-    /// came later has answered it.
+    /// came later has answered it. False for a commit that merely still says what an earlier one brought.
     pub fn stands_rolled_back(&self, report: &CommitReport) -> bool {
         report.groups.iter().any(|(name, part)| {
             let state = self.groups.get(&GroupName::new(name.as_str())).filter(|state| state.machine.is_rolled_back());
-            let candidate =
-                state.and_then(|state| state.machine.rollout()).map(|rollout| rollout.candidate.to_string());
-            candidate.is_some() && candidate == part.candidate
+            let rollout = state.and_then(|state| state.machine.rollout());
+            let rollout = rollout.filter(|rollout| rollout.revision == report.revision);
+            rollout.is_some_and(|rollout| part.candidate == Some(rollout.candidate.to_string()))
         })
     }
 
@@ -346,6 +346,11 @@ impl Controller {
             }
         }
         while let Some(action) = self.roster.poll_action() {
+            if let RosterAction::Restart { id, .. } = &action {
+                // A successor must not tell it once more.
+                let group = self.roster.agent(*id).and_then(|member| member.placement.group());
+                self.storage.urgent.extend(group.cloned());
+            }
             self.actions.push_back(match action {
                 RosterAction::Offer { connection, id, config, retry } => {
                     Action::Offer { connection, id, config, retry }

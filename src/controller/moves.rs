@@ -105,14 +105,15 @@ impl Controller {
     /// Agents are here that a commit moved to this group, and that its rollouts did not reach, because they were away or it went back
     /// to something: what is stable goes to them with all stages.
     pub(super) fn receive_moved(&mut self, name: &GroupName, now: Timestamp) {
-        let Some(state) = self.groups.get_mut(name).filter(|state| state.machine.strands()) else { return };
+        let Some(state) = self.groups.get_mut(name).filter(|state| state.machine.strands(now)) else { return };
         let revision = state.revision.clone();
         let Some(stable) = state.machine.stable() else { return };
         state.machine.receive(&revision, now);
         self.notice(Some(name), false, "takes in agents that a commit moved here".to_owned());
         let part = self.entry(name, stable, Effect::Started, now);
-        if let (Some(part), Some(accepted)) = (part, &self.accepted) {
-            // Its note tells of it, as long as it is known; the status does in any case.
+        // Its note tells of it, as long as it is known and is what the group follows; the status does in any case.
+        let followed = self.accepted.as_ref().filter(|accepted| accepted.revision() == revision);
+        if let (Some(part), Some(accepted)) = (part, followed) {
             self.commits.join(accepted.id, name, part);
         }
     }

@@ -9,8 +9,9 @@ use crate::controller::{Controller, GroupState};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
 use crate::rollout::record::{Pin, Said};
-use crate::rollout::{MOST_REMEMBERED, Machine};
+use crate::rollout::{Closed, MOST_REMEMBERED, Machine, Waiting};
 use crate::time::{Timestamp, show_duration};
+use crate::view::WaitingOn;
 use crate::view::command::{Command, Impact, Order, Refusal};
 
 /// Orders that the journal keeps beside its own history.
@@ -87,6 +88,9 @@ impl Controller {
         self.notice_gap(now);
         let outcome = self.preview(&order.command, now).and_then(|impact| {
             let target = self.target(&order.command)?;
+            if is_recorded_apart(&target, &order.command) {
+                self.roster.pause();
+            }
             self.carry_out(order, target, now)?;
             Ok(impact)
         });
@@ -129,6 +133,8 @@ impl Controller {
                     if let Some(next) = state.next.take() {
                         state.machine.take_wish(next.plan.wanted);
                     }
+                    // A commit that waited for what ran does not come any more, unless the undo is taken back.
+                    self.commits.supersede(&name, &[Some(to)], now);
                     self.after_machine(&name, now);
                 }
             }
@@ -216,15 +222,25 @@ impl Controller {
             if can.is_empty() {
                 return Err(Refusal::new(format!("no connected agent of {target} takes the restart command")));
             }
+            self.check_open(&name)?;
             return Ok(Target::Restart(can, cannot));
         };
         if !self.roster.can_restart(id) {
             return Err(Refusal::new("the agent is not connected, or does not take the restart command"));
         }
-        if self.roster.agent(id).and_then(|member| member.placement.group()).is_none() {
+        let Some(name) = self.roster.agent(id).and_then(|member| member.placement.group()) else {
             return Err(Refusal::new("the agent is in no group, and none of ours to restart"));
-        }
+        };
+        self.check_open(name)?;
         Ok(Target::Restart(vec![id], 0))
+    }
+
+    /// A restart in a group where nothing may leave would come at a time that nobody thinks of any more.
+    fn check_open(&self, name: &GroupName) -> Result<(), Refusal> {
+        let closed = self.roster.group(name).and_then(|group| group.desired.closed.as_ref());
+        let Some(closed) = closed.filter(|closed| **closed != Closed::NotStored) else { return Ok(()) };
+        let reason = WaitingOn::from(&Waiting::Closed(closed.clone())).message;
+        Err(Refusal::new(format!("nothing is restarted in {name} now: {reason}")))
     }
 
     fn promoted_by(&self, target: &str) -> Result<Target, Refusal> {
@@ -393,6 +409,17 @@ impl Controller {
                 }
             }
         }
+    }
+}
+
+/// True when the order allows something that no group's record holds back until it is stored: then nothing is offered before the
+/// record of the order itself is.
+fn is_recorded_apart(target: &Target, command: &Command) -> bool {
+    match target {
+        Target::Retry(..) | Target::Restart(..) => true,
+        Target::Agent(_) => matches!(command, Command::Unpin { .. }),
+        Target::Fleet => matches!(command, Command::Unfreeze { .. }),
+        Target::Groups(_) | Target::Undo(_) | Target::Guarded => false,
     }
 }
 

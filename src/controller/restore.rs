@@ -74,9 +74,10 @@ impl Controller {
         self.refused = file.refused.and_then(|id| id.parse().ok());
         self.promoted = file.promoted.and_then(|id| id.parse().ok());
         self.frozen = file.frozen;
-        self.earlier = file.earlier.map(Earlier::read).transpose()?.unwrap_or_default();
         self.rejected = file.rejected.iter().map(|name| GroupName::new(name.as_str())).collect();
         self.pins = file.pins.into_iter().filter_map(|(id, pin)| Some((id.parse().ok()?, pin))).collect();
+        // Last: where it makes no sense, the orders of people still hold.
+        self.earlier = file.earlier.map(Earlier::read).transpose()?.unwrap_or_default();
         Ok(())
     }
 

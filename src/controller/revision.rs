@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::ConfigHash;
+use crate::controller::commits::is_held;
 use crate::controller::moves::select_the_same;
 use crate::controller::{Controller, GroupState, Next, Revision, rules, texts};
 use crate::fleet::diagnostic::{Diagnostic, Severity};
@@ -28,6 +29,8 @@ impl Controller {
         let is_refused = fleet.diagnostics.iter().any(holds_back);
         let is_new = self.accepted.as_ref().is_none_or(|accepted| accepted.id != info.id);
         let mut report = first_report(&info, rewritten, &fleet, now);
+        let before = self.accepted.as_ref().map(|accepted| accepted.id);
+        report.after = before.filter(|before| *before != info.id).map(|before| before.to_string());
         self.diagnostics = fleet.diagnostics.clone();
         if is_refused {
             self.refuse(&info, report, now);
@@ -37,7 +40,8 @@ impl Controller {
             self.hold(info.id, held, report, now);
             return true;
         }
-        let held = self.guarded.take();
+        self.guarded = None;
+        self.commits.supersede_held(info.id, now);
         self.accepted = Some(info.clone());
         self.policy = fleet.policy.clone();
         self.storage.fleet_changed = true;
@@ -54,12 +58,6 @@ impl Controller {
         if is_new || !report.groups.is_empty() {
             self.notice(None, false, format!("{}: {} ({})", report.revision, report.subject, changes(&report)));
             self.merge_report(info.id, report, now);
-        }
-        for name in held.iter().flat_map(|held| held.revision.fleet.groups.keys()) {
-            // What only the held commit would have brought never comes.
-            if !self.groups.contains_key(name) {
-                self.commits.supersede(name, &[], now);
-            }
         }
         for name in &ready {
             // Other rules may end what runs, a shorter soak for example: only now is the commit there to be told. What was counted
@@ -138,6 +136,9 @@ impl Controller {
 
     fn refuse(&mut self, info: &CommitInfo, mut report: CommitReport, now: Timestamp) {
         self.notice(None, true, format!("{} is rejected: {}", report.revision, report.diagnostics.join("; ")));
+        // It is newer than what a guard holds, and the next good one is compared anew.
+        self.guarded = None;
+        self.commits.supersede_held(info.id, now);
         if self.refused == Some(info.id) {
             return;
         }
@@ -344,7 +345,9 @@ impl Controller {
     fn merge_report(&mut self, id: CommitId, mut report: CommitReport, now: Timestamp) {
         if let Some(before) = self.commits.get(id) {
             report.synced_at = before.synced_at;
-            for (name, group) in &before.groups {
+            report.after = report.after.or_else(|| before.after.clone());
+            // What a guard held is known better by now.
+            for (name, group) in before.groups.iter().filter(|(_, group)| !is_held(group)) {
                 report.groups.entry(name.clone()).or_insert_with(|| group.clone());
             }
         }
@@ -362,6 +365,7 @@ fn first_report(info: &CommitInfo, rewritten: bool, fleet: &RenderedFleet, now: 
         synced_at: now,
         ended_at: None,
         rewritten_history: rewritten,
+        after: None,
         diagnostics: texts(fleet.diagnostics.iter().filter(|finding| finding.group.is_none())),
         groups: BTreeMap::new(),
         more_groups: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::controller::commits::GUARD;
 use crate::controller::{Controller, GroupState, Guarded, Revision};
 use crate::fleet::guards::{self, Extent};
 use crate::fleet::snapshot::{CommitId, CommitInfo};
@@ -76,7 +77,7 @@ impl Controller {
         let machine = &state.machine;
         let config = coming.and_then(|fleet| fleet.groups.get(name)).and_then(|group| group.config.as_ref());
         let expected = config.map(|config| config.hash()).or(machine.record().wanted);
-        let is_finished = expected.is_some() && machine.stable() == expected && machine.rollout().is_none();
+        let is_finished = expected.is_some() && machine.stable() == expected && machine.has_finished(&state.revision);
         let short = expected.map_or_else(|| "anything".to_owned(), |hash| hash.short());
         (!is_finished || state.next.is_some()).then(|| format!("waits until {name} has finished {short}"))
     }
@@ -136,7 +137,8 @@ impl Controller {
         let changed = groups_changed(&pairs);
         let of = pairs.len();
         let (moved, receivers) = self.moved_by(fleet);
-        let (moved_agents, agents) = (moved, self.roster.managed());
+        // Who comes from a conflict, or from no group, is managed by none yet.
+        let (moved_agents, agents) = (moved, self.roster.managed().max(moved));
         let extent = Extent { changed_groups: changed.len(), groups: of, moved_agents, agents };
         let reason = guards::needs_promotion(&fleet.judged_by, extent)?;
         let revision = Revision { info: info.clone(), rewritten, fleet: fleet.clone() };
@@ -170,7 +172,7 @@ impl Controller {
     pub(super) fn hold(&mut self, id: CommitId, held: Held, mut report: CommitReport, now: Timestamp) {
         let Held { guarded, groups } = held;
         let message = format!("{}; `gitamp promote {}` lets it go on", guarded.reason, &id.to_string()[..7]);
-        let waiting = WaitingOn { reason: "guard".to_owned(), message: message.clone(), agents: None, until: None };
+        let waiting = WaitingOn { reason: GUARD.to_owned(), message: message.clone(), agents: None, until: None };
         for name in groups {
             let config = guarded.revision.fleet.groups.get(&name).and_then(|group| group.config.as_ref());
             let machine = self.groups.get(&name).map(|state| &state.machine);
@@ -191,6 +193,7 @@ impl Controller {
         report.diagnostics.push(message.clone());
         self.notice(None, true, format!("{} is held: {message}", report.revision));
         self.guarded = Some(guarded);
+        self.commits.supersede_held(id, now);
         self.commits.add(id, report, now);
         self.storage.news = true;
         self.flush(now);

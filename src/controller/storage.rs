@@ -183,10 +183,15 @@ impl Controller {
         files.extend(forgotten.iter().map(|id| (commit_file(*id), None)));
         let mut notes = BTreeMap::new();
         for (id, (report, is_open)) in &news {
-            let note = encode(&report.summarised(), &mut problems);
-            notes.insert(*id, String::from_utf8_lossy(&note).into_owned());
+            // Nearly every note is what the state holds of the commit as well: it is written out once.
             let is_kept = *is_open || self.commits.is_kept(*id);
-            files.insert(commit_file(*id), is_kept.then(|| encode(report, &mut problems)));
+            let whole = (is_kept || report.is_short()).then(|| encode(report, &mut problems));
+            let note = match &whole {
+                Some(whole) if report.is_short() => whole.clone(),
+                Some(_) | None => encode(&report.summarised(), &mut problems),
+            };
+            notes.insert(*id, String::from_utf8_lossy(&note).into_owned());
+            files.insert(commit_file(*id), whole.filter(|_| is_kept));
         }
         for problem in problems {
             self.notice(None, true, problem);
@@ -278,7 +283,7 @@ impl Controller {
                 self.publish(&name, desired, now);
             }
         }
-        if self.storage.urgent.is_empty() {
+        if self.storage.urgent.is_empty() && self.storage.ordered.is_empty() {
             self.roster.resume();
         }
         self.settle(now);

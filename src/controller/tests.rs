@@ -182,6 +182,31 @@ fn who_belonged_where_reads_back_as_it_was_written() {
 }
 
 #[test]
+fn what_people_ordered_holds_although_who_belonged_where_cannot_be_read() {
+    let pin = |who: &str| Pin { until: NOW, said: Said { by: who.to_owned(), at: NOW, reason: None } };
+    let id = AgentId::new(&[7; 16]).expect("a uid");
+    let groups = BTreeMap::from([("all".to_owned(), Some((&definition_of_everything()).into()))]);
+    let file = FleetFile {
+        version: record::VERSION,
+        commit: None,
+        refused: None,
+        policy: None,
+        frozen: None,
+        pins: BTreeMap::from([(id.to_string(), pin("ann"))]),
+        rejected: vec!["odd".to_owned()],
+        promoted: None,
+        earlier: Some(EarlierFile { since: NOW, groups }),
+    };
+    let text = serde_yaml::to_string(&file).expect("a record").replace("operator: ", "operator: not-");
+    let files = BTreeMap::from([("fleet.yaml".to_owned(), Bytes::from(text))]);
+    let options = Options { observe: false, forget_after: Duration::from_secs(3_600) };
+    let (controller, problems) = Controller::restore(options, &files, NOW).expect("no newer version");
+    assert!(problems.len() == 1 && problems[0].starts_with("fleet.yaml: "), "{problems:?}");
+    assert_eq!(controller.pins.get(&id), Some(&pin("ann")));
+    assert!(controller.rejected.contains(&GroupName::new("odd")));
+}
+
+#[test]
 fn records_read_back_as_they_were_written() {
     for definition in [
         definition_of_everything(),
@@ -441,4 +466,81 @@ fn what_a_revision_leaves_as_it_is_is_not_planned() {
     let state = |name: &str| controller.groups.get(&GroupName::new(name)).expect("it is there");
     assert!(state("a").revision.contains(&"02".repeat(20)), "and it is of the new revision all the same");
     assert!(state("b").machine.rollout().is_some() && state("a").machine.rollout().is_none());
+}
+
+/// Lets agents take what they are offered, and time pass, until nothing is under way in any group; who is offered `bad` fails.
+fn work_off(controller: &mut Controller, bad: Option<ConfigHash>, now: &mut Timestamp) {
+    for _ in 0..10_000 {
+        while let Some(action) = controller.poll_action() {
+            match action {
+                Action::Store(store) => controller.handle_stored(store.ticket, *now),
+                Action::Offer { connection, id, config, .. } => {
+                    let is_bad = bad == Some(config.hash());
+                    let status = if is_bad { ConfigStatus::Failed } else { ConfigStatus::Applied };
+                    let message = is_bad.then(|| Arc::from("no such exporter"));
+                    let state = ConfigState { hash: ReportedHash::Known(config.hash()), status, message };
+                    let report = AgentReport { config: Some(state), ..AgentReport::default() };
+                    controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, *now);
+                }
+                Action::Restart { .. } | Action::Withdraw { .. } | Action::Report(_) | Action::Notice(_) => {}
+            }
+        }
+        let has_ended = |state: &GroupState| state.machine.is_rolled_back() || state.machine.rollout().is_none();
+        if controller.groups.values().all(has_ended) {
+            return;
+        }
+        *now = controller.poll_timeout().unwrap_or(*now).max(*now);
+        controller.handle_timeout(*now);
+    }
+    panic!("it never ends: {:?}", controller.status("default", *now));
+}
+
+#[test]
+fn a_commit_that_leaves_what_was_taken_back_as_it_is_did_not_bring_it() {
+    let group =
+        |name: &str| format!("apiVersion: gitamp/v1\nkind: Group\nselector: {{matchLabels: {{name: {name}}}}}\n");
+    let (other, worse) = (CONFIG.replace("debug", "debug/other"), CONFIG.replace("debug", "debug/worse"));
+    let fleet = |number: u8, g: &str, h: &str| {
+        let (one, two) = (group("g"), group("h"));
+        let files =
+            [("g/group.yaml", one.as_str()), ("g/collector.yaml", g), ("h/group.yaml", &two), ("h/collector.yaml", h)];
+        revision(number, &files)
+    };
+    let mut controller = Controller::new(Options { observe: false, forget_after: Duration::from_secs(36_000) });
+    let mut now = NOW;
+    controller.handle_revision(fleet(1, CONFIG, CONFIG), now);
+    for (number, name) in (1..).zip(["g", "h"]) {
+        let (id, connection) = (AgentId::new(&[number; 16]).expect("a uid"), ConnectionId(u64::from(number)));
+        let report = AgentReport {
+            capabilities: Some(Capabilities(0x7C47)),
+            labels: Some(Labels::new([("name", name)])),
+            health: Some(Health { healthy: true, message: None }),
+            ..AgentReport::default()
+        };
+        controller.handle_agent(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
+        controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
+    }
+    work_off(&mut controller, None, &mut now);
+    let guilty = fleet(2, &worse, CONFIG);
+    let bad = guilty.fleet.groups[&GroupName::new("g")].config.as_ref().map(|config| config.hash());
+    controller.handle_revision(guilty, now);
+    let of = |controller: &Controller, number: u8| {
+        let is_it = |report: &CommitReport| report.revision.ends_with(&format!("{number:02x}").repeat(20));
+        controller.status("default", NOW).commits.into_iter().find(is_it).expect("it is the newest")
+    };
+    assert_eq!(of(&controller, 2).after, Some("01".repeat(20)), "what it came after is kept with it");
+    work_off(&mut controller, bad, &mut now);
+    let guilty = of(&controller, 2);
+    assert_eq!(guilty.ending, Some(Ending::RolledBack));
+    assert!(controller.stands_rolled_back(&guilty));
+
+    controller.handle_revision(fleet(3, &worse, &other), now);
+    work_off(&mut controller, bad, &mut now);
+    let innocent = of(&controller, 3);
+    assert_eq!(innocent.groups["g"].ending, Some(Ending::RolledBack), "{innocent:?}");
+    assert!(!controller.stands_rolled_back(&innocent), "it brought another change: {innocent:?}");
+    assert!(controller.stands_rolled_back(&guilty), "and nothing has answered the one that did");
+
+    controller.handle_revision(fleet(4, CONFIG, &other), now);
+    assert!(!controller.stands_rolled_back(&guilty), "now something has");
 }

@@ -76,12 +76,15 @@ impl Forge {
         let head = controller.accepted().filter(|_| controller.stands_rolled_back(&report)).cloned();
         let Some(head) = head else {
             // Whoever asked may be gone already; that holds for every answer here.
-            let _gone = reply.send(Reverted::Needless("a later commit or an order has answered it".to_owned()));
+            let _gone = reply.send(Reverted::Needless(
+                "another commit brought it, or a later one or an order has answered it".to_owned(),
+            ));
             return;
         };
         let reverter = self.reverter.clone();
+        let before = report.after.as_deref().and_then(|before| before.parse().ok());
         tokio::spawn(async move {
-            let answer = match reverter.make(commit, head.id, &branch).await {
+            let answer = match reverter.make(commit, before, head.id, &branch).await {
                 Ok(Made::Branch) => Reverted::Branch { base: head.reference },
                 Ok(Made::Nothing(why)) => Reverted::Needless(why),
                 Err(error) => Reverted::Failed(error.to_string()),

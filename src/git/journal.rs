@@ -228,6 +228,12 @@ impl Journal {
                 Err(JournalError::Transport(error)) if tip.is_some() => {
                     tracing::warn!(%error, "the journal's remote could not be asked; going on with the local journal");
                 }
+                // Whoever may push must not be able to stop a start that the disk is enough for. If the disk itself is what
+                // fails, reading it says so below.
+                Err(error @ JournalError::Local { .. }) if tip.is_some() => {
+                    let error = error.to_string();
+                    tracing::warn!(error, "the remote's journal cannot be used; going on with the local one");
+                }
                 Err(error) => return Err(error),
                 Ok(()) => {}
             }

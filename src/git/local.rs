@@ -3,20 +3,25 @@
 //! libgit2's own transport between directories packs whatever any ref of the source reaches and the target's refs do not. A journal that
 //! lives beside the fleet's branches is reached by none of the mirror's, so every fetch would carry all of it, again and again.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 
 use git2::{Error, ErrorCode, ObjectType, Oid, Repository};
 
 /// Copies `wanted`, a commit or a tag of something, with everything that it needs and `to` does not have: what the refs of `to` reach is
-/// taken to be there. `moved` hears how many bytes were written, often; when it says no, the transfer ends with an error.
+/// taken to be there. `moved` hears how many bytes were written, often, also while there are none yet (objects are counted and compared) and
+/// when there are no more (they are indexed); when it says no, the transfer ends with an error.
 pub(super) fn carry(
     from: &Repository,
     to: &Repository,
     wanted: Oid,
-    mut moved: impl FnMut(usize) -> bool,
+    moved: impl FnMut(usize) -> bool,
 ) -> Result<(), Error> {
+    let (moved, written) = (RefCell::new(moved), Cell::new(0_usize));
+    let go_on = || (*moved.borrow_mut())(written.get());
     let mut pack = from.packbuilder()?;
     pack.set_threads(1);
+    pack.set_progress_callback(|_, _, _| go_on())?;
     let mut object = from.find_object(wanted, None)?;
     while object.kind() == Some(ObjectType::Tag) {
         pack.insert_object(object.id(), None)?;
@@ -40,10 +45,11 @@ pub(super) fn carry(
     }
     let odb = to.odb()?;
     let mut writer = odb.packwriter()?;
-    let (mut written, mut failed) = (0_usize, None);
+    writer.progress(|_| go_on());
+    let mut failed = None;
     let outcome = pack.foreach(|bytes| {
-        written = written.saturating_add(bytes.len());
-        let wrote = if moved(written) { writer.write_all(bytes) } else { Err(io::Error::other("it was stopped")) };
+        written.set(written.get().saturating_add(bytes.len()));
+        let wrote = if go_on() { writer.write_all(bytes) } else { Err(io::Error::other("it was stopped")) };
         failed = wrote.err();
         failed.is_none()
     });
@@ -121,6 +127,25 @@ mod tests {
         let blob = from.blob(b"text").expect("a blob");
         carried(&from, &to, blob);
         assert!(to.find_blob(blob).is_ok());
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_it_before_the_first_byte_and_after_the_last() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (from, to) = (repository(&directory, "from"), repository(&directory, "to"));
+        let head = commit(&from, "refs/heads/main", "first");
+        let mut heard = Vec::new();
+        carry(&from, &to, head, |written| {
+            heard.push(written);
+            true
+        })
+        .expect("it is carried");
+        assert_eq!(heard.first(), Some(&0), "counting and comparing may take long: {heard:?}");
+        let all = heard.last().copied().unwrap_or_default();
+        assert!(heard.iter().filter(|written| **written == all).count() > 1, "so may indexing: {heard:?}");
+        let elsewhere = repository(&directory, "elsewhere");
+        assert!(carry(&from, &elsewhere, head, |written| written > 0).is_err(), "it can be stopped there too");
+        assert!(elsewhere.find_commit(head).is_err());
     }
 
     #[test]

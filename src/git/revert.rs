@@ -37,25 +37,41 @@ pub enum RevertError {
 #[derive(Clone, Debug)]
 pub struct Reverter {
     mirror: PathBuf,
+    fleet_root: String,
     transport: Transport,
 }
 
 impl Reverter {
     /// In the mirror of this source, for its remote.
     pub fn new(source: &SourceOptions) -> Self {
-        Self { mirror: source.state_dir.join("mirror.git"), transport: source.transport() }
+        Self {
+            mirror: source.state_dir.join("mirror.git"),
+            fleet_root: source.fleet_root.clone(),
+            transport: source.transport(),
+        }
     }
 
-    /// Makes `branch` (in its short form) on the remote: `head` with what `guilty` changed taken back.
+    /// Makes `branch` (in its short form) on the remote: `head` with what `guilty` changed taken back. `before` is the commit that was
+    /// accepted before it: when `guilty` is not all that came since, there is no telling which commit is to go.
     ///
     /// # Errors
     /// When the mirror cannot be used, or the remote does not take it at the moment.
-    pub async fn make(&self, guilty: CommitId, head: CommitId, branch: &str) -> Result<Made, RevertError> {
+    pub async fn make(
+        &self,
+        guilty: CommitId,
+        before: Option<CommitId>,
+        head: CommitId,
+        branch: &str,
+    ) -> Result<Made, RevertError> {
         let private = format!("refs/gitamp/{branch}");
-        let (mirror, into) = (self.mirror.clone(), private.clone());
+        let (mirror, into, root) = (self.mirror.clone(), private.clone(), self.fleet_root.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             hermetic::prepare();
-            Repository::open_bare(&mirror).and_then(|repository| prepare(&repository, guilty, head, &into))
+            let repository = Repository::open_bare(&mirror)?;
+            if let Some(nothing) = came_with_others(&repository, guilty, before, &root)? {
+                return Ok(Some(nothing));
+            }
+            prepare(&repository, guilty, head, &into)
         });
         let prepared = prepared.await.map_err(|error| RevertError::Mirror(error.to_string()))?;
         if let Some(nothing) = prepared.map_err(|error| RevertError::Mirror(sanitise(error.message())))? {
@@ -69,6 +85,48 @@ impl Reverter {
             Err(error) if error.kind == FailureKind::PushRefused => Ok(Made::Nothing(error.to_string())),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Why nobody can tell that this commit alone is what came after `before`; `None` when it is.
+fn came_with_others(
+    repository: &Repository,
+    guilty: CommitId,
+    before: Option<CommitId>,
+    fleet_root: &str,
+) -> Result<Option<String>, git2::Error> {
+    let bad = repository.find_commit(oid_of(guilty)?)?;
+    // The first commit of all has a reason of its own.
+    let Some(parent) = bad.parent_ids().next() else { return Ok(None) };
+    let Some(before) = before else {
+        return Ok(Some("it is not known what was accepted before it, and a person has to decide".to_owned()));
+    };
+    let before = oid_of(before)?;
+    if before == parent {
+        return Ok(None);
+    }
+    // Commits between the two that touch nothing of the fleet are no part of what was taken back.
+    let is_same = match (tree_at(repository, before, fleet_root)?, tree_at(repository, parent, fleet_root)?) {
+        (Some(before), Some(parent)) => before == parent,
+        (_, _) => false,
+    };
+    Ok((!is_same).then(|| "several commits came at once, and a person has to decide".to_owned()))
+}
+
+/// The tree at the fleet root of a commit; `None` when the mirror does not know the commit, or the commit no such place.
+fn tree_at(repository: &Repository, commit: Oid, fleet_root: &str) -> Result<Option<Oid>, git2::Error> {
+    let known = |error: git2::Error| if error.code() == ErrorCode::NotFound { Ok(None) } else { Err(error) };
+    let tree = match repository.find_commit(commit).and_then(|commit| commit.tree()) {
+        Ok(tree) => tree,
+        Err(error) => return known(error),
+    };
+    let path: PathBuf = fleet_root.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    if path.as_os_str().is_empty() {
+        return Ok(Some(tree.id()));
+    }
+    match tree.get_path(&path) {
+        Ok(entry) => Ok(Some(entry.id())),
+        Err(error) => known(error),
     }
 }
 
@@ -236,6 +294,38 @@ mod tests {
             (place.file(revert, "a").as_deref(), place.file(revert, "b").as_deref()),
             (Some("1\n"), Some("2\n"))
         );
+    }
+
+    #[test]
+    fn of_several_commits_that_came_at_once_none_is_blamed() {
+        let place = Place::new();
+        let accepted = place.commit(&[], "The fleet", &[("fleet/a", "1\n"), ("b", "1\n")]);
+        let words = place.commit(&[accepted], "Elsewhere", &[("fleet/a", "1\n"), ("b", "2\n")]);
+        let first = place.commit(&[words], "One of two", &[("fleet/a", "2\n"), ("b", "2\n")]);
+        let second = place.commit(&[first], "Two of two", &[("fleet/a", "2\n"), ("fleet/c", "1\n"), ("b", "2\n")]);
+        let merge = place.commit(&[accepted, second], "Merge both", &[("fleet/a", "2\n"), ("b", "2\n")]);
+        let gone = CommitId([7; 20]);
+        for (guilty, before, root, expected) in [
+            (first, Some(words), "fleet", None),
+            (first, Some(accepted), "fleet", None),
+            (first, Some(accepted), "./fleet/", None),
+            (first, Some(accepted), "", Some("several commits came at once")),
+            (second, Some(first), "", None),
+            (second, Some(words), "fleet", Some("several commits came at once")),
+            (second, Some(accepted), "fleet", Some("several commits came at once")),
+            (second, Some(gone), "fleet", Some("several commits came at once")),
+            (second, Some(accepted), "nowhere", Some("several commits came at once")),
+            (second, None, "fleet", Some("not known")),
+            (merge, Some(accepted), "fleet", None),
+            (accepted, None, "fleet", None),
+        ] {
+            let said = came_with_others(&place.repository, guilty, before, root).expect("the mirror works");
+            let is_as_expected = match (&said, expected) {
+                (Some(said), Some(words)) => said.contains(words),
+                (said, expected) => said.is_none() && expected.is_none(),
+            };
+            assert!(is_as_expected, "{guilty} after {before:?} below {root:?}: {said:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Seals on the journal's trees: what the records of a commit are worth, and records with their seal beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use git2::{FileMode, ObjectType, Oid, Repository, Tree};
@@ -14,7 +14,9 @@ pub(super) const SEAL_FILE: &str = "@seal.yaml";
 /// Digests that are remembered at most: ten for each of 20,000 groups, some 20 MiB.
 const MOST_REMEMBERED: usize = 200_000;
 /// How many commits back the newest records with a good seal are looked for.
-const FARTHEST_BACK: usize = 200;
+const FARTHEST_BACK: usize = 10_000;
+/// How many records that claim to be newer are judged on the way: each one may have to be read.
+const MOST_JUDGED: usize = 1000;
 
 /// What the records of one commit are worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,15 +106,25 @@ impl Sealer {
     /// The newest records that are ours, in this commit or before it, with their age.
     pub(super) fn newest_genuine(&self, repository: &Repository, from: Oid) -> Result<Option<(u64, Oid)>, git2::Error> {
         let mut walk = repository.revwalk()?;
-        walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::TIME)?;
+        // By topology too would mean to read all of a long history first.
+        walk.set_sorting(git2::Sort::TIME)?;
         walk.push(from)?;
         let mut newest: Option<(u64, Oid)> = None;
+        let mut judged = BTreeSet::new();
         for oid in walk.take(FARTHEST_BACK) {
             let oid = oid?;
-            if let Belief::Genuine(sequence) = self.judge(repository, &repository.find_commit(oid)?.tree()?)?
-                && newest.is_none_or(|(known, _)| sequence > known)
-            {
+            let tree = repository.find_commit(oid)?.tree()?;
+            let Some(state) = state_of(repository, &tree)? else { continue };
+            // What claims no more than is known need not be read.
+            let claimed = seal_in(repository, &state)?.map_or(0, |seal| seal.sequence);
+            if claimed <= newest.map_or(0, |(known, _)| known) || !judged.insert(state.id()) {
+                continue;
+            }
+            if let Belief::Genuine(sequence) = self.judge(repository, &tree)? {
                 newest = Some((sequence, oid));
+            }
+            if judged.len() >= MOST_JUDGED {
+                break;
             }
         }
         Ok(newest)

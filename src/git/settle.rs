@@ -65,7 +65,7 @@ impl Store {
             let side = |commit: Oid| Side::of(repository, sealer, commit);
             let (ours, theirs) = (tip.map(side).transpose()?, fetched.map(side).transpose()?);
             let choice = match when {
-                When::Running => self.ours(repository, ours.as_ref(), theirs.as_ref())?,
+                When::Running => self.ours(repository, sealer, ours.as_ref(), theirs.as_ref())?,
                 When::Opening { adopt } => match newest(repository, sealer, ours.as_ref(), theirs.as_ref(), *adopt)? {
                     Ok(choice) => choice,
                     Err(unbelieved) => return Ok(Merged::Unbelieved(unbelieved)),
@@ -79,7 +79,13 @@ impl Store {
     }
 
     /// Our records, under a seal that is newer than theirs.
-    fn ours(&self, repository: &Repository, ours: Option<&Side>, theirs: Option<&Side>) -> Result<Choice, git2::Error> {
+    fn ours(
+        &self,
+        repository: &Repository,
+        sealer: &Sealer,
+        ours: Option<&Side>,
+        theirs: Option<&Side>,
+    ) -> Result<Choice, git2::Error> {
         let records = ours.and_then(|ours| ours.records);
         let age = |side: Option<&Side>| side.map_or(0, |side| side.belief.sequence());
         let news = match (ours, theirs) {
@@ -98,7 +104,12 @@ impl Store {
             )),
             Some(Belief::Nothing | Belief::Genuine(_) | Belief::Not(_)) | None => None,
         };
-        let seal = is_rival.then(|| age(theirs).saturating_add(1));
+        // Also than what theirs hides: a start from an empty disk looks for the newest seal in the whole history.
+        let hidden = match theirs.filter(|_| news) {
+            Some(theirs) => sealer.newest_genuine(repository, theirs.commit)?.map_or(0, |(age, _)| age),
+            None => 0,
+        };
+        let seal = (is_rival || hidden > age(ours)).then(|| hidden.max(age(theirs)).saturating_add(1));
         Ok(Choice { records, seal, disbelieved, message: TOGETHER })
     }
 
@@ -171,7 +182,16 @@ fn newest(
 ) -> Result<Result<Choice, Unbelieved>, git2::Error> {
     let age = |side: Option<&Side>| side.map_or(0, |side| side.belief.sequence());
     let best = if age(theirs) > age(ours) { theirs } else { ours };
-    if let Some(Side { records: Some(records), belief: Belief::Genuine(sequence), .. }) = best {
+    let sides: Vec<&Side> = ours.into_iter().chain(theirs).collect();
+    let mut known: Option<(u64, Oid)> = None;
+    for side in &sides {
+        known = known.max(sealer.newest_genuine(repository, side.commit)?);
+    }
+    // Newer ones in the history: somebody put older ones on top, or took them away.
+    let is_stale = known.is_some_and(|(age, _)| best.is_none_or(|best| age > best.belief.sequence()));
+    if let Some(Side { records: Some(records), belief: Belief::Genuine(sequence), .. }) = best
+        && !is_stale
+    {
         let is_outdated = sealer.is_outdated(repository, *records)?;
         let disbelieved = match (theirs, ours) {
             (Some(Side { belief: Belief::Not(reason), .. }), Some(ours)) => theirs
@@ -184,11 +204,6 @@ fn newest(
         let seal = is_outdated.then(|| sequence.saturating_add(1));
         return Ok(Ok(Choice { records: Some(*records), seal, disbelieved, message: "Seal the records again" }));
     }
-    let sides: Vec<&Side> = ours.into_iter().chain(theirs).collect();
-    let mut known: Option<(u64, Oid)> = None;
-    for side in &sides {
-        known = known.max(sealer.newest_genuine(repository, side.commit)?);
-    }
     if let Some(adopted) = adopt.map(oid_of).transpose()? {
         let reaches = |from: Oid, to: Oid| from == to || repository.graph_descendant_of(from, to).unwrap_or(false);
         // A word that was given once and acted upon is no word for today.
@@ -200,10 +215,18 @@ fn newest(
             return Ok(Ok(Choice { records, seal: Some(age), disbelieved: None, message }));
         }
     }
-    let unbelieved = sides.into_iter().find_map(|side| match side.belief {
+    let unbelieved = sides.iter().find_map(|side| match side.belief {
         Belief::Not(reason) => Some((commit_of(side.commit)?, reason)),
         Belief::Nothing | Belief::Genuine(_) => None,
     });
+    let past = best.or(theirs).filter(|_| is_stale).and_then(|side| {
+        let reason = match side.belief {
+            Belief::Nothing => "there are none, but newer ones stand in its history",
+            Belief::Genuine(_) | Belief::Not(_) => "newer ones stand in its history",
+        };
+        Some((commit_of(side.commit)?, reason))
+    });
+    let unbelieved = unbelieved.or(past);
     Ok(match unbelieved {
         Some((commit, reason)) => {
             Err(Unbelieved { commit, reason, newest: known.and_then(|(_, newest)| commit_of(newest)) })

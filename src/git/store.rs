@@ -174,11 +174,12 @@ impl Store {
                 Some(tip) => Some(repository.find_commit(tip)?.tree()?),
                 None => None,
             };
-            let tree = tree::apply(&pen, base.as_ref(), &self.edits(&pen, base.as_ref(), write)?)?;
+            let edits = self.edits(&pen, base.as_ref(), write)?;
+            let tree = tree::apply(&pen, base.as_ref(), &edits)?;
             if tree == base.as_ref().map(Tree::id) {
                 return Ok(());
             }
-            let tree = self.sealed(&pen, base.as_ref(), tree)?;
+            let tree = self.sealed(&pen, tip, base.as_ref(), tree)?;
             if self.advance(&pen, tip, tree, tip.as_slice(), &write.message)? {
                 // With a handle of its own: this one keeps objects in memory.
                 if let Err(error) = self.open().map_err(Into::into).and_then(|repository| upkeep::tidy(&repository)) {
@@ -191,14 +192,24 @@ impl Store {
     }
 
     /// The tree of a write with a new seal, when there is a key and the records are not those of `base`.
-    fn sealed(&self, pen: &Pen<'_>, base: Option<&Tree<'_>>, tree: Option<Oid>) -> Result<Option<Oid>, git2::Error> {
+    fn sealed(
+        &self,
+        pen: &Pen<'_>,
+        tip: Option<Oid>,
+        base: Option<&Tree<'_>>,
+        tree: Option<Oid>,
+    ) -> Result<Option<Oid>, git2::Error> {
         let (Some(sealer), Some(tree)) = (&self.sealer, tree) else { return Ok(tree) };
         let repository = pen.repository();
         let records = |tree: &Tree<'_>| tree.get_name(tree::STATE).map(|entry| entry.id());
         if records(&repository.find_tree(tree)?) == base.and_then(records) {
             return Ok(Some(tree));
         }
-        let age = base.map(|base| Sealer::claimed_sequence(repository, base)).transpose()?.unwrap_or(0);
+        let age = match (base.map(|base| Sealer::claimed_sequence(repository, base)).transpose()?, tip) {
+            // No records in this commit, but maybe before it: the number must not begin anew.
+            (Some(0), Some(tip)) => sealer.newest_genuine(repository, tip)?.map_or(0, |(age, _)| age),
+            (age, _) => age.unwrap_or(0),
+        };
         sealer.seal(pen, tree, age.saturating_add(1)).map(Some)
     }
 
@@ -241,7 +252,7 @@ impl Store {
             let Ok(theirs) = repository.find_object(fetched, None)?.into_commit() else {
                 return Ok(Merged::Foreign("no commit"));
             };
-            if !tree::looks_like_notes(&theirs.tree()?) {
+            if !tree::looks_like_notes(&theirs.tree()?) && !self.hides_records(&repository, fetched, when)? {
                 return Ok(Merged::Foreign("something that is no notes"));
             }
             // A fetch syncs nothing, and from here on we build on what it brought.
@@ -251,14 +262,31 @@ impl Store {
             pushed.delete()?;
         }
         let merged = match (&self.sealer, fetched) {
-            (Some(sealer), _) => self.settle(&repository, sealer, fetched, when)?,
-            (None, Some(fetched)) => self.merge_unsealed(&repository, fetched)?,
-            (None, None) => Merged::Together { disbelieved: None },
+            (Some(sealer), _) => self.settle(&repository, sealer, fetched, when),
+            (None, Some(fetched)) => self.merge_unsealed(&repository, fetched),
+            (None, None) => Ok(Merged::Together { disbelieved: None }),
+        };
+        let merged = match merged {
+            Err(error) if tree::is_conflict(&error) => {
+                tracing::debug!(error = error.message(), "a conflict in the journal");
+                return Ok(Merged::Foreign("what cannot be brought together with the notes and records here"));
+            }
+            merged => merged?,
         };
         if let (Merged::Together { .. }, Some(fetched)) = (&merged, fetched) {
             repository.reference(PUSHED, fetched, true, "gitamp")?;
         }
         Ok(merged)
+    }
+
+    /// With a key and an empty disk: whether something that is no journal stands on top of one whose records are believed.
+    fn hides_records(&self, repository: &Repository, fetched: Oid, when: &When) -> Result<bool, git2::Error> {
+        match (&self.sealer, when) {
+            (Some(sealer), When::Opening { .. }) if self.tip(repository)?.is_none() => {
+                Ok(sealer.newest_genuine(repository, fetched)?.is_some())
+            }
+            (Some(_) | None, When::Opening { .. } | When::Running) => Ok(false),
+        }
     }
 
     /// With a key: makes sure that the records here are believed, without asking the remote.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use git2::{Delta, ErrorCode, FileMode, ObjectType, Odb, Oid, Repository, Tree};
+use git2::{Delta, ErrorClass, ErrorCode, FileMode, ObjectType, Odb, Oid, Repository, Tree};
 
 use crate::fleet::snapshot::CommitId;
 
@@ -75,10 +75,19 @@ impl<'r> Pen<'r> {
 }
 
 /// The tree `base` with `edits` made; `None` when nothing is left. A file never takes the place of a directory or the other
-/// way round: that is an error, because it would silently drop what stands there.
+/// way round: that is an error (see [`is_conflict`]), because it would silently drop what stands there.
 pub(super) fn apply(pen: &Pen<'_>, base: Option<&Tree<'_>>, edits: &Edits) -> Result<Option<Oid>, git2::Error> {
     let edits: Vec<(&str, Option<Oid>)> = edits.iter().map(|(path, oid)| (path.as_str(), *oid)).collect();
     apply_below(pen, base, &edits)
+}
+
+/// True when two trees cannot be brought together, whatever the disk does.
+pub(super) fn is_conflict(error: &git2::Error) -> bool {
+    error.code() == ErrorCode::Conflict
+}
+
+fn conflict(what: &str) -> git2::Error {
+    git2::Error::new(ErrorCode::Conflict, ErrorClass::Tree, what)
 }
 
 fn apply_below(
@@ -96,8 +105,13 @@ fn apply_below(
         }
         let is_directory = builder.get(path)?.is_some_and(|entry| entry.kind() == Some(ObjectType::Tree));
         match oid {
-            _ if is_directory => return Err(git2::Error::from_str(&format!("`{path}` is a directory in the journal"))),
-            Some(oid) => drop(builder.insert(path, *oid, FileMode::Blob.into())?),
+            _ if is_directory => {
+                return Err(conflict(&format!("`{path}` is a directory in the journal")));
+            }
+            // Fails for names and objects that others can bring in and libgit2 does not write.
+            Some(oid) => {
+                drop(builder.insert(path, *oid, FileMode::Blob.into()).map_err(|error| conflict(error.message()))?)
+            }
             None if builder.get(path)?.is_some() => builder.remove(path)?,
             None => {}
         }
@@ -105,11 +119,15 @@ fn apply_below(
     for (directory, edits) in directories {
         let old = match builder.get(directory)? {
             Some(entry) if entry.kind() == Some(ObjectType::Tree) => Some(repository.find_tree(entry.id())?),
-            Some(_) => return Err(git2::Error::from_str(&format!("`{directory}` is a file in the journal"))),
+            Some(_) => {
+                return Err(conflict(&format!("`{directory}` is a file in the journal")));
+            }
             None => None,
         };
         match apply_below(pen, old.as_ref(), &edits)? {
-            Some(tree) => drop(builder.insert(directory, tree, FileMode::Tree.into())?),
+            Some(tree) => drop(
+                builder.insert(directory, tree, FileMode::Tree.into()).map_err(|error| conflict(error.message()))?,
+            ),
             None if old.is_some() => builder.remove(directory)?,
             None => {}
         }
@@ -184,7 +202,7 @@ pub(super) fn looks_like_notes(tree: &Tree<'_>) -> bool {
 }
 
 /// What `ours` changed since `base`, made to `theirs`: on one path our word counts, everywhere else theirs. Without a common
-/// base everything of ours counts and nothing of theirs is dropped.
+/// base everything of ours counts and nothing of theirs is dropped. What does not fit together is an error, see [`is_conflict`].
 pub(super) fn three_way(
     pen: &Pen<'_>,
     base: Option<&Tree<'_>>,

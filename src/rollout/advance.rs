@@ -62,7 +62,7 @@ impl Machine {
                 let watched = watched + self.watched_since(now);
                 let is_over = watched >= self.rules.strategy.bake || rollout.hurried;
                 if is_over && self.may_end(now) {
-                    self.succeed(&rollout);
+                    self.succeed(&rollout, now);
                 } else {
                     self.keep_watching(Progress::Baking { watched });
                 }
@@ -178,7 +178,7 @@ impl Machine {
         if is_watched && !self.rules.strategy.bake.is_zero() {
             self.watch(Progress::Baking { watched: Duration::ZERO }, now);
         } else {
-            self.succeed(rollout);
+            self.succeed(rollout, now);
         }
         false
     }
@@ -376,7 +376,7 @@ impl Machine {
 
     pub(super) fn is_complete(&self) -> bool {
         let tally = &self.tally;
-        tally.cohort > 0 && tally.pending == 0 && tally.offered == 0 && tally.lost == 0
+        !tally.held_back && tally.cohort > 0 && tally.pending == 0 && tally.offered == 0 && tally.lost == 0
     }
 
     /// At least one agent confirmed that was well before; where nobody was well, one that was ill will do.

@@ -35,11 +35,11 @@ pub const LEAST_SAMPLE: usize = 20;
 pub fn allowed_failures(max_failures: Amount, population: usize) -> usize {
     match max_failures {
         Amount::Count(count) => count as usize,
-        Amount::Share(_) if population < LEAST_SAMPLE => {
-            let one = max_failures.round_down(LEAST_SAMPLE).min(1);
+        Amount::Share(_) => {
+            let sample = max_failures.round_down(LEAST_SAMPLE).min(1);
+            let one = if population < LEAST_SAMPLE { sample } else { 0 };
             max_failures.round_down(population).max(one).min(population.saturating_sub(1))
         }
-        Amount::Share(_) => max_failures.round_down(population),
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
             (Amount::Share(0), 10, 0, "none is none"),
             (Amount::ALL, 5, 4, "somebody has to prove it"),
             (Amount::ALL, 0, 0, "nobody"),
-            (Amount::ALL, 100, 100, "whoever says so; without a proof nothing becomes stable"),
+            (Amount::ALL, 100, 99, "of many as well"),
             (Amount::Count(2), 1, 2, "a count is a count"),
         ] {
             assert_eq!(allowed_failures(amount, population), allowed, "{amount} of {population}: {why}");

@@ -23,6 +23,9 @@ const EARLIER: usize = 8;
 /// Superseded candidates that are remembered, newest first. Whoever still holds an older one is a case of drift.
 const SUPERSEDED: usize = 16;
 
+/// How long after a rollout for agents that a commit moved here those which it left behind get another one.
+const LEFT_BEHIND: Duration = Duration::from_secs(3600);
+
 /// What the repository says of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -117,6 +120,8 @@ pub struct Machine {
     pub(super) wants_draw: Option<Draw>,
     pub(super) finished: Vec<Finished>,
     successes: u64,
+    /// How many agents that a commit moved here the last rollout for such did not reach either (pinned ones, for example), and when.
+    left_behind: Option<(usize, Timestamp)>,
 }
 
 impl Machine {
@@ -138,6 +143,7 @@ impl Machine {
             wants_draw: None,
             finished: Vec::new(),
             successes: 0,
+            left_behind: None,
         }
     }
 
@@ -220,6 +226,18 @@ impl Machine {
         self.rollout().is_some_and(runs)
     }
 
+    /// True when nothing of this revision is on its way here any more: what is stable stays, also where agents that an earlier revision
+    /// moved here could not use it.
+    pub fn has_finished(&self, revision: &str) -> bool {
+        self.rollout().is_none_or(|rollout| self.is_failed_move(rollout) && rollout.revision != revision)
+    }
+
+    /// True when agents that were moved here could not use what is stable for all others.
+    fn is_failed_move(&self, rollout: &RolloutRecord) -> bool {
+        let is_stable = self.stable() == Some(rollout.candidate);
+        rollout.kind == Kind::Move && way_back(rollout) == Some(WayBack::None) && is_stable
+    }
+
     /// True when a rollout stopped and its agents are back on stable.
     pub fn is_rolled_back(&self) -> bool {
         self.rollout().and_then(way_back) == Some(WayBack::Done)
@@ -299,7 +317,12 @@ impl Machine {
         }
         let effect = match self.record.rollout.take() {
             Some(same) if same.candidate == wanted => {
-                let effect = if is_failed(&same) { Effect::FailedBefore } else { Effect::Joined };
+                let is_done = self.is_failed_move(&same) && !plan.moved_in;
+                let effect = match is_failed(&same) {
+                    true if is_done => Effect::Nothing,
+                    true => Effect::FailedBefore,
+                    false => Effect::Joined,
+                };
                 self.record.rollout = Some(same);
                 effect
             }
@@ -323,10 +346,12 @@ impl Machine {
         effect
     }
 
-    /// True when agents are here that a commit moved, and nothing is on its way that would reach them: they came back only now.
-    pub fn strands(&self) -> bool {
+    /// True when agents are here that a commit moved, and nothing is on its way that would reach them: they came back only now. Those that
+    /// such a rollout left behind are tried again when more have come, or an hour later: another one at once would end as that one did.
+    pub fn strands(&self, now: Timestamp) -> bool {
         let is_steady = self.record.rollout.is_none() && self.record.undone.is_none();
-        is_steady && self.tally.stranded > 0 && self.stable().is_some() && self.stable() == self.record.wanted
+        let left = self.left_behind.filter(|(_, at)| now < *at + LEFT_BEHIND).map_or(0, |(count, _)| count);
+        is_steady && self.tally.stranded > left && self.stable().is_some() && self.stable() == self.record.wanted
     }
 
     /// What is stable goes to agents that a commit moved here, with all stages.
@@ -451,9 +476,10 @@ impl Machine {
         self.advance(now);
     }
 
-    pub(super) fn succeed(&mut self, rollout: &RolloutRecord) {
+    pub(super) fn succeed(&mut self, rollout: &RolloutRecord, now: Timestamp) {
         let candidate = rollout.candidate;
         self.finish(candidate, Outcome::Succeeded);
+        self.left_behind = (rollout.kind == Kind::Move).then_some((self.tally.stranded, now));
         self.successes += 1;
         self.record.stables.retain(|hash| *hash != candidate);
         self.record.stables.insert(0, candidate);
@@ -543,7 +569,9 @@ impl Machine {
         );
         kept.retain(|hash| Some(*hash) != self.stable());
         let is_stuck = rollout.is_some_and(|rollout| match way_back {
-            // Forward: who does not hold the candidate may still have stable. Otherwise stable is what is reverted, or what failed.
+            // Forward: who does not hold the candidate may still have stable. Otherwise stable is what is reverted. Where a move
+            // failed, stable is what everybody else is well with: only those who were moved do not get it.
+            Some(WayBack::None) if self.is_failed_move(rollout) => false,
             Some(WayBack::None) => rollout.kind != Kind::Forward || self.stable().is_none(),
             Some(WayBack::Failed { .. }) => true,
             Some(WayBack::Done) | None => false,

@@ -55,6 +55,9 @@ pub struct Tally {
     pub draws: u32,
     /// True: these counts are about the way back to stable.
     pub restoring: bool,
+    /// True: nothing new is offered, so those who have not got the candidate are held and wait for nothing. That nobody waits then
+    /// ends no stage, also when what held it back is over already.
+    pub held_back: bool,
     /// Eligible agents that the counts from here to `failed_absent` are about: those in the cohort of the candidate, or all.
     pub cohort: usize,
     /// Connected and waiting for an offer.
@@ -204,8 +207,8 @@ pub enum Closed {
         /// At most so many were expected.
         max: Option<u32>,
     },
-    /// The rollout failed, and agents that do not hold the candidate have nothing to go back to: nothing is stable, or a revert or
-    /// a move failed, and stable is what failed or what was to be left.
+    /// The rollout failed, and agents that do not hold the candidate have nothing to go back to: nothing is stable, or a revert
+    /// failed, and stable is what was to be left.
     RolloutFailed,
     /// The record that allows the offers is not stored yet.
     NotStored,

@@ -430,6 +430,7 @@ impl Group {
             candidate: self.desired.candidate.filter(|_| self.desired.closed.is_none()),
             draws: self.desired.draws,
             restoring: self.desired.restoring_since.is_some() && self.desired.closed.is_none(),
+            held_back: self.desired.holds_back,
             assumed,
             members: self.members.len(),
             failed: self.failed_of_hash,

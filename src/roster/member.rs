@@ -245,6 +245,16 @@ impl Member {
         }
     }
 
+    /// It described itself anew, and its session dropped what had not left yet (DESIGN rules for offers, 1): whom it belongs to now is
+    /// decided without that. Returns what it was.
+    pub fn void_offer(&mut self) -> Option<ConfigHash> {
+        let connection = self.link.map(|link| link.connection);
+        let is_out = |offer: &&mut Offer| !offer.answered && !offer.withdrawn && offer.connection == connection;
+        let offer = self.offer.as_mut().filter(|_| connection.is_some()).filter(is_out)?;
+        offer.withdrawn = true;
+        Some(offer.hash)
+    }
+
     /// It leaves its group: what it confirmed there is no evidence anywhere else.
     pub fn leave(&mut self) {
         (self.tried, self.moved, self.retried) = (false, false, None);

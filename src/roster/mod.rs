@@ -245,7 +245,12 @@ impl Roster {
             });
             self.place(id, now);
             let after = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
-            if before.is_some() && after != before {
+            if after == before {
+                continue;
+            }
+            // Between two groups it may have been in a conflict, or in none.
+            let is_foreign = |member: &Member| after.as_ref().is_some_and(|name| self.is_foreign(name, member));
+            if before.is_some() || self.agents.get(&id).is_some_and(is_foreign) {
                 if let Some(member) = self.agents.get_mut(&id) {
                     member.moved = true;
                     receivers.extend(after.filter(|_| member.is_connected()));
@@ -256,15 +261,25 @@ impl Roster {
         receivers
     }
 
+    /// True when the member has a configuration that this group, which has a stable one, never gave it.
+    fn is_foreign(&self, name: &GroupName, member: &Member) -> bool {
+        let group = self.groups.get(name).filter(|group| group.desired.stable.is_some());
+        group.is_some_and(|group| group.holds_another_groups(member))
+    }
+
     /// How many agents another assigner would move between groups, and the groups that would receive them.
     pub fn moves(&self, assigner: &Assigner) -> (usize, BTreeSet<GroupName>) {
         let mut receivers = BTreeSet::new();
         let mut moved = 0;
         for member in self.agents.values() {
-            let (Placement::Group(before), Some(labels)) = (&member.placement, &member.labels) else { continue };
-            if let Assignment::Group(after) = assigner.assign(labels)
-                && after != *before
-            {
+            let Some(labels) = &member.labels else { continue };
+            let Assignment::Group(after) = assigner.assign(labels) else { continue };
+            let is_moved = match &member.placement {
+                Placement::Group(before) | Placement::Orphaned(before) => after != *before,
+                Placement::Unmanaged | Placement::Conflict(_) => self.is_foreign(&after, member),
+                Placement::Unknown => false,
+            };
+            if is_moved {
                 moved += 1;
                 receivers.insert(after);
             }
@@ -351,8 +366,9 @@ impl Roster {
                 if member.link.is_none_or(|link| link.connection != connection) {
                     return;
                 }
-                let (heard_before, offer_before) = (member.heard_once, member.offer);
+                let heard_before = member.heard_once;
                 let has_new_labels = member.take(*report, now);
+                let voided = if has_new_labels { member.void_offer() } else { None };
                 let first_heard = member.heard_once && !heard_before;
                 self.recall_illness(id);
                 if first_heard {
@@ -366,8 +382,8 @@ impl Roster {
                 }
                 self.recognise(id);
                 self.judge(id, now);
-                if has_new_labels {
-                    self.put_again(id, offer_before);
+                if let Some(hash) = voided {
+                    self.put_again(id, hash, now);
                 }
                 self.dispatch_later(id);
             }

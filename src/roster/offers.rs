@@ -62,17 +62,28 @@ impl Roster {
         }
     }
 
-    /// A session drops what waits in its slot when the agent describes itself anew (rule 1). Where it is still the right thing,
-    /// it is put there again; the session knows whether it had left already.
-    pub(super) fn put_again(&mut self, id: AgentId, before: Option<Offer>) {
-        let Some(member) = self.agents.get(&id) else { return };
-        let Some(group) = member.placement.group().and_then(|name| self.groups.get(name)) else { return };
-        let Some(link) = member.link else { return };
-        let is_out = |offer: &Offer| !offer.answered && !offer.withdrawn && offer.connection == Some(link.connection);
-        let is_same = before.is_some() && before == member.offer && member.verdict.standing == Standing::Offered;
-        let offer = member.offer.filter(|offer| is_same && is_out(offer));
-        let Some(config) = offer.and_then(|offer| group.config(offer.hash).cloned()) else { return };
-        self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry: false });
+    /// A session drops what waits in its slot when the agent describes itself anew (rule 1). Where it is still the right thing by
+    /// what the agent is now, it is put there again; the session knows whether it had left already.
+    pub(super) fn put_again(&mut self, id: AgentId, hash: ConfigHash, now: Timestamp) {
+        let Some(member) = self.agents.get_mut(&id) else { return };
+        let (Some(link), Some(offer)) = (member.link, member.offer) else { return };
+        if offer.hash != hash || !offer.withdrawn {
+            return;
+        }
+        let group = member.placement.group().and_then(|name| self.groups.get(name));
+        let group = group.filter(|group| group.desired.closed.is_none());
+        let right = group.filter(|group| group.desired_for(id, member) == Some(hash));
+        let connection = link.connection;
+        let Some(config) = right.and_then(|group| group.config(hash).cloned()) else {
+            self.actions.push_back(RosterAction::Withdraw { connection, id });
+            return;
+        };
+        member.offer = Some(Offer { withdrawn: false, ..offer });
+        self.judge(id, now);
+        let is_out = self.agents.get(&id).is_some_and(|member| member.verdict.standing == Standing::Offered);
+        if is_out {
+            self.actions.push_back(RosterAction::Offer { connection, id, config, retry: false });
+        }
     }
 
     /// Offers to those who wait, as far as there is room.
@@ -99,8 +110,9 @@ impl Roster {
             group.memory_changed = true;
         }
         member.tried |= group.desired.candidate == Some(config.hash());
-        // From now on what is stable is nothing that it is to be kept from.
-        member.moved &= group.desired.stable != Some(config.hash());
+        // Whatever this group gave it, what is stable here is nothing that it is to be kept from any more: a candidate that failed is
+        // taken back from it as well.
+        member.moved = false;
         let fresh = Offer::new(config.hash(), now, Some(link.connection));
         // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
         let earlier = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now);

@@ -226,6 +226,9 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
         } else if is_pinned(member, group, now) {
             let until = base.until.or(member.pinned_until);
             return Verdict { until, ..base }.stands(Standing::Held(HeldReason::Pinned));
+        } else if group.desired.stable.is_some_and(|stable| was_put_out(member, stable)) {
+            // It was given what is stable on this connection, and something else since: no rollout of the same reaches it (rule 2).
+            HeldReason::Drifted
         } else {
             HeldReason::MovedHere
         };

@@ -45,15 +45,17 @@ impl Kind {
         }
     }
 
-    /// Where its API is when it runs under this host name.
-    pub fn api_at(self, host: &str) -> String {
+    /// Where its API is when it runs under this host name; `None` where it does not run: a token is for one host alone.
+    pub fn api_at(self, host: &str) -> Option<String> {
         match (self, host) {
-            (Self::GitHub, "github.com" | "ssh.github.com") => "https://api.github.com".to_owned(),
-            (Self::GitHub, host) => format!("https://{host}/api/v3"),
-            (Self::GitLab, "altssh.gitlab.com") => "https://gitlab.com/api/v4".to_owned(),
-            (Self::GitLab, host) => format!("https://{host}/api/v4"),
-            (Self::Gitea, host) => format!("https://{host}/api/v1"),
-            (Self::Bitbucket, _) => "https://api.bitbucket.org/2.0".to_owned(),
+            (Self::GitHub, "github.com" | "ssh.github.com") => Some("https://api.github.com".to_owned()),
+            (Self::GitHub, host) => Some(format!("https://{host}/api/v3")),
+            (Self::GitLab, "altssh.gitlab.com") => Some("https://gitlab.com/api/v4".to_owned()),
+            (Self::GitLab, host) => Some(format!("https://{host}/api/v4")),
+            (Self::Gitea, host) => Some(format!("https://{host}/api/v1")),
+            (Self::Bitbucket, host) => {
+                (Self::of_host(host) == Some(Self::Bitbucket)).then(|| "https://api.bitbucket.org/2.0".to_owned())
+            }
         }
     }
 }

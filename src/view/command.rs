@@ -27,8 +27,8 @@ pub enum Command {
     },
     /// Tries once more what failed, was rolled back or was aborted; or what one agent failed, while the rollout went on.
     Retry {
-        /// Whose rollout, or an agent's id.
-        #[serde(alias = "group")]
+        /// Whose rollout, or an agent's id; called so for older releases that read the journal.
+        #[serde(rename = "group", alias = "target")]
         target: String,
     },
     /// Approves the stage that waits for approval, or a whole commit that a guard or its own trailer holds.
@@ -256,7 +256,7 @@ mod tests {
                 r#"{"command":"undo-since","since":"1970-01-01T00:01:00Z"}"#,
             ),
             (Command::Pin { target: name(), length: hour }, r#"{"command":"pin","target":"prod/a","length":3600000}"#),
-            (Command::Retry { target: name() }, r#"{"command":"retry","target":"prod/a"}"#),
+            (Command::Retry { target: name() }, r#"{"command":"retry","group":"prod/a"}"#),
             (Command::Freeze { group: None }, r#"{"command":"freeze"}"#),
         ] {
             assert_eq!(serde_json::to_string(&command).expect("JSON"), text);
@@ -265,9 +265,8 @@ mod tests {
             let written = serde_json::to_string(&request).expect("JSON");
             assert_eq!(read(&written), request, "{written}");
         }
-        let older: Command =
-            serde_json::from_str(r#"{"command":"retry","group":"prod/a"}"#).expect("an older journal's");
-        assert_eq!(older, Command::Retry { target: name() });
+        let other: Command = serde_json::from_str(r#"{"command":"retry","target":"prod/a"}"#).expect("an agent's word");
+        assert_eq!(other, Command::Retry { target: name() });
     }
 
     #[test]

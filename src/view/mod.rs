@@ -211,6 +211,9 @@ pub struct CommitReport {
     /// True when it does not descend from what was followed before (a force push).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rewritten_history: bool,
+    /// The commit that was accepted before it: what both differ in came with this one. Absent when there was none, or it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// Errors that concern no group in particular.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<String>,
@@ -239,6 +242,11 @@ impl CommitReport {
         let endings: Option<Vec<Ending>> = self.groups.values().map(|group| group.ending).collect();
         let endings = endings?;
         Some(BY_WEIGHT.into_iter().find(|ending| endings.contains(ending)).unwrap_or(Ending::NoOp))
+    }
+
+    /// True when [`CommitReport::summarised`] leaves nothing out.
+    pub fn is_short(&self) -> bool {
+        self.groups.len() <= MOST_GROUPS_IN_A_NOTE
     }
 
     /// The same, short enough for a note: groups that went well are counted when there are too many.

@@ -129,6 +129,8 @@ pub struct ModelAgent {
     pub given: Option<Given>,
     /// What this process counts it as in the middle of, and since when, whether the offer reached it or not.
     pub counted: Option<(ConfigHash, Timestamp)>,
+    /// When it was last told to restart.
+    pub restarted: Option<Timestamp>,
     told: Told,
     slot: Option<(RenderedConfig, bool)>,
     sent: Option<ConfigHash>,
@@ -158,6 +160,7 @@ impl ModelAgent {
             received: Vec::new(),
             given: None,
             counted: None,
+            restarted: None,
             told: Told::default(),
             slot: None,
             sent: None,
@@ -251,6 +254,13 @@ impl ModelAgent {
         }
         (*at, *times) = (now, *times + 1);
         Some(config.clone())
+    }
+
+    /// The process stood still for so long: what it waits for it waits for so much longer.
+    pub fn wait_longer(&mut self, length: Duration) {
+        if let Some((_, since)) = &mut self.counted {
+            *since = *since + length;
+        }
     }
 
     /// The process that was told is gone.

@@ -51,6 +51,12 @@ pub trait Observer {
     fn store(&mut self, _world: &State, _worked: bool) {}
     /// An agent's report reaches the controller.
     fn report(&mut self, _world: &State, _name: &str, _report: &AgentReport) {}
+    /// The controller took a commit or an order; nothing that this led to was done yet.
+    fn decided(&mut self, _world: &State) {}
+    /// Another process took over with what the journal holds.
+    fn restored(&mut self, _world: &State) {}
+    /// The process stood still for so long, and is about to go on.
+    fn stood_still(&mut self, _world: &State, _length: Duration) {}
 }
 
 /// Something that happens at its time.
@@ -150,6 +156,7 @@ impl<O: Observer> World<O> {
     pub fn commit(&mut self, revision: Revision) {
         let now = self.state.now;
         self.state.controller.handle_revision(revision, now);
+        self.observer.decided(&self.state);
         self.perform();
     }
 
@@ -174,12 +181,20 @@ impl<O: Observer> World<O> {
         self.state.now = end;
     }
 
-    /// The process, or the machine that it is on, stands still for so long. What the agents do meanwhile it learns afterwards.
-    pub fn stand_still(&mut self, length: Duration) {
+    /// The process, or the machine that it is on, stands still for so long. What the agents do meanwhile it learns afterwards; `at_once`:
+    /// in one batch.
+    pub fn stand_still(&mut self, length: Duration, at_once: bool) {
         self.state.now = self.state.now + length;
+        for agent in self.state.agents.values_mut() {
+            agent.wait_longer(length);
+        }
+        self.observer.stood_still(&self.state, length);
         while let Some(first) = self.state.queue.first_entry().filter(|first| first.key().0 <= self.state.now) {
             let event = first.remove();
             self.happen(event);
+            if !at_once {
+                self.perform();
+            }
         }
         self.perform();
     }
@@ -189,6 +204,7 @@ impl<O: Observer> World<O> {
         let now = self.state.now;
         let order = Order { command, by: by.to_owned(), at: now, reason: reason.map(str::to_owned) };
         let answer = self.state.controller.handle_order(&order, now);
+        self.observer.decided(&self.state);
         self.perform();
         answer
     }
@@ -259,6 +275,7 @@ impl<O: Observer> World<O> {
         let (controller, problems) = Controller::restore(self.state.options.clone(), &self.state.files, self.state.now)
             .expect("records of this version");
         self.state.controller = controller;
+        self.observer.restored(&self.state);
         self.perform();
         problems
     }
@@ -317,6 +334,7 @@ impl<O: Observer> World<O> {
     /// Performs the controller's actions until there are none.
     fn perform(&mut self) {
         let now = self.state.now;
+        let mut actions = 0;
         for round in 0.. {
             assert!(round < 10_000, "actions without an end");
             self.state.controller.handle_timeout(now);
@@ -325,6 +343,8 @@ impl<O: Observer> World<O> {
             let mut is_quiet = true;
             while let Some(action) = self.state.controller.poll_action() {
                 is_quiet = false;
+                actions += 1;
+                assert!(actions < 20_000, "one action leads to another without an end: {action:?}");
                 self.act(action);
             }
             if is_quiet {
@@ -348,9 +368,10 @@ impl<O: Observer> World<O> {
                     self.transmit(&name);
                 }
             }
-            Action::Restart { connection, .. } => {
+            Action::Restart { connection, id: _ } => {
                 if let Some(name) = self.state.connections.get(&connection).cloned() {
                     self.observer.told_to_restart(&self.state, &name);
+                    self.restart_agent(&name);
                 }
             }
             Action::Withdraw { connection, id: _ } => {
@@ -410,6 +431,23 @@ impl<O: Observer> World<O> {
         self.speak(name);
     }
 
+    /// The collector of an agent that decides for itself is down for a moment.
+    fn restart_agent(&mut self, name: &str) {
+        let now = self.state.now;
+        let agent = self.state.agents.get_mut(name).expect("a known agent");
+        agent.restarted = Some(now);
+        if !matches!(agent.nature, agent::Nature::Drawn { .. }) || !agent.is_well {
+            return;
+        }
+        let Some(runs) = agent.effective.clone() else { return };
+        let life = agent.life;
+        let takes = Duration::from_millis(self.state.rng.u64(500..20_000));
+        let down = Step::FallsIll("restarting".to_owned());
+        for (after, step) in [(Duration::ZERO, down), (takes, Step::Well(runs))] {
+            self.state.schedule(now + after, Event::Agent { name: name.to_owned(), life, step });
+        }
+    }
+
     /// Over a WebSocket an agent tells at once, over HTTP with the next poll.
     fn speak(&mut self, name: &str) {
         let agent = &self.state.agents[name];
@@ -461,6 +499,12 @@ impl State {
     /// The name of the agent with this id.
     pub fn name_of(&self, id: AgentId) -> Option<&str> {
         self.agents.iter().find(|(_, agent)| agent.id == id).map(|(name, _)| name.as_str())
+    }
+
+    /// True when nothing will ever happen again by itself: the controller waits for no time, and no agent has anything to tell.
+    pub fn is_quiet(&self) -> bool {
+        let is_idle = |event: &Event| matches!(event, Event::Poll { .. });
+        self.in_flight.is_none() && self.controller.poll_timeout().is_none() && self.queue.values().all(is_idle)
     }
 
     /// True while a store is under way.

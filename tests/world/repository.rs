@@ -1,7 +1,7 @@
 //! A model of the repository: configurations named by letters, groups with their rules, and the revisions made of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +16,14 @@ use gitamp::labels::{Labels, Operator, Requirement, Selector};
 use gitamp::time::Timestamp;
 use gitamp::yaml;
 
-/// The configuration of this name, rendered as the fleet would.
+/// The configuration of this name, rendered as the fleet would; once, because stories ask for the same ones over and over.
 pub fn config(name: &str) -> RenderedConfig {
+    static KNOWN: Mutex<BTreeMap<String, RenderedConfig>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().expect("no other thread panicked in here");
+    known.entry(name.to_owned()).or_insert_with(|| render(name)).clone()
+}
+
+fn render(name: &str) -> RenderedConfig {
     let text = format!(
         "receivers:\n  otlp:\nexporters:\n  debug/{name}:\nservice:\n  pipelines:\n    traces:\n      \
          receivers: [otlp]\n      exporters: [debug/{name}]\n"

@@ -22,6 +22,9 @@ use crate::settings::Secret;
 /// From the first packet to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Of that, until there is a connection, and once more until it is encrypted.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(9);
+
 /// The largest answer that is read: a page of a hundred comments fits.
 const LARGEST_ANSWER: usize = 8 << 20;
 
@@ -44,7 +47,7 @@ pub enum ClientError {
         "this machine has no certificates to know the forge by: install ca-certificates, or name a file with --forge-ca-file"
     )]
     NoCertificates,
-    /// It cannot be reached, or breaks off.
+    /// It cannot be reached: it has heard nothing.
     #[error("cannot reach {host}: {reason}")]
     Unreachable {
         /// The host.
@@ -52,7 +55,15 @@ pub enum ClientError {
         /// Why not.
         reason: String,
     },
-    /// It takes too long.
+    /// It breaks off, or says too much, or something that is no answer. What was asked for may have been done.
+    #[error("{host} gave no answer that can be read: {reason}")]
+    Broken {
+        /// The host.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
+    /// It takes too long. What was asked for may have been done.
     #[error("{host} did not answer within {DEADLINE:?}")]
     TooSlow {
         /// The host.
@@ -143,15 +154,18 @@ impl Client {
         let request = self.request(target, call, who)?;
         let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = target.port_or_known_default().unwrap_or(443);
-        let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(|error| unreachable(error.to_string()))?;
+        let late = |_| unreachable(format!("no connection within {CONNECT_DEADLINE:?}"));
+        let tcp = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect((host.as_str(), port)));
+        let tcp = tcp.await.map_err(late)?.map_err(|error| unreachable(error.to_string()))?;
         let response = if target.scheme() == "https" {
             let name = ServerName::try_from(host).map_err(|error| ClientError::Request(error.to_string()))?;
-            let tls = self.tls.connect(name, tcp).await.map_err(|error| unreachable(error.to_string()))?;
+            let tls = tokio::time::timeout(CONNECT_DEADLINE, self.tls.connect(name, tcp));
+            let tls = tls.await.map_err(late)?.map_err(|error| unreachable(error.to_string()))?;
             exchange(tls, request).await
         } else {
             exchange(tcp, request).await
         };
-        response.map_err(unreachable)
+        response.map_err(|reason| ClientError::Broken { host: self.host(), reason })
     }
 
     fn request(

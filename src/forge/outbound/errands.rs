@@ -24,6 +24,9 @@ const SHORT_PAUSE: Duration = Duration::from_secs(10);
 /// How often something is tried that the forge refuses, the pause doubling from [`SHORT_PAUSE`].
 const MOST_TRIES: u32 = 5;
 
+/// The same for what ends without an answer that is one (5xx, too slow, too large): three quarters of an hour of trouble are waited out.
+const MOST_LOSSES: u32 = 8;
+
 /// How often a forge is asked which pull request a commit came from; it may take a moment to know.
 const MOST_LOOKS: u32 = 3;
 
@@ -74,9 +77,9 @@ pub enum Reply {
     Needless(String),
     /// The forge refuses; it may be asked again a few times.
     Refused,
-    /// Nobody knows whether it was done.
+    /// Nobody knows whether it was done; it may be asked again a few times.
     Lost,
-    /// It was turned away unheard: it is asked again as it is.
+    /// It was turned away unheard, or nobody was there to hear it: it is asked again as it is.
     Unheard,
 }
 
@@ -99,17 +102,27 @@ struct Patience {
 }
 
 impl Patience {
+    /// Counts a refusal; true when that was the last one.
     fn refused(&mut self, now: Timestamp) -> bool {
+        self.failed(now) >= MOST_TRIES
+    }
+
+    /// Counts a request whose fate nobody knows; true when that was the last one.
+    fn lost(&mut self, now: Timestamp) -> bool {
+        self.failed(now) >= MOST_LOSSES
+    }
+
+    fn failed(&mut self, now: Timestamp) -> u32 {
         self.tries += 1;
         self.not_before = Some(now + SHORT_PAUSE * (1 << self.tries.min(8)));
-        self.tries >= MOST_TRIES
+        self.tries
     }
 }
 
 /// Where a comment stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Talk {
-    Searching,
+    Searching { looks: u32 },
     Reading { pull: u64 },
     Known { pull: u64, comment: Option<u64> },
     Over,
@@ -174,7 +187,9 @@ impl Errands {
             Some(errand) => {
                 (errand.report, errand.is_open) = (report, is_open);
                 match (&errand.undo, is_due) {
-                    (Undo::NotDue, true) => errand.undo = Undo::Looking,
+                    (Undo::NotDue, true) => {
+                        (errand.undo, errand.undo_patience) = (Undo::Looking, Patience::default());
+                    }
                     // A person tries it once more: what was not said yet need not be.
                     (Undo::Looking | Undo::Branching | Undo::Opening { .. }, false) => errand.undo = Undo::NotDue,
                     (_, _) => {}
@@ -185,7 +200,7 @@ impl Errands {
                     commit,
                     report,
                     is_open,
-                    talk: if self.comments { Talk::Searching } else { Talk::Over },
+                    talk: if self.comments { Talk::Searching { looks: 0 } } else { Talk::Over },
                     talk_patience: Patience::default(),
                     said: None,
                     undo: if is_due { Undo::Looking } else { Undo::NotDue },
@@ -240,7 +255,7 @@ impl Errand {
     fn next_of_talk(&self, instance: &str) -> Option<(Option<Timestamp>, Ask)> {
         let at = self.talk_patience.not_before;
         match &self.talk {
-            Talk::Searching => Some((at, Ask::Merged)),
+            Talk::Searching { .. } => Some((at, Ask::Merged)),
             Talk::Reading { pull } => {
                 let since = self.report.synced_at.as_millis().saturating_sub(CLOCK_SLACK.as_millis() as u64);
                 let marker = comment::marker(instance, self.commit);
@@ -263,34 +278,37 @@ impl Errand {
 
     fn talk_answered(&mut self, ask: &Ask, reply: Reply, now: Timestamp) {
         let patience = &mut self.talk_patience;
-        let next = match (ask, reply) {
-            (Ask::Merged, Reply::Number(Some(pull))) => Talk::Reading { pull },
+        match (ask, reply) {
+            (Ask::Merged, Reply::Number(Some(pull))) => self.talk = Talk::Reading { pull },
             (Ask::Merged, Reply::Number(None)) => {
-                patience.tries += 1;
+                let looks = match &self.talk {
+                    Talk::Searching { looks } => looks + 1,
+                    Talk::Reading { .. } | Talk::Known { .. } | Talk::Over => return,
+                };
                 patience.not_before = Some(now + SHORT_PAUSE);
-                if patience.tries >= MOST_LOOKS { Talk::Over } else { Talk::Searching }
+                self.talk = if looks >= MOST_LOOKS { Talk::Over } else { Talk::Searching { looks } };
             }
-            (Ask::Comments { pull, .. }, Reply::Number(comment)) => Talk::Known { pull: *pull, comment },
+            (Ask::Comments { pull, .. }, Reply::Number(comment)) => self.talk = Talk::Known { pull: *pull, comment },
             (Ask::Comment { pull, comment, text }, Reply::Number(made)) => {
                 self.said = Some((text.clone(), now));
                 *patience = Patience::default();
                 self.talk = Talk::Known { pull: *pull, comment: comment.or(made) };
-                return;
             }
-            // It may have been made all the same: a second one is worse than a look.
-            (Ask::Comment { pull, comment: None, .. }, Reply::Lost) => Talk::Reading { pull: *pull },
             (_, Reply::Refused) => {
                 if patience.refused(now) {
                     self.talk = Talk::Over;
                 }
-                return;
             }
-            (_, _) => return,
-        };
-        if next != Talk::Searching {
-            *patience = Patience::default();
+            (_, Reply::Lost) => {
+                if patience.lost(now) {
+                    self.talk = Talk::Over;
+                } else if let Ask::Comment { pull, comment: None, .. } = ask {
+                    // It may have been made all the same: a second one is worse than a look.
+                    self.talk = Talk::Reading { pull: *pull };
+                }
+            }
+            (_, _) => {}
         }
-        self.talk = next;
     }
 
     fn next_of_undo(&self) -> Option<(Option<Timestamp>, Ask)> {
@@ -304,31 +322,35 @@ impl Errand {
         }
     }
 
+    /// Tries are counted over all steps: after one that went well the next may fail each time, and all begins again.
     fn undo_answered(&mut self, ask: &Ask, reply: Reply, now: Timestamp) {
         let patience = &mut self.undo_patience;
-        let next = match (ask, reply) {
-            (Ask::PullFrom(_), Reply::Address(None)) => Undo::Branching,
-            (Ask::PullFrom(_) | Ask::Open(_), Reply::Address(address)) => Undo::Over { address },
-            // The report changed while it was made.
-            (Ask::Branch(_), _) if self.undo != Undo::Branching => return,
-            (Ask::Branch(_), Reply::Branch(base)) => Undo::Opening { base },
-            (Ask::Branch(_), Reply::Needless(_)) => Undo::Over { address: None },
-            // Somebody may have opened it meanwhile, or the answer went astray.
-            (Ask::Open(_), Reply::Lost) => Undo::Looking,
-            (_, Reply::Refused) => {
-                if patience.refused(now) {
-                    self.undo = Undo::Over { address: None };
-                } else if matches!(ask, Ask::Open(_)) {
-                    self.undo = Undo::Looking;
-                }
+        let is_last = match (ask, reply) {
+            (Ask::PullFrom(_), Reply::Address(None)) => {
+                self.undo = Undo::Branching;
                 return;
             }
+            (Ask::PullFrom(_) | Ask::Open(_), Reply::Address(address)) => {
+                self.undo = Undo::Over { address };
+                return;
+            }
+            // The report changed while it was made.
+            (Ask::Branch(_), _) if self.undo != Undo::Branching => return,
+            (Ask::Branch(_), Reply::Branch(base)) => {
+                self.undo = Undo::Opening { base };
+                return;
+            }
+            (Ask::Branch(_), Reply::Needless(_)) => true,
+            (_, Reply::Refused) => patience.refused(now),
+            (_, Reply::Lost) => patience.lost(now),
             (_, _) => return,
         };
-        if !matches!(next, Undo::Looking | Undo::Branching) {
-            *patience = Patience::default();
+        if is_last {
+            self.undo = Undo::Over { address: None };
+        } else if matches!(ask, Ask::Open(_)) {
+            // Somebody may have opened it meanwhile, or the answer went astray.
+            self.undo = Undo::Looking;
         }
-        self.undo = next;
     }
 
     /// The pull request with its evidence.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::clock::Clock;
-use crate::forge::outbound::client::Client;
+use crate::forge::outbound::client::{Client, ClientError};
 use crate::forge::outbound::credentials::{self, InstallationToken};
 use crate::forge::outbound::dialect::{Answer, Call, Method, Project, Verdict, judge, pause};
 use crate::settings::Secret;
@@ -16,7 +16,9 @@ use crate::settings::forge::{Access, ForgeSettings};
 pub enum Trouble {
     /// The forge wants no request before this time has passed.
     Later(Duration),
-    /// It does not work at the moment; the reason.
+    /// Nobody is there to hear it; the reason.
+    Unreachable(String),
+    /// It does not work at the moment, and may have been done all the same; the reason.
     Transient(String),
     /// Nothing will work before a person did something; the reason.
     Denied(String),
@@ -74,7 +76,14 @@ impl Line {
                 self.client.insert(made.map_err(|error| Trouble::Denied(error.to_string()))?).clone()
             }
         };
-        let answer = client.send(call, who).await.map_err(|error| Trouble::Transient(error.to_string()))?;
+        let answer = client.send(call, who).await.map_err(|error| match error {
+            ClientError::Unreachable { .. } => Trouble::Unreachable(error.to_string()),
+            ClientError::Broken { .. }
+            | ClientError::TooSlow { .. }
+            | ClientError::Request(_)
+            | ClientError::Certificates { .. }
+            | ClientError::NoCertificates => Trouble::Transient(error.to_string()),
+        })?;
         let now = self.clock.now();
         let verdict = judge(self.settings.kind, &answer, now);
         self.exhausted = pause(&answer, now);

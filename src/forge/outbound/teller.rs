@@ -96,6 +96,9 @@ pub struct Teller {
     awaited: BTreeSet<CommitId>,
     not_before: Timestamp,
     failures: u32,
+    /// The same for errands alone: what does not work for them may work for statuses.
+    errands_not_before: Timestamp,
+    errand_failures: u32,
 }
 
 /// What to do now.
@@ -144,6 +147,8 @@ impl Teller {
             awaited: BTreeSet::new(),
             not_before: clock.now(),
             failures: 0,
+            errands_not_before: clock.now(),
+            errand_failures: 0,
         }
     }
 
@@ -199,6 +204,7 @@ impl Teller {
         let of_errands = match self.errands.next(now) {
             // One branch at a time; everything else about it waits.
             errands::Next::Ask(..) if self.branching.is_some() => None,
+            errands::Next::Ask(..) if self.errands_not_before > now => Some(self.errands_not_before),
             errands::Next::Ask(commit, ask @ Ask::Branch(_)) => return Step::Branch(commit, ask),
             errands::Next::Ask(commit, ask) => return Step::Ask(commit, ask),
             errands::Next::At(at) => Some(at),
@@ -250,7 +256,7 @@ impl Teller {
                     tracing::warn!(commit = %status.commit.short(), context = status.context, "the forge refuses this status for good: {why}");
                 }
             }
-            Err(Trouble::Later(_) | Trouble::Transient(_) | Trouble::Denied(_)) => {}
+            Err(Trouble::Later(_) | Trouble::Unreachable(_) | Trouble::Transient(_) | Trouble::Denied(_)) => {}
         }
         self.after(outcome.err());
     }
@@ -282,7 +288,8 @@ impl Teller {
         self.errands.answered(commit, &ask, reply, self.clock.now());
     }
 
-    /// Runs one request of an errand. What the forge does not allow here it may allow for statuses, so nothing else waits for that.
+    /// Runs one request of an errand. What the forge does not allow here it may allow for statuses, and what fails here may work
+    /// there: statuses wait only when nobody hears us, or fewer requests are wanted.
     async fn run_errand(&mut self, commit: CommitId, ask: &Ask) {
         let project = self.line.project().clone();
         let call: Call = match ask {
@@ -317,11 +324,18 @@ impl Teller {
             Err(Trouble::Denied(_) | Trouble::Refused(_)) => Reply::Refused,
             Err(Trouble::Transient(_)) => Reply::Lost,
             // It was not even looked at.
-            Err(Trouble::Later(_)) => Reply::Unheard,
+            Err(Trouble::Later(_) | Trouble::Unreachable(_)) => Reply::Unheard,
         };
-        self.errands.answered(commit, ask, reply, self.clock.now());
-        self.after(match outcome.err() {
-            Some(Trouble::Denied(why)) => Some(Trouble::Refused(why)),
+        let now = self.clock.now();
+        self.errands.answered(commit, ask, reply, now);
+        let trouble = outcome.err();
+        if let Some(Trouble::Transient(_)) = trouble {
+            self.errands_not_before = now + backoff(&mut self.errand_failures);
+        } else {
+            self.errand_failures = 0;
+        }
+        self.after(match trouble {
+            Some(Trouble::Denied(why) | Trouble::Transient(why)) => Some(Trouble::Refused(why)),
             other => other,
         });
     }
@@ -346,8 +360,10 @@ impl Teller {
                 tracing::info!(retry_in = ?pause, "the forge wants fewer requests");
                 (pause, Some("the forge wants fewer requests".to_owned()))
             }
-            Some(Trouble::Transient(why)) => (self.backoff(), Some(why)),
-            Some(Trouble::Denied(why)) => (self.backoff(), Some(why)),
+            Some(Trouble::Unreachable(why) | Trouble::Transient(why) | Trouble::Denied(why)) => {
+                self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                (backoff(&mut self.failures), Some(why))
+            }
         };
         self.not_before = now + pause.max(LEAST_PAUSE);
         let is_other = self.status.borrow().as_ref().is_some_and(|status| status.error != error);
@@ -363,12 +379,91 @@ impl Teller {
             }
         });
     }
+}
 
-    /// The pause after a failure: doubled each time, and spread over its upper half so that many daemons do not come back together.
-    fn backoff(&mut self) -> Duration {
-        self.counts.failed.fetch_add(1, Ordering::Relaxed);
-        let full = FIRST_RETRY.saturating_mul(1 << self.failures.min(6)).min(LONGEST_RETRY);
-        self.failures = self.failures.saturating_add(1);
-        full.mul_f64(0.5 + 0.5 * fastrand::f64())
+/// The pause after so many failures and one more: doubled each time, and spread over its upper half so that many daemons do not come
+/// back together.
+fn backoff(failures: &mut u32) -> Duration {
+    let full = FIRST_RETRY.saturating_mul(1 << (*failures).min(6)).min(LONGEST_RETRY);
+    *failures = failures.saturating_add(1);
+    full.mul_f64(0.5 + 0.5 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::forge::outbound::tests::report;
+    use crate::settings::SecretFile;
+    use crate::settings::forge::{Access, Kind};
+
+    /// A teller of a forge at this port of this machine, with a token in this file.
+    fn teller(port: u16, token: &std::path::Path) -> Teller {
+        let settings = ForgeSettings {
+            kind: Kind::GitHub,
+            api: format!("http://127.0.0.1:{port}").parse().expect("an address"),
+            project: "team/fleet".to_owned(),
+            access: Access::Token { file: SecretFile::new(token.to_owned()), user: None },
+            ca_file: None,
+            statuses: true,
+            comment: true,
+            revert_pull_request: true,
+            status_url: None,
+        };
+        let wiring = Wiring {
+            feed: Feed::default(),
+            words: mpsc::channel(1).0,
+            status: watch::Sender::new(None),
+            counts: Arc::default(),
+            clock: Clock::start(),
+        };
+        Teller::new(settings, "blue", wiring)
+    }
+
+    #[tokio::test]
+    async fn an_errand_that_fails_holds_errands_and_one_that_nobody_hears_holds_everything() {
+        let token = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(token.path(), "t0ken\n").expect("writing");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("its address").port();
+        let answers = ["500 Oops", "502 Oops", "200 OK"];
+        let server = tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.expect("a request"));
+                }
+                let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]");
+                stream.write_all(answer.as_bytes()).await.expect("it is read");
+            }
+        });
+        let mut teller = teller(port, token.path());
+        let commit = CommitId([1; 20]);
+        for number in 1..=2 {
+            teller.errands.want(CommitId([number; 20]), report(None, Vec::new()), true);
+        }
+        for tried in 1..=2 {
+            let before = teller.clock.now();
+            teller.run_errand(commit, &Ask::Merged).await;
+            assert_eq!((teller.failures, teller.errand_failures), (0, tried), "statuses do not wait for that");
+            assert!(teller.errands_not_before >= before + FIRST_RETRY / 2, "errands do");
+            // Of another commit nothing was asked yet.
+            (teller.not_before, teller.errands_not_before) = (before, teller.clock.now() + LONGEST_RETRY);
+            let held = Some(teller.errands_not_before);
+            assert!(
+                matches!(teller.next(), Step::Wait(until) if until.is_some() && until <= held),
+                "and those of others"
+            );
+        }
+        let said = teller.status.borrow().clone().and_then(|status| status.error).expect("it is said");
+        assert!(said.contains("502"), "{said}");
+        teller.run_errand(commit, &Ask::Merged).await;
+        assert_eq!((teller.failures, teller.errand_failures), (0, 0), "it works again");
+        server.await.expect("all were asked");
+        teller.run_errand(commit, &Ask::Merged).await;
+        assert_eq!((teller.failures, teller.errand_failures), (1, 0), "nobody is there: nothing else works either");
     }
 }

@@ -97,13 +97,20 @@ fn place(
         }
         return None;
     };
-    let guessed = || place.as_ref().and_then(|(host, _)| Url::parse(&kind.api_at(host)).ok());
-    let fixed = || (kind == Kind::Bitbucket).then(|| Url::parse(&kind.api_at("")).ok()).flatten();
-    let api = api.or_else(|| (!reader.given.contains_key("forge-api")).then(|| guessed().or_else(fixed)).flatten());
+    let guessed = || place.as_ref().and_then(|(host, _)| Url::parse(&kind.api_at(host)?).ok());
+    let api = api.or_else(|| (!reader.given.contains_key("forge-api")).then(guessed).flatten());
     let named = || place.as_ref().and_then(|(_, path)| self::project(path).ok());
     let project = project.or_else(|| (!reader.given.contains_key("forge-project")).then(named).flatten());
     if api.is_none() && !reader.given.contains_key("forge-api") {
-        reader.problem(setting, "where the forge is cannot be told from --repo: say --forge-api https://...");
+        let advice = match kind {
+            Kind::Bitbucket => {
+                "only Bitbucket Cloud is told, and --repo is not there: say --forge-api https://api.bitbucket.org/2.0 if that is meant"
+            }
+            Kind::GitHub | Kind::GitLab | Kind::Gitea => {
+                "where the forge is cannot be told from --repo: say --forge-api https://..."
+            }
+        };
+        reader.problem(setting, advice);
     }
     if project.is_none() && !reader.given.contains_key("forge-project") {
         reader.problem(

@@ -94,7 +94,9 @@ fn a_comment_whose_fate_nobody_knows_is_looked_for_and_one_that_is_refused_is_gi
     let lost = std::cell::Cell::new(true);
     let once =
         |ask: &Ask| if matches!(ask, Ask::Comment { .. }) && lost.replace(false) { Reply::Lost } else { usual(ask) };
-    assert_eq!(play(&mut errands, NOW, once), ["merged", "comments", "create", "comments", "create"]);
+    assert_eq!(play(&mut errands, NOW, once), ["merged", "comments", "create"]);
+    assert_eq!(play(&mut errands, NOW + Duration::from_secs(20), once), ["comments", "create"]);
+    assert!(errands.is_done(commit(1)));
 
     let mut pushed = Errands::new("blue", true, false);
     pushed.want(commit(1), runs(), false);
@@ -114,6 +116,68 @@ fn a_comment_whose_fate_nobody_knows_is_looked_for_and_one_that_is_refused_is_gi
     }
     assert_eq!(tries, 5, "and then never again");
     assert!(denied.is_done(commit(1)));
+}
+
+#[test]
+fn whatever_fails_again_and_again_is_given_up() {
+    let opens = |of: Reply| {
+        let mut errands = Errands::new("blue", false, true);
+        errands.want(commit(1), taken_back(), false);
+        let mut asked = Vec::new();
+        for seconds in 0..3600 {
+            let answer = |ask: &Ask| if matches!(ask, Ask::Open(_)) { of.clone() } else { usual(ask) };
+            asked.extend(play(&mut errands, NOW + Duration::from_secs(seconds), answer));
+        }
+        let count = |what: &str| asked.iter().filter(|asked| **asked == what).count();
+        (count("open"), count("branch"), errands.is_done(commit(1)))
+    };
+    assert_eq!(opens(Reply::Refused), (5, 5, true));
+    assert_eq!(opens(Reply::Lost), (8, 8, true));
+
+    // Each kind of question, when everything before it goes well.
+    for (kind, comments) in [
+        ("merged", true),
+        ("comments", true),
+        ("create", true),
+        ("update", true),
+        ("pull from", false),
+        ("branch", false),
+    ] {
+        for (reply, most) in [(Reply::Refused, 5), (Reply::Lost, 8)] {
+            let mut errands = Errands::new("blue", comments, !comments);
+            errands.want(commit(1), taken_back(), false);
+            let mut count = 0;
+            for seconds in 0..3600 {
+                let now = NOW + Duration::from_secs(seconds);
+                while let Some(next) = ask(&errands, now) {
+                    let is_it = match &next {
+                        Ask::Merged => kind == "merged",
+                        Ask::Comments { .. } => kind == "comments",
+                        Ask::Comment { comment: None, .. } => kind == "create",
+                        Ask::Comment { comment: Some(_), .. } => kind == "update",
+                        Ask::PullFrom(_) => kind == "pull from",
+                        Ask::Branch(_) => kind == "branch",
+                        Ask::Open(_) => false,
+                    };
+                    let there = kind == "update" && matches!(next, Ask::Comments { .. });
+                    let usual = if there { Reply::Number(Some(70)) } else { usual(&next) };
+                    errands.answered(commit(1), &next, if is_it { reply.clone() } else { usual }, now);
+                    count += usize::from(is_it);
+                    assert!(count < 20, "{kind}: {reply:?} never ends");
+                }
+            }
+            assert_eq!((count, errands.is_done(commit(1))), (most, true), "{kind}: {reply:?}");
+        }
+    }
+
+    // A forge that is not there is not one that fails.
+    let mut errands = Errands::new("blue", true, true);
+    errands.want(commit(1), taken_back(), false);
+    for seconds in 0..3600 {
+        let now = NOW + Duration::from_secs(seconds);
+        let next = ask(&errands, now).expect("it is asked for as long as it takes");
+        errands.answered(commit(1), &next, Reply::Unheard, now);
+    }
 }
 
 #[test]

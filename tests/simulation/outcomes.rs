@@ -1,0 +1,197 @@
+//! What agents made of what they were offered: who failed it, when that stops a rollout, and what makes one a success.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gitamp::agent::{AgentId, ConfigState, ConfigStatus};
+use gitamp::config::ConfigHash;
+use gitamp::fleet::strategy::Amount;
+use gitamp::rollout::record::{Progress, RolloutRecord};
+use gitamp::roster::standing::{HeldReason, Standing};
+use gitamp::time::Timestamp;
+
+use crate::judge::{Judge, Stored};
+use crate::world::agent::ModelAgent;
+use crate::world::{OfferMade, State};
+
+/// What a supervisor says when its own timer ran out; the collector may be well all the same.
+const APPLY_TIMEOUT: &str = "Config apply timeout exceeded";
+
+/// Failures that a rollout may have when nothing is said: one in fifty. Written down a second time.
+const DEFAULT_MAX_FAILURES: Amount = Amount::Share(200);
+
+/// Failures that so many agents may have: of fewer than twenty a share that allows one of twenty allows one, and never all. Written down
+/// a second time.
+fn allowed_failures(amount: Amount, population: usize) -> usize {
+    match amount {
+        Amount::Share(_) if population < 20 => {
+            let least = amount.round_down(20).min(1);
+            amount.round_down(population).max(least).min(population.saturating_sub(1))
+        }
+        Amount::Share(_) | Amount::Count(_) => amount.round_down(population),
+    }
+}
+
+/// A person wanted what failed to be tried once more.
+#[derive(Clone, Debug)]
+pub(crate) struct Retry {
+    /// In which epoch of the group.
+    pub(crate) epoch: u64,
+    /// What each agent had received by then.
+    pub(crate) received: BTreeMap<AgentId, usize>,
+}
+
+/// One rollout: its group, its candidate and when it started.
+type Rollout = (String, ConfigHash, Timestamp);
+
+/// Who was offered which candidate in which rollout, and who failed it.
+#[derive(Debug, Default)]
+pub(crate) struct Tries {
+    offered: BTreeMap<AgentId, Rollout>,
+    failed: BTreeMap<Rollout, BTreeSet<AgentId>>,
+    /// Who was in an open stage of a rollout, by what it was then.
+    placed: BTreeSet<(AgentId, Rollout)>,
+}
+
+impl Tries {
+    /// The agent is another one by its labels: what it was in says nothing about what it is in now.
+    pub(crate) fn forget_places(&mut self, id: AgentId) {
+        self.placed.retain(|(placed, _)| *placed != id);
+    }
+
+    pub(crate) fn place(&mut self, id: AgentId, group: &str, rollout: &RolloutRecord) {
+        self.placed.insert((id, (group.to_owned(), rollout.candidate, rollout.started)));
+    }
+
+    pub(crate) fn was_placed(&self, id: AgentId, group: &str, rollout: &RolloutRecord) -> bool {
+        self.placed.contains(&(id, (group.to_owned(), rollout.candidate, rollout.started)))
+    }
+
+    /// Another process knows only what was stored, and what the agents tell it.
+    pub(crate) fn restart(&mut self, files: &BTreeMap<String, std::sync::Arc<Stored>>) {
+        self.placed.clear();
+        for ((group, candidate, _), agents) in &mut self.failed {
+            let failures = files.get(group).map(|stored| &stored.file.failures);
+            let is_stored = |id: &AgentId| {
+                failures
+                    .and_then(|failures| failures.get(&id.to_string()))
+                    .is_some_and(|failure| failure.hash == *candidate)
+            };
+            agents.retain(is_stored);
+        }
+    }
+}
+
+impl Judge {
+    /// True when a person wants what the agent failed to be tried once more, and the agent has not done so since.
+    pub(crate) fn is_first_retry(&self, agent: &ModelAgent, hash: ConfigHash, group: &str, epoch: u64) -> bool {
+        let Some(retry) = self.retried.get(group).filter(|retry| retry.epoch == epoch) else { return false };
+        let before = retry.received.get(&agent.id).copied().unwrap_or(0);
+        !agent.received[before..].contains(&hash)
+    }
+
+    /// An agent tells what became of a configuration.
+    pub(crate) fn take_outcome(&mut self, world: &State, agent: &ModelAgent, state: &ConfigState) {
+        // A bare apply timeout may turn out to be a late confirmation.
+        let (ConfigStatus::Failed, Some(hash), false) =
+            (state.status, state.known(), state.message.as_deref() == Some(APPLY_TIMEOUT))
+        else {
+            return;
+        };
+        let Some(group) = self.home_of(agent).map(str::to_owned) else { return };
+        let epoch = self.epoch(world, &group);
+        if self.is_first_retry(agent, hash, &group, epoch) {
+            // Before it was tried once more, what it tells is what a person knew already.
+            return;
+        }
+        if let Some(rollout) = self.tries.offered.get(&agent.id).filter(|(_, candidate, _)| *candidate == hash) {
+            self.tries.failed.entry(rollout.clone()).or_default().insert(agent.id);
+        }
+        if self.wanted[&group].0 == Some(hash) {
+            self.failed.insert((agent.id, hash), (group, epoch));
+        }
+    }
+
+    /// Agents of the group that failed the candidate in this very rollout, and how many of them its stages allow at the most.
+    fn failures(&self, world: &State, group: &str, rollout: &RolloutRecord, population: usize) -> (usize, usize) {
+        let strategy = &self.accepted[group].definition.strategy;
+        let its = (group.to_owned(), rollout.candidate, rollout.started);
+        let is_here =
+            |id: &AgentId| world.agents.values().any(|agent| agent.id == *id && self.home_of(agent) == Some(group));
+        let failed = self.tries.failed.get(&its).map_or(0, |agents| agents.iter().filter(|id| is_here(id)).count());
+        let whole = allowed_failures(strategy.max_failures.unwrap_or(DEFAULT_MAX_FAILURES), population);
+        if rollout.takes_everybody() || strategy.stages.is_empty() {
+            return (failed, whole);
+        }
+        let stages = strategy.stages.iter().enumerate().take(rollout.stage + 1);
+        let allowed = stages.map(|(index, stage)| {
+            let is_first = index == 0 && strategy.stages.len() > 1;
+            let default = if is_first { Amount::Count(0) } else { DEFAULT_MAX_FAILURES };
+            allowed_failures(stage.max_failures.or(strategy.max_failures).unwrap_or(default), population)
+        });
+        (failed, allowed.max().unwrap_or(whole))
+    }
+
+    /// After a gate tripped nobody else is offered what tripped it: neither by what the product says, nor by what agents told.
+    pub(crate) fn check_gate(&mut self, world: &State, offer: &OfferMade<'_>, group: &str, stored: &Stored) {
+        let (name, hash) = (offer.name, offer.config.hash());
+        let epoch = self.epoch(world, group);
+        let tripped = self.tripped.get(&(group.to_owned(), hash.short()));
+        let is_wanted = self.wanted[group].0 == Some(hash);
+        assert!(!is_wanted || tripped != Some(&epoch), "{group}: {name} is offered what tripped a gate");
+        let Some(rollout) = stored.rollout().filter(|rollout| rollout.candidate == hash) else { return };
+        let is_over = matches!(rollout.progress, Progress::Failed { .. } | Progress::RollingBack { .. });
+        if is_over && stored.stable() == Some(hash) {
+            return;
+        }
+        let members = self.members(world, group).count();
+        let population = members.max(stored.file.rollouts.population).max(rollout.size);
+        let (failed, allowed) = self.failures(world, group, rollout, population);
+        assert!(
+            failed <= allowed,
+            "{group}: {name} is offered {}, which {failed} agents failed already, and {allowed} may",
+            hash.short()
+        );
+        let its = (group.to_owned(), hash, rollout.started);
+        self.tries.offered.insert(world.agents[name].id, its);
+    }
+
+    /// A rollout is said to have succeeded: everybody who could has what it introduced, and somebody proves it.
+    pub(crate) fn check_success(&mut self, world: &State, group: &str, short: &str) {
+        let roster = world.controller.roster();
+        let mut proofs = 0;
+        for (name, agent) in self.members(world, group).filter(|(_, agent)| agent.is_eligible()) {
+            let Some(member) = roster.agent(agent.id) else { continue };
+            let state = agent.told_status().and_then(|state| state.known()).map(|hash| hash.short());
+            let has_it = state.as_deref() == Some(short);
+            proofs += usize::from(has_it);
+            let is_pinned = self.pinned.get(name).is_some_and(|until| *until > world.now);
+            // Who waits for an offer, or is offered none because the rollout or the whole group is held, was left behind.
+            let is_excused = match member.verdict.standing {
+                Standing::Failed => true,
+                Standing::Held(HeldReason::RolloutHeld | HeldReason::GroupClosed | HeldReason::NothingForIt) => false,
+                Standing::Held(_) => true,
+                Standing::Unplaced
+                | Standing::Pending
+                | Standing::Offered
+                | Standing::Confirmed
+                | Standing::Away
+                | Standing::Lost => !member.is_heard(),
+            };
+            assert!(
+                has_it || is_pinned || is_excused,
+                "{group}: {short} succeeded, and an agent has {state:?}: {:?}",
+                member.verdict
+            );
+        }
+        assert!(proofs > 0, "{group}: {short} succeeded, and nobody has it");
+        self.proven.insert((group.to_owned(), short.to_owned()));
+    }
+
+    /// What stands for stable in the journal was proven by a whole rollout.
+    pub(crate) fn check_stables(&self, group: &str, stored: &Stored) {
+        for stable in &stored.file.rollouts.stables {
+            let is_proven = self.proven.contains(&(group.to_owned(), stable.short()));
+            assert!(is_proven, "{group}: {} became stable unproven", stable.short());
+        }
+    }
+}

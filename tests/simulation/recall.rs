@@ -1,0 +1,78 @@
+//! Another process begins with what the journal holds, and so does what must hold from then on.
+
+use std::collections::BTreeSet;
+
+use gitamp::agent::{AgentId, ConfigStatus};
+use gitamp::config::ConfigHash;
+use gitamp::controller::record::FleetFile;
+use gitamp::fleet::{GroupName, Policy};
+use gitamp::rollout::record::Progress;
+
+use crate::judge::{Accepted, Judge, Stored};
+use crate::world::State;
+use crate::world::agent::ModelAgent;
+
+impl Judge {
+    /// What was not stored is forgotten; what was has to hold on.
+    pub(crate) fn recall(&mut self, world: &State) {
+        self.read_files(world);
+        self.accepted.clear();
+        self.put.clear();
+        self.coming = None;
+        self.stored_at = [None; 2];
+        (self.frozen, self.pinned) = Default::default();
+        if let Some(bytes) = world.files.get("fleet.yaml") {
+            let file = FleetFile::read(bytes).expect("a record reads back");
+            self.frozen.extend(file.frozen.map(|_| String::new()));
+            for (name, agent) in &world.agents {
+                self.pinned.extend(file.pins.get(&agent.id.to_string()).map(|pin| (name.clone(), pin.until)));
+            }
+            let policy = file.policy.map(|policy| Policy::read(&"fleet.yaml".into(), policy.as_bytes()).0);
+            self.fleet_budget = policy.and_then(|policy| policy.max_unavailable);
+        }
+        for (name, stored) in self.files.clone() {
+            let rollouts = &stored.file.rollouts;
+            let accepted = Accepted { definition: stored.definition.clone(), wanted: rollouts.wanted };
+            self.accepted.insert(name.clone(), accepted);
+            let stopped = stored
+                .rollout()
+                .filter(|rollout| matches!(rollout.progress, Progress::RollingBack { .. } | Progress::Failed { .. }));
+            let stopped = stopped.map(|rollout| rollout.candidate.short());
+            self.tripped.retain(|(group, short), _| *group != name || Some(short) == stopped.as_ref());
+            let tried_again = stored.rollout().filter(|rollout| rollout.retry).map(|rollout| rollout.candidate);
+            let is_told = |agent: &&ModelAgent| tried_again.is_none_or(|hash| !has_failed(&stored, agent.id, hash));
+            match self.retried.get_mut(&name).filter(|_| tried_again.is_some()) {
+                // Of whom the journal does not know that it failed once more it is not known whether it tried.
+                Some(retry) => retry
+                    .received
+                    .extend(world.agents.values().filter(is_told).map(|agent| (agent.id, agent.received.len()))),
+                None => {
+                    self.retried.remove(&name);
+                }
+            }
+            self.frozen.extend(rollouts.frozen.as_ref().map(|_| name.clone()));
+            self.pinned.extend(rollouts.pinned.as_ref().map(|pin| (name.clone(), pin.until)));
+            if let Some(restarted) = &mut self.restarted {
+                let known = restarted.known.get(&GroupName::new(name.as_str())).map_or(0, BTreeSet::len);
+                let unrecorded = known.saturating_sub(rollouts.reach);
+                restarted.unrecorded.insert(GroupName::new(name.as_str()), unrecorded);
+                restarted.population.insert(name.clone(), rollouts.population);
+            }
+        }
+        self.tries.restart(&self.files);
+        let files = &self.files;
+        self.failed.retain(|(id, hash), (group, _)| {
+            let Some(stored) = files.get(group) else { return false };
+            let is_tried_again = stored.rollout().is_some_and(|rollout| rollout.retry && rollout.candidate == *hash);
+            let tells = |agent: &ModelAgent| {
+                agent.id == *id && agent.status.is_about(*hash) && agent.status.status == ConfigStatus::Failed
+            };
+            has_failed(stored, *id, *hash) || !is_tried_again && world.agents.values().any(tells)
+        });
+    }
+}
+
+/// True when the journal holds that the agent failed this.
+fn has_failed(stored: &Stored, id: AgentId, hash: ConfigHash) -> bool {
+    stored.file.failures.get(&id.to_string()).is_some_and(|failure| failure.hash == hash)
+}
