@@ -514,6 +514,7 @@ fn a_commit_that_leaves_what_was_taken_back_as_it_is_did_not_bring_it() {
         let report = AgentReport {
             capabilities: Some(Capabilities(0x7C47)),
             labels: Some(Labels::new([("name", name)])),
+            config: Some(ConfigState { hash: ReportedHash::None, status: ConfigStatus::Unset, message: None }),
             health: Some(Health { healthy: true, message: None }),
             ..AgentReport::default()
         };

@@ -50,6 +50,8 @@ pub struct Memory {
 #[derive(Clone, Debug)]
 struct Judge {
     written: Bytes,
+    /// True when it is the revision's own.
+    is_own: bool,
     policy: Arc<Policy>,
 }
 
@@ -140,9 +142,11 @@ fn find_judge(
             accepted
         }
     };
-    let same = before.map(|before| &before.judge).filter(|judge| judge.written == written);
+    // Findings name the file that the policy came from.
+    let is_own = accepted.is_none();
+    let same = before.map(|before| &before.judge).filter(|judge| judge.written == written && judge.is_own == is_own);
     let policy = same.map_or_else(|| Arc::new(policy), |judge| judge.policy.clone());
-    Judge { written, policy }
+    Judge { written, is_own, policy }
 }
 
 /// The groups of a revision; those that wait for nobody or for themselves are not defined.

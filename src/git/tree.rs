@@ -110,7 +110,7 @@ fn apply_below(
             }
             // Fails for names and objects that others can bring in and libgit2 does not write.
             Some(oid) => {
-                drop(builder.insert(path, *oid, FileMode::Blob.into()).map_err(|error| conflict(error.message()))?)
+                drop(builder.insert(path, *oid, FileMode::Blob.into()).map_err(|error| conflict(error.message()))?);
             }
             None if builder.get(path)?.is_some() => builder.remove(path)?,
             None => {}
