@@ -194,7 +194,7 @@ pub struct ServeArgs {
     /// github.com, gitlab.com, codeberg.org and bitbucket.org]
     #[arg(long, value_name = "FORGE", help_heading = "Forge")]
     pub forge: Option<Text>,
-    /// Where its API is, like https://git.example.com/api/v4 [default: known from the repository]
+    /// Where its API is, like `https://git.example.com/api/v4` [default: known from the repository]
     #[arg(long, value_name = "URL", help_heading = "Forge")]
     pub forge_api: Option<Text>,
     /// The repository's full name on the forge, like team/fleet [default: known from the repository]
