@@ -71,9 +71,17 @@ struct Measured {
     first_receipt: f64,
     last_applied: f64,
     processor: f64,
-    deaf_memory: f64,
-    /// `None`: not within [`PATIENCE`].
-    deaf_last_applied: Option<f64>,
+    large: Large,
+    large_with_deaf: Large,
+}
+
+/// What [`LARGE_PUSHES`] pushes of a large configuration needed; in the same units.
+#[derive(Default)]
+struct Large {
+    memory: f64,
+    /// Until the last of those who read had it; `None`: not within [`PATIENCE`].
+    middle: Option<f64>,
+    slowest: Option<f64>,
 }
 
 fn main() -> ExitCode {
@@ -111,8 +119,10 @@ fn measure(arguments: &Arguments, name: &str, start: &Start<'_>) -> Result<Measu
     let mut measured = Measured::default();
     eprintln!("{name}: a fleet that reads");
     hearing(arguments, start, &mut measured)?;
-    eprintln!("{name}: a fleet of which a tenth does not");
-    deaf(arguments, start, &mut measured)?;
+    eprintln!("{name}: large configurations");
+    measured.large = large(arguments, start, 0)?;
+    eprintln!("{name}: large configurations, and a tenth that never reads");
+    measured.large_with_deaf = large(arguments, start, 10)?;
     Ok(measured)
 }
 
@@ -156,48 +166,47 @@ fn hearing(arguments: &Arguments, start: &Start<'_>, measured: &mut Measured) ->
     Ok(())
 }
 
-/// Pushes while a tenth of the agents reads nothing but the first answer.
-fn deaf(arguments: &Arguments, start: &Start<'_>, measured: &mut Measured) -> Result<(), Failure> {
-    let mut pusher = start(deaf_kib(arguments))?;
-    let count = deaf_fleet(arguments);
-    let hearing = count - count.div_ceil(10);
+/// Pushes large configurations while so many percent of the agents read nothing but the first answer.
+fn large(arguments: &Arguments, start: &Start<'_>, deaf: usize) -> Result<Large, Failure> {
+    let mut pusher = start(large_kib(arguments))?;
+    let count = large_fleet(arguments);
+    let hearing = count - (count * deaf).div_ceil(100);
     pusher.push()?;
-    let mut agents = Agents::start(&pusher.url(), count, ATTRIBUTES, &["--deaf", "10%"])?;
+    let mut agents = Agents::start(&pusher.url(), count, ATTRIBUTES, &["--deaf", &format!("{deaf}%")])?;
     agents.wait("all are connected", BOUND, |told| told.connected == count)?;
     agents.wait("those who read run the first configuration", BOUND, |told| told.run_newest() >= hearing)?;
     let before = pusher.process().settled_kib()?;
     pusher.process().forget_peak()?;
-    let mut slowest = Some(0.0_f64);
+    let mut times = Vec::new();
     // More than the sockets hold that nobody reads: what a server cannot send, it has to keep, or to wait for.
-    for _ in 0..PUSHES_TO_THE_DEAF {
+    for _ in 0..LARGE_PUSHES {
         let last = agents.told().newest().map(|config| config.hash.clone());
         let pushed = pusher.push()?;
         let told = agents.wait("those who read run the new configuration", PATIENCE, |told| {
             told.newest().is_some_and(|config| Some(&config.hash) != last.as_ref() && config.applied >= hearing)
         });
-        let Ok(told) = told else {
-            slowest = None;
-            break;
-        };
+        let Ok(told) = told else { break };
         let arrival = told.arrival().ok_or("the fleet told no times")?;
-        let took = (arrival.last_applied - pushed) / 1_000.0;
-        slowest = slowest.map(|slowest| slowest.max(took));
+        times.push((arrival.last_applied - pushed) / 1_000.0);
     }
-    measured.deaf_last_applied = slowest;
-    measured.deaf_memory = pusher.process().peak_kib()?.saturating_sub(before) as f64;
-    Ok(())
+    let memory = pusher.process().peak_kib()?.saturating_sub(before) as f64;
+    if times.len() < LARGE_PUSHES {
+        return Ok(Large { memory, ..Large::default() });
+    }
+    let slowest = times.iter().copied().reduce(f64::max);
+    Ok(Large { memory, middle: Some(middle(times)), slowest })
 }
 
 /// Of sixteen times the usual size these are more than the buffers of a connection take that nobody reads.
-const PUSHES_TO_THE_DEAF: usize = 30;
+const LARGE_PUSHES: usize = 30;
 
 /// What the kernel's buffers take, some megabytes a connection, has to be filled by large configurations...
-fn deaf_kib(arguments: &Arguments) -> usize {
+fn large_kib(arguments: &Arguments) -> usize {
     (arguments.config_kib * 16).min(400)
 }
 
 /// ... and so the fleet has to be small.
-fn deaf_fleet(arguments: &Arguments) -> usize {
+fn large_fleet(arguments: &Arguments) -> usize {
     (arguments.agents / 10).max(20)
 }
 
@@ -231,8 +240,13 @@ fn report(arguments: &Arguments, [ours, all, turn]: &[Measured; 3]) {
     row("a push: until the first has it", "s", &|measured| Some(measured.first_receipt));
     row("a push: until the last APPLIED", "s", &|measured| Some(measured.last_applied));
     row("a push: processor time of the server", "s", &|measured| Some(measured.processor));
-    let of_them = format!("a tenth of {} deaf, {} KiB", deaf_fleet(arguments), deaf_kib(arguments));
-    let slowest = format!("{of_them}: until the last APPLIED of the others, slowest of {PUSHES_TO_THE_DEAF}");
-    row(&slowest, "s", &|measured| measured.deaf_last_applied);
-    row(&format!("{of_them}: extra memory"), "MiB", &|measured| Some(measured.deaf_memory / 1_024.0));
+    let pushes = format!("{LARGE_PUSHES} pushes of {} KiB to {}", large_kib(arguments), large_fleet(arguments));
+    let cases: [(&str, fn(&Measured) -> &Large); 2] =
+        [("", |measured| &measured.large), (", a tenth deaf", |measured| &measured.large_with_deaf)];
+    for (whom, large) in cases {
+        let last = format!("{pushes}{whom}: until the last reader's APPLIED");
+        row(&format!("{last}, median"), "s", &|measured| large(measured).middle);
+        row(&format!("{last}, slowest"), "s", &|measured| large(measured).slowest);
+        row(&format!("{pushes}{whom}: extra memory"), "MiB", &|measured| Some(large(measured).memory / 1_024.0));
+    }
 }
