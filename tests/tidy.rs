@@ -201,6 +201,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("yaml", &["config"]),
     ("settings", &["time"]),
     ("trust", &["time"]),
+    ("identity", &["time", "labels"]),
     ("clock", &["time"]),
     ("fleet", &["time", "labels", "config", "yaml"]),
     ("agent", &["time", "labels", "config"]),
@@ -214,7 +215,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // `clock`: an App's proof is dated, and limits are said as points in time.
     ("forge", &["fleet::snapshot", "view", "time", "clock", "settings"]),
     // `config`: what is offered goes through the hands of the listener, as a value that it does not look into.
-    ("serve", &["opamp", "agent", "config", "view", "forge", "time", "clock", "settings"]),
+    ("serve", &["opamp", "agent", "config", "labels", "identity", "view", "forge", "time", "clock", "settings"]),
 ];
 
 /// Rooms that may import everything: where the house is joined.
@@ -266,6 +267,7 @@ const PURE: &[&str] = &[
     "view",
     "opamp",
     "trust",
+    "identity",
 ];
 
 /// Modules as pure as those rooms, in rooms that are not.
@@ -289,7 +291,7 @@ const IMPURE: &[(&str, &str)] = &[
     ("uuid::Uuid::new_v4", "randomness is an argument"),
     ("std::env", "settings.rs alone reads the environment"),
     ("std::fs", "files are read by shells"),
-    ("std::net", "sockets belong to shells"),
+    ("std::net::Tcp", "sockets belong to shells"),
     ("std::thread", "a pure machine runs where it is called"),
     ("std::process", "processes belong to shells"),
     ("std::io::stdin", "only cli/ talks to the terminal"),

@@ -4,6 +4,7 @@
 //! cargo bench --bench fleet                          19,000 agents, all scenarios, a table
 //! cargo bench --bench fleet -- --agents 2000 --only push
 //! cargo bench --bench fleet -- --output json
+//! cargo bench --bench fleet -- --tls              the same over wss://
 //! ```
 //!
 //! It makes a temporary Git repository with one group, starts `gitamp serve` and `gitamp simulate`, commits, and reads the
@@ -46,6 +47,9 @@ struct Arguments {
     /// A table for people, or one JSON object.
     #[arg(long, default_value = "human")]
     output: Output,
+    /// Encrypts every connection.
+    #[arg(long)]
+    tls: bool,
     /// Says that this is a benchmark's run (cargo gives it); without it nothing is measured.
     #[arg(long, hide = true)]
     bench: bool,
@@ -102,8 +106,11 @@ fn report(arguments: &Arguments, measured: &[Measured]) {
     match arguments.output {
         Output::Human => {
             println!(
-                "\n{} agents, {} attributes each, a configuration of {} KiB\n",
-                arguments.agents, arguments.attributes, arguments.config_kib
+                "\n{} agents, {} attributes each, a configuration of {} KiB{}\n",
+                arguments.agents,
+                arguments.attributes,
+                arguments.config_kib,
+                if arguments.tls { ", over TLS" } else { "" }
             );
             println!("| what | measured | at most |\n| --- | ---: | ---: |");
             for one in measured {
@@ -118,7 +125,7 @@ fn report(arguments: &Arguments, measured: &[Measured]) {
                 .collect();
             println!(
                 "{}",
-                serde_json::json!({"agents": arguments.agents, "attributes": arguments.attributes, "configKib": arguments.config_kib, "measured": values})
+                serde_json::json!({"agents": arguments.agents, "attributes": arguments.attributes, "configKib": arguments.config_kib, "tls": arguments.tls, "measured": values})
             );
         }
     }

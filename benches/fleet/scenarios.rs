@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::agents::Agents;
 use crate::repository::FleetRepository;
-use crate::server::{Places, Server};
+use crate::server::{CERTIFICATES, Places, Server};
 use crate::{Arguments, Failure, Measured, Scenario};
 
 /// Longer than anything takes that works.
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Vec<Measured>, Failure> {
     let wanted = |scenario| arguments.only.is_empty() || arguments.only.contains(&scenario);
     let mut measured = Vec::new();
     let mut site = Site::open(arguments, &[])?;
-    measured.extend(site.connect(arguments.agents)?);
+    measured.extend(site.connect(arguments.agents, arguments.tls)?);
     if wanted(Scenario::Push) {
         for (share, keys, bounds) in [
             ("100%", PUSH_KEYS[0], [None, Some(0.8), Some(2.0), None, Some(90.0), None, None]),
@@ -79,17 +79,18 @@ impl Site {
         let directory = tempfile::tempdir()?;
         let mut repository = FleetRepository::create(&directory.path().join("fleet"), arguments.config_kib * 1024)?;
         repository.commit("100%")?;
-        let places = Places::choose(directory.path(), repository.path())?;
+        let places = Places::choose(directory.path(), repository.path(), arguments.tls)?;
         let url = places.agents_url();
         let server = Server::start(places)?;
         let empty_kib = server.process.settled_kib()?;
         let started = Instant::now();
-        let agents = Agents::start(&url, arguments.agents, arguments.attributes, more)?;
+        let known_by: &[&str] = if arguments.tls { &["--ca-file", CERTIFICATES[0]] } else { &[] };
+        let agents = Agents::start(&url, arguments.agents, arguments.attributes, &[more, known_by].concat())?;
         Ok(Self { repository, server, agents, empty_kib, started, _directory: directory })
     }
 
     /// Waits until everybody is there and has the first configuration.
-    fn connect(&mut self, count: usize) -> Result<Vec<Measured>, Failure> {
+    fn connect(&mut self, count: usize, is_encrypted: bool) -> Result<Vec<Measured>, Failure> {
         self.agents.wait("all are connected", BOUND, |told| told.connected == count)?;
         let connected = self.started.elapsed().as_secs_f64();
         self.agents.wait("all run the first configuration", BOUND, |told| told.applied == count)?;
@@ -110,7 +111,7 @@ impl Site {
                 "server's memory per agent",
                 (resident as f64 - self.empty_kib as f64) / count as f64,
                 "KiB",
-                Some(15.0),
+                Some(if is_encrypted { 24.0 } else { 15.0 }),
             ),
             number("memory_simulated", "simulator's memory per agent", agent_kib, "KiB", None),
         ])

@@ -28,11 +28,20 @@ pub(crate) struct Places {
     log: PathBuf,
     agents: SocketAddr,
     admin: SocketAddr,
+    /// The certificate and its key, where TLS is spoken.
+    tls: Option<[PathBuf; 2]>,
 }
+
+/// What the tests have as well: an authority, a certificate of it for this machine, and its key.
+pub(crate) const CERTIFICATES: [&str; 3] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/ca.pem"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/server.pem"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/server-key.pem"),
+];
 
 impl Places {
     /// Free ports, and directories below `directory`.
-    pub(crate) fn choose(directory: &Path, repository: &Path) -> Result<Self, Failure> {
+    pub(crate) fn choose(directory: &Path, repository: &Path, tls: bool) -> Result<Self, Failure> {
         let free = || Ok::<_, Failure>(TcpListener::bind("127.0.0.1:0")?.local_addr()?);
         Ok(Self {
             repository: repository.to_owned(),
@@ -40,13 +49,23 @@ impl Places {
             log: directory.join("serve.log"),
             agents: free()?,
             admin: free()?,
+            tls: if tls { Some(pair(directory)?) } else { None },
         })
     }
 
     /// Where agents connect.
     pub(crate) fn agents_url(&self) -> String {
-        format!("ws://{}/v1/opamp", self.agents)
+        format!("{}://{}/v1/opamp", if self.tls.is_some() { "wss" } else { "ws" }, self.agents)
     }
+}
+
+/// The certificate and a copy of its key that nobody else may read: another one is refused.
+fn pair(directory: &Path) -> Result<[PathBuf; 2], Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let key = directory.join("key.pem");
+    std::fs::copy(CERTIFICATES[2], &key)?;
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+    Ok([PathBuf::from(CERTIFICATES[1]), key])
 }
 
 impl Server {
@@ -56,6 +75,9 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gitamp"));
         command.arg("serve").arg("--repo").arg(&places.repository).arg("--state-dir").arg(&places.state);
         command.args(["--listen", &places.agents.to_string(), "--admin-listen", &places.admin.to_string()]);
+        if let Some([certificate, key]) = &places.tls {
+            command.arg("--tls-cert-file").arg(certificate).arg("--tls-key-file").arg(key);
+        }
         command.args(["--log", "info"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut server = Self { process: Process::start(&mut command)?, places };

@@ -43,7 +43,7 @@ impl Gitamp {
         let directory = tempfile::tempdir()?;
         let mut repository = FleetRepository::create(&directory.path().join("fleet"), config_kib * 1024)?;
         repository.commit("100%")?;
-        let places = Places::choose(directory.path(), repository.path())?;
+        let places = Places::choose(directory.path(), repository.path(), false)?;
         let server = Server::start(places.clone())?;
         Ok(Self { repository, places, server, is_fresh: true, _directory: directory })
     }

@@ -1,5 +1,6 @@
 //! `gitamp simulate`: a fleet of agents, good and bad, that connects to a server and shows what it holds.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::agent::Capabilities;
 use crate::cli::{Failure, print};
 use crate::fleet::strategy::Amount;
-use crate::simulate::{Attribute, Counts, DelayRange, Endpoint, Fleet, Holding, Options, parse_amount};
+use crate::settings::SecretFile;
+use crate::simulate::{Attribute, Counts, DelayRange, Endpoint, Fleet, Holding, Options, client_config, parse_amount};
 use crate::time::{Timestamp, parse_duration, show_duration};
 
 const EXAMPLES: &str = "Examples:
@@ -20,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   gitamp simulate --agents 300 --attr region=eu,us --attr host.name=gw-{n} --attr deployment.environment=prod
   gitamp simulate --agents 50 --fail-matching otlphttp/new      a config that holds this text breaks every collector
   gitamp simulate --agents 1000 --fail 1% --crash 1% --deaf 10% --reconnect 5m
+  gitamp simulate --agents 50 --server wss://127.0.0.1:4320/v1/opamp --ca-file ca.pem --token-file token
   gitamp simulate --agents 50 --server http://127.0.0.1:4320/v1/opamp --poll-interval 5s
 
 Shares like 1% round up; who misbehaves depends on --seed alone, and so do the instance uids.";
@@ -28,9 +31,21 @@ Shares like 1% round up; who misbehaves depends on --seed alone, and so do the i
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Where to connect: ws://HOST:PORT/PATH, or http://HOST:PORT/PATH for agents that poll
+    /// Where to connect: ws://HOST:PORT/PATH, or http://HOST:PORT/PATH for agents that poll; wss:// and https:// with TLS
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:4320/v1/opamp")]
     server: String,
+    /// The authorities that the server's certificate is known by [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The certificate that all agents show to the server
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+    /// A file with the bearer token that agents show, or with several, one a line, that connections take turns in
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Allow a server that is not on this machine
     #[arg(long)]
     allow_remote: bool,
@@ -129,6 +144,15 @@ impl Arguments {
 
     fn options(self) -> Result<Options, Failure> {
         let server = Endpoint::resolve(&self.server, self.allow_remote)?;
+        let own = self.client_cert.as_deref().zip(self.client_key.as_deref());
+        let tls = match &server.tls {
+            Some(_) => Some(client_config(self.ca_file.as_deref(), own)?),
+            None => None,
+        };
+        let tokens = match self.token_file {
+            Some(path) => SecretFile::new(path).read()?.lines(),
+            None => Vec::new(),
+        };
         let defaults = Options::new(server, self.agents);
         let options = Options {
             attributes: Attribute::parse_all(&self.attributes)?,
@@ -147,6 +171,8 @@ impl Arguments {
             unhealthy: self.unhealthy,
             reconnect: self.reconnect,
             per_connection: self.per_connection,
+            tls,
+            tokens,
             seed: self.seed,
             ..defaults
         };
@@ -477,7 +503,8 @@ mod tests {
             (&["--attr=region"], "key=value"),
             (&["--fail=lots"], "a share of them like 2.5%"),
             (&["--apply-delay=5"], "write a number with a unit"),
-            (&["--server=wss://127.0.0.1/"], "no TLS"),
+            (&["--server=wss://127.0.0.1/", "--ca-file=/nowhere.pem"], "/nowhere.pem"),
+            (&["--client-cert=/nowhere.pem"], "--client-key"),
             (&["--server=ws://192.0.2.7:4320/"], "--allow-remote"),
             (&["--capabilities=many"], "no set of bits"),
         ] {

@@ -10,8 +10,8 @@ use super::screen::{Rows, Tint, ago, clean, clean_short, rough, short_hash, shor
 use super::{Failure, print, watch};
 use crate::time::Timestamp;
 use crate::view::{
-    CommitReport, FailureCluster, FleetStatus, GroupStatus, JournalStatus, Phase, StageState, StageStatus, SyncStatus,
-    WaitingOn,
+    CommitReport, FailureCluster, FleetStatus, GroupStatus, JournalStatus, ListenerStatus, Phase, StageState,
+    StageStatus, SyncStatus, WaitingOn,
 };
 
 /// Up to this many groups, the quiet ones are shown as well.
@@ -178,7 +178,26 @@ fn header(status: &FleetStatus) -> String {
         }
     }
     line("agents", &agents(status), Tint::Plain);
+    let listener = &status.listener;
+    if let Some(words) = access(listener) {
+        line("access", &words, Tint::Plain);
+    }
+    for problem in &listener.problems {
+        line("", &clean_short(problem, LONGEST_MESSAGE), Tint::Bad);
+    }
     text
+}
+
+/// Who may speak as an agent; `None` where nothing is asked for.
+fn access(listener: &ListenerStatus) -> Option<String> {
+    let until = listener.certificate_expires.map(|at| format!(", certificate until {at}")).unwrap_or_default();
+    let proofs: Vec<String> = listener.proofs.iter().map(|proof| clean(proof)).collect();
+    match (listener.tls, proofs.is_empty()) {
+        (false, true) => None,
+        (true, true) => Some(format!("TLS{until}; nobody is asked who it is")),
+        (true, false) => Some(format!("TLS{until}; agents prove who they are by {}", proofs.join(" or "))),
+        (false, false) => Some(format!("agents prove who they are by {}, without encryption", proofs.join(" or "))),
+    }
 }
 
 fn synced(sync: &SyncStatus, now: Timestamp) -> String {

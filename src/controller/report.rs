@@ -9,8 +9,8 @@ use crate::roster::failures;
 use crate::roster::member::Placement;
 use crate::time::Timestamp;
 use crate::view::{
-    AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, Phase, SyncStatus, WaitingOn,
-    present,
+    AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, ListenerStatus, Phase,
+    SyncStatus, WaitingOn, present,
 };
 
 /// Agents in an answer when the question names no number.
@@ -170,6 +170,7 @@ impl Controller {
             sync: SyncStatus::default(),
             journal: JournalStatus::default(),
             forge: None,
+            listener: ListenerStatus::default(),
             agents: self.agent_counts(),
             groups,
             commits: self.commits.shown(),

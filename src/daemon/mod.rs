@@ -28,10 +28,11 @@ use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
+use crate::serve::tls::{Tls, TlsError};
 use crate::serve::{AgentLinks, AgentMessage};
 use crate::settings::Settings;
 use crate::view::command::{Impact, Order, OrderRequest, Refusal};
-use crate::view::{FleetStatus, JournalStatus, SyncStatus};
+use crate::view::{FleetStatus, JournalStatus, ListenerStatus, SyncStatus};
 
 use follow::{Found, Progress};
 use keep::Stored;
@@ -73,6 +74,9 @@ pub enum DaemonError {
         /// Why not.
         source: std::io::Error,
     },
+    /// TLS cannot be spoken.
+    #[error("cannot speak TLS with agents")]
+    Tls(#[source] TlsError),
     /// Another daemon uses the state directory.
     #[error("another gitamp runs with the state directory {}: stop it, or give this one its own (--state-dir)", .0.display())]
     Busy(PathBuf),
@@ -138,6 +142,7 @@ struct Daemon {
     stores: mpsc::Sender<Store>,
     orders: watch::Sender<OrdersKept>,
     forge: Forge,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What comes into the loop.
@@ -307,7 +312,20 @@ impl Daemon {
         status.sync.last_hook = self.hints.last().as_deref().cloned();
         status.journal = self.journal.borrow().clone();
         status.forge = self.forge.status();
+        status.listener = self.listener();
         status
+    }
+
+    /// Who may speak as an agent.
+    fn listener(&self) -> ListenerStatus {
+        let Some(tls) = &self.tls else { return ListenerStatus::default() };
+        let state = tls.state(self.clock.now());
+        ListenerStatus {
+            tls: true,
+            proofs: tls.knows_clients().then(|| "certificates".to_owned()).into_iter().collect(),
+            certificate_expires: state.expires,
+            problems: state.problem.into_iter().collect(),
+        }
     }
 
     /// Answers the newest order when its record is stored, or says that it is not.

@@ -30,6 +30,7 @@ use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::hooks::Hooks;
 use crate::serve::metrics::Metrics;
+use crate::serve::tls::{ClientCertificates, Tls, TlsLimits};
 use crate::serve::{self, AgentServerOptions};
 use crate::settings::{GitSettings, Reference, RepoKind, Settings};
 use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
@@ -70,6 +71,7 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     };
     let source = source_options(&base.settings)?;
     let journal = journal_options(&base.settings, &source)?;
+    let tls = base.open_tls()?;
     let agents = listen(base.settings.listen, "--listen").await?;
     let (requests_in, mut requests) = mpsc::channel(ADMIN_QUEUE);
     let admin = base.start_admin(requests_in).await?;
@@ -87,7 +89,7 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
         () = &mut stop => None,
     };
     if let Some((journal, contents, syncs)) = opened {
-        let (mut daemon, mut inputs, tasks) = base.start(source, journal, contents, agents, requests).await?;
+        let (mut daemon, mut inputs, tasks) = base.start(source, journal, contents, (agents, tls), requests).await?;
         for reply in syncs {
             daemon.sync(reply);
         }
@@ -150,6 +152,21 @@ impl Tasks {
 }
 
 impl Base {
+    /// TLS for the agents' port, if it speaks that.
+    fn open_tls(&self) -> Result<Option<Arc<Tls>>, DaemonError> {
+        let Some(files) = self.settings.tls.clone() else { return Ok(None) };
+        // Forges have no certificate of ours.
+        let has_hooks = self.settings.hooks.as_ref().is_some_and(|hooks| hooks.listen.is_none());
+        let clients = if has_hooks { ClientCertificates::Welcome } else { ClientCertificates::Demanded };
+        let limits = TlsLimits {
+            handshakes: self.settings.max_handshakes,
+            patience: self.settings.handshake_timeout,
+            ..TlsLimits::default()
+        };
+        let traffic = Arc::clone(&self.metrics.traffic().tls);
+        Tls::open(files, clients, limits, traffic).map(Arc::new).map(Some).map_err(DaemonError::Tls)
+    }
+
     async fn start_admin(&self, requests: mpsc::Sender<AdminRequest>) -> Result<JoinHandle<()>, DaemonError> {
         let tcp = match self.settings.admin_listen {
             Some(address) => Some(listen(address, "--admin-listen").await?),
@@ -170,7 +187,7 @@ impl Base {
         source: SourceOptions,
         journal: Journal,
         contents: JournalContents,
-        agents_listener: TcpListener,
+        (agents_listener, tls): (TcpListener, Option<Arc<Tls>>),
         requests: mpsc::Receiver<AdminRequest>,
     ) -> Result<(Daemon, Inputs, Tasks), DaemonError> {
         let Self { settings, clock, metrics, bell, journal: journal_status, stopped } = self;
@@ -179,8 +196,8 @@ impl Base {
         let hints = Hints::default();
         let hooks = serve_hooks(&settings, &bell, &hints, clock, &metrics, &stopped).await?;
         let traffic = metrics.traffic();
-        let (links, server) =
-            serve::serve_agents(agents_listener, server_options(&settings), clock, events_in, hooks, traffic, stopped);
+        let options = AgentServerOptions { tls: tls.clone(), ..server_options(&settings) };
+        let (links, server) = serve::serve_agents(agents_listener, options, clock, events_in, hooks, traffic, stopped);
         let known = Known::of(&controller);
         let progress = watch::Sender::new(Progress::of(settings.repo.to_string()));
         let (found_in, found) = mpsc::channel(1);
@@ -237,6 +254,7 @@ impl Base {
             stores,
             orders: watch::Sender::default(),
             forge,
+            tls,
         };
         Ok((daemon, Inputs { agents, found, stored, requests, words }, tasks))
     }

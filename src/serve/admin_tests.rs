@@ -6,7 +6,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
-use crate::view::{AgentCounts, JournalStatus};
+use crate::view::{AgentCounts, JournalStatus, ListenerStatus};
 
 fn fleet_status() -> FleetStatus {
     FleetStatus {
@@ -17,6 +17,7 @@ fn fleet_status() -> FleetStatus {
         sync: SyncStatus { revision: None, ..SyncStatus::default() },
         journal: JournalStatus::default(),
         forge: None,
+        listener: ListenerStatus::default(),
         agents: AgentCounts::default(),
         groups: Vec::new(),
         commits: Vec::new(),

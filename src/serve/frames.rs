@@ -7,9 +7,10 @@
 use std::io::{self, Cursor, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+use super::socket::Socket;
 
 /// Bytes that one look at a socket takes at most, on the stack of the call.
 const SCRATCH: usize = 16 * 1024;
@@ -74,7 +75,7 @@ impl FrameReader {
     }
 
     /// Takes what the socket has. `Ok(0)` is the end.
-    pub(super) fn fill(&mut self, stream: &TcpStream) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, stream: &mut Socket) -> io::Result<usize> {
         if let Some((_, length)) = &self.header
             && *length > SMALL_MESSAGE
         {
@@ -232,22 +233,30 @@ impl OutFrame {
         Self { header: bytes.into(), head, shared }
     }
 
-    /// Bytes that are left to write.
-    pub(super) fn remaining(&self) -> usize {
-        self.header.len() + self.head.len() + self.shared.len()
+    fn is_taken(&self) -> bool {
+        self.header.is_empty() && self.head.is_empty() && self.shared.is_empty()
     }
 
-    /// Writes as much as the socket takes now.
-    pub(super) fn write(&mut self, stream: &TcpStream) -> io::Result<usize> {
+    /// Writes as much as the socket takes now. True when all of it has left.
+    pub(super) fn write(&mut self, stream: &mut Socket) -> io::Result<bool> {
+        if !self.is_taken() {
+            self.write_some(stream)?;
+        }
+        if self.is_taken() {
+            stream.try_flush()?;
+        }
+        Ok(self.is_taken())
+    }
+
+    fn write_some(&mut self, stream: &mut Socket) -> io::Result<()> {
         let slices = [IoSlice::new(&self.header), IoSlice::new(&self.head), IoSlice::new(&self.shared)];
-        let written = stream.try_write_vectored(&slices)?;
-        let mut rest = written;
+        let mut rest = stream.try_write_vectored(&slices)?;
         for part in [&mut self.header, &mut self.head, &mut self.shared] {
             let here = rest.min(part.len());
             part.advance(here);
             rest -= here;
         }
-        Ok(written)
+        Ok(())
     }
 }
 

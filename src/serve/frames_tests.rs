@@ -102,7 +102,7 @@ fn what_breaks_the_protocol_closes_with_its_code() {
 #[test]
 fn frames_to_a_client_have_no_mask() {
     let out = OutFrame::message("ab".into(), Some("cd".into()));
-    assert_eq!((&out.header[..], out.remaining()), (&[0x82, 0x04][..], 6));
+    assert_eq!((&out.header[..], &out.head[..], &out.shared[..]), (&[0x82, 0x04][..], &b"ab"[..], &b"cd"[..]));
     assert_eq!(&OutFrame::message(Bytes::new(), Some(vec![0; 300].into())).header[..], &[0x82, 126, 1, 44]);
     assert_eq!(&OutFrame::message(Bytes::new(), Some(vec![0; 70_000].into())).header[..4], &[0x82, 127, 0, 0]);
     let close = OutFrame::close(&Close::new(CloseCode::Away, "bye"));

@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
@@ -26,6 +27,7 @@ use super::frames::{FrameReader, SMALL_MESSAGE};
 use super::links::{Link, Registration, lock};
 use super::listener::Server;
 use super::polling::{self, Answer};
+use super::socket::Socket;
 use super::websocket;
 
 /// Bytes that the head of a request may have.
@@ -44,6 +46,8 @@ struct Phase {
     began: AtomicBool,
     /// The connection becomes a WebSocket.
     upgrade: Mutex<Option<OnUpgrade>>,
+    /// Nothing proves who is at the other end, and something has to.
+    is_unproven: bool,
 }
 
 /// Serves one connection to its end, whatever it turns out to be. `_place` is its place among all connections.
@@ -54,16 +58,40 @@ pub(super) async fn serve(
     _place: OwnedSemaphorePermit,
 ) {
     // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
-    let upgraded = Box::pin(requests(&server, stream, &registration.link)).await;
+    let Some(socket) = Box::pin(secure(&server, stream, &registration.link)).await else { return };
+    let chain = socket.peer_certificates().to_vec();
+    let upgraded = Box::pin(requests(&server, socket, &chain, &registration.link)).await;
+    drop(chain);
     if let Some((stream, reader)) = upgraded {
         websocket::serve(&server, stream, reader, &registration).await;
     }
 }
 
+/// Makes the connection secure, where that is asked for. `None`: it came to nothing, or the server stops.
+async fn secure(server: &Server, stream: TcpStream, link: &Link) -> Option<Socket> {
+    let Some(tls) = &server.options.tls else { return Some(Socket::Plain(stream)) };
+    let mut accepting = pin!(tls.accept(stream));
+    loop {
+        tokio::select! {
+            socket = accepting.as_mut() => return socket,
+            () = link.wake.notified() => {
+                if link.is_over() {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
 /// Answers requests until the connection ends or becomes a WebSocket: then it returns the socket and a reader of its
-/// frames, which has what came behind the request.
-async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Option<(TcpStream, FrameReader)> {
-    let phase = Arc::new(Phase::default());
+/// frames, which has what came behind the request. `chain` are the certificates that the client showed.
+async fn requests(
+    server: &Arc<Server>,
+    stream: Socket,
+    chain: &[CertificateDer<'static>],
+    link: &Link,
+) -> Option<(Socket, FrameReader)> {
+    let phase = Arc::new(Phase { is_unproven: chain.is_empty() && server.asks_for_proof(), ..Phase::default() });
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
         let (server, phase) = (Arc::clone(server), Arc::clone(&phase));
@@ -87,20 +115,24 @@ async fn requests(server: &Arc<Server>, stream: TcpStream, link: &Link) -> Optio
                 }
             }
             () = link.wake.notified() => {
-                if link.is_over() {
+                if link.is_over() || (link.take_doubt() && !server.trusts(chain)) {
                     connection.as_mut().graceful_shutdown();
                 }
             }
         }
     }
     let upgrade = lock(&phase.upgrade).take()?;
-    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<Socket>>().ok()?;
     // Copied, because even without a byte in it this is the room of 8 KiB into which the request was read.
     Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf)))
 }
 
 async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() == server.options.path {
+        if phase.is_unproven {
+            server.traffic.unproven.one();
+            return plain(StatusCode::UNAUTHORIZED, "agents have to prove who they are: show a certificate\n");
+        }
         let is_message = content_type(request.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case(PROTOBUF));
         return if is_message { message(server, request).await } else { upgrade(server, phase, request) };
     }

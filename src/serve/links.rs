@@ -45,6 +45,8 @@ struct Slot {
     restarts: Vec<AgentId>,
     /// The server stops.
     is_over: bool,
+    /// What the other end proved itself with may not count any more.
+    is_in_doubt: bool,
 }
 
 impl Link {
@@ -80,6 +82,16 @@ impl Link {
     /// Drops an offer to this agent that nobody took yet: it was made for what the agent no longer is.
     pub(super) fn void(&self, id: AgentId) {
         lock(&self.slot).words.retain(|(other, word)| *other != id || !matches!(word, Word::Offer(_)));
+    }
+
+    /// True, once, when the connection has to be judged anew.
+    pub(super) fn take_doubt(&self) -> bool {
+        std::mem::take(&mut lock(&self.slot).is_in_doubt)
+    }
+
+    fn doubt(&self) {
+        lock(&self.slot).is_in_doubt = true;
+        self.wake.notify_one();
     }
 
     /// True when the server stops.
@@ -257,6 +269,13 @@ impl AgentLinks {
         let mut owners = lock(&self.0.owners);
         if owners.get(&id).is_some_and(|owner| owner.connection == connection) {
             owners.remove(&id);
+        }
+    }
+
+    /// Asks every connection to judge anew whether its other end may be there.
+    pub(super) fn doubt_all(&self) {
+        for entry in lock(&self.0.connections).values() {
+            entry.link.doubt();
         }
     }
 

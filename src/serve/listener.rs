@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -16,6 +17,7 @@ use super::admission::Admission;
 use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
+use super::tls::Tls;
 use super::traffic::Traffic;
 use crate::agent::{AgentEvent, AgentReport, ConnectionId};
 use crate::clock::Clock;
@@ -66,6 +68,8 @@ pub struct AgentServerOptions {
     pub max_rate: Option<u32>,
     /// For connections to end in order when the server stops.
     pub drain: Duration,
+    /// TLS, in which everything on this listener is spoken then.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for AgentServerOptions {
@@ -85,6 +89,7 @@ impl Default for AgentServerOptions {
             bytes_in_flight: 64 << 20,
             max_rate: Some(10_000),
             drain: Duration::from_secs(5),
+            tls: None,
         }
     }
 }
@@ -145,6 +150,16 @@ impl Server {
         let mut fresh = [0; 10];
         fastrand::fill(&mut fresh);
         Context { now: self.clock.now(), rules: &self.options.rules, names: self, fresh }
+    }
+
+    /// True when these certificates, with which somebody came in, still count.
+    pub(super) fn trusts(&self, chain: &[CertificateDer<'static>]) -> bool {
+        self.options.tls.as_ref().is_none_or(|tls| tls.still_trusts(chain, self.clock.now()))
+    }
+
+    /// True when agents have to prove who they are.
+    pub(super) fn asks_for_proof(&self) -> bool {
+        self.options.tls.as_ref().is_some_and(|tls| tls.knows_clients())
     }
 
     /// Takes one message of an agent.
@@ -246,7 +261,11 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
     let places = Arc::new(Semaphore::new(most as usize));
     let turning_away = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
     let mut warned = None;
-    let sweeper = tokio::spawn(polling::sweep(Arc::clone(&server)));
+    let mut helpers = vec![tokio::spawn(polling::sweep(Arc::clone(&server)))];
+    if let Some(tls) = &server.options.tls {
+        helpers.push(tokio::spawn(Arc::clone(tls).watch()));
+        helpers.push(tokio::spawn(doubt_on_change(Arc::clone(tls), server.links.clone())));
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -259,8 +278,10 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
                     Ok(place) => admit(&server, stream, place),
                     Err(_) => {
                         server.traffic.turned_away.one();
-                        // When even this is too much, the connection is dropped.
-                        if let Ok(place) = Arc::clone(&turning_away).try_acquire_owned() {
+                        // When even this is too much, the connection is dropped. So it is where a word would need a handshake first.
+                        if server.options.tls.is_none()
+                            && let Ok(place) = Arc::clone(&turning_away).try_acquire_owned()
+                        {
                             tokio::spawn(turn_away(stream, place));
                         }
                     }
@@ -279,11 +300,19 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
         }
     }
     drop(listener);
-    sweeper.abort();
+    helpers.iter().for_each(JoinHandle::abort);
     server.links.end_all();
     // All places are free when all connections ended; those that did not within the bound are cut off.
     if tokio::time::timeout(server.options.drain, places.acquire_many(most)).await.is_err() {
         server.links.abort_all();
+    }
+}
+
+/// Has every connection judged anew when other certificates count than before.
+async fn doubt_on_change(tls: Arc<Tls>, links: AgentLinks) {
+    loop {
+        tls.trust_changed.notified().await;
+        links.doubt_all();
     }
 }
 

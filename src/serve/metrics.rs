@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::forge::outbound::teller;
-use crate::serve::traffic::Traffic;
+use crate::serve::traffic::{TlsTraffic, Traffic};
 use crate::time::Timestamp;
 use crate::view::{Counts, FleetStatus};
 
@@ -231,6 +231,12 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         ("connections_deaf", "Connections closed because the agent did not read", &traffic.deaf),
         ("connections_silent", "Connections closed because the agent was silent", &traffic.silent),
         ("connections_broken", "Connections closed because the agent broke the protocol", &traffic.broken),
+        ("requests_unproven", "Requests of agents that proved nothing, or nothing that counts", &traffic.unproven),
+        (
+            "connections_revoked",
+            "Connections ended because what the agent proved itself with does not count any more",
+            &traffic.revoked,
+        ),
         ("accept_errors", "Failures to accept a connection", &traffic.accept_errors),
         ("messages_received", "Messages of agents", &traffic.messages_in),
         ("messages_received_bytes", "Bytes of messages of agents", &traffic.bytes_in),
@@ -245,6 +251,51 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         let counter: Counter = Counter::default();
         counter.inc_by(value.get());
         registry.register(name, help, counter);
+    }
+    // Without TLS there is no certificate, and nothing to tell.
+    if traffic.tls.handshakes.get() > 0 || traffic.tls.expires.get().is_some() {
+        register_tls(registry, &traffic.tls);
+    }
+}
+
+fn register_tls(registry: &mut Registry, tls: &TlsTraffic) {
+    let handshakes = Family::<ResultLabel, Counter>::default();
+    for (result, count) in [
+        ("ok", &tls.handshakes),
+        ("slow", &tls.slow),
+        ("foreign", &tls.foreign),
+        ("uncertified", &tls.uncertified),
+        ("broken", &tls.broken),
+    ] {
+        handshakes.get_or_create(&ResultLabel { result }).inc_by(count.get());
+    }
+    let help = "TLS handshakes by what came of them; foreign: something else than TLS was spoken";
+    registry.register("tls_handshakes", help, handshakes);
+    let reloads = Family::<ResultLabel, Counter>::default();
+    for (is_good, count) in [(true, &tls.reloads), (false, &tls.reload_failures)] {
+        reloads.get_or_create(&result(is_good)).inc_by(count.get());
+    }
+    registry.register(
+        "tls_reloads",
+        "Changes of certificates, keys or revocations by whether they were taken",
+        reloads,
+    );
+    for (name, help, value) in [
+        ("tls_handshakes_in_flight", "TLS handshakes at this moment", &tls.in_flight),
+        ("tls_files_unusable", "1 while the files of TLS cannot be used, and what was read before is", &tls.is_stale),
+    ] {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value.get()).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+    if let Some(expires) = tls.expires.get() {
+        let gauge = Real::default();
+        gauge.set(expires.as_millis() as f64 / 1000.0);
+        registry.register(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the certificate of the agents' port ends",
+            gauge,
+        );
     }
 }
 

@@ -13,6 +13,8 @@ pub mod metrics;
 pub(crate) mod orders;
 mod plain;
 mod polling;
+pub(crate) mod socket;
+pub mod tls;
 pub mod traffic;
 mod websocket;
 

@@ -1,6 +1,9 @@
 //! Counters of what goes over the agents' listener, for the metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::time::Timestamp;
 
 /// A number that goes up, or up and down. Reading and changing never wait.
 #[derive(Debug, Default)]
@@ -41,6 +44,46 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A point in time, or none yet.
+#[derive(Debug, Default)]
+pub struct Moment(AtomicU64);
+
+impl Moment {
+    /// Which.
+    pub fn get(&self) -> Option<Timestamp> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|millis| *millis > 0).map(Timestamp::from_millis)
+    }
+
+    pub(super) fn store(&self, at: Option<Timestamp>) {
+        self.0.store(at.map_or(0, Timestamp::as_millis), Ordering::Relaxed);
+    }
+}
+
+/// What came of TLS on one listener since the process started.
+#[derive(Debug, Default)]
+pub struct TlsTraffic {
+    /// Handshakes that succeeded.
+    pub handshakes: Counter,
+    /// Gauge: handshakes at this moment.
+    pub in_flight: Counter,
+    /// Connections that took too long over it, or for which there was no turn in time.
+    pub slow: Counter,
+    /// Connections that speak no TLS.
+    pub foreign: Counter,
+    /// Clients without a certificate that counts.
+    pub uncertified: Counter,
+    /// Handshakes that failed otherwise.
+    pub broken: Counter,
+    /// Changed files that were taken.
+    pub reloads: Counter,
+    /// Changed files that could not be used.
+    pub reload_failures: Counter,
+    /// Gauge: 1 while the files are not what is in use.
+    pub is_stale: Counter,
+    /// When the server's certificate ends.
+    pub expires: Moment,
+}
+
 /// What went over the listener since the process started. Gauges say so; everything else only grows.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -78,4 +121,10 @@ pub struct Traffic {
     pub silent: Counter,
     /// Connections that were closed because the agent broke the protocol.
     pub broken: Counter,
+    /// Requests of agents that proved nothing, or nothing that counts.
+    pub unproven: Counter,
+    /// Connections that were ended because what they proved themselves with does not count any more.
+    pub revoked: Counter,
+    /// Of TLS.
+    pub tls: Arc<TlsTraffic>,
 }

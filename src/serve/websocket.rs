@@ -8,7 +8,6 @@ use std::io;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -16,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::frames::{Close, FrameReader, Incoming, OutFrame, SMALL_MESSAGE};
 use super::links::{Registration, Word};
 use super::listener::{NobodyListens, Server};
+use super::socket::Socket;
 use crate::agent::{AgentId, Transport};
 use crate::opamp::connection::{Connection, Heard};
 use crate::time::Timestamp;
@@ -49,7 +49,7 @@ impl From<NobodyListens> for Ending {
 struct Conversation<'a> {
     server: &'a Server,
     registration: &'a Registration,
-    stream: TcpStream,
+    stream: Socket,
     reader: FrameReader,
     connection: Connection,
     /// Room for the message that is being read, when it is not small.
@@ -63,7 +63,7 @@ struct Conversation<'a> {
 }
 
 /// Serves an upgraded connection to its end.
-pub(super) async fn serve(server: &Server, stream: TcpStream, reader: FrameReader, registration: &Registration) {
+pub(super) async fn serve(server: &Server, stream: Socket, reader: FrameReader, registration: &Registration) {
     let _open = server.traffic.websockets.hold();
     let mut conversation = Conversation {
         server,
@@ -98,20 +98,19 @@ pub(super) async fn serve(server: &Server, stream: TcpStream, reader: FrameReade
 
 /// Says the last word and waits a moment for the client's, so that it reads ours instead of a reset. True when there was one: somebody
 /// is at the other end.
-async fn part(mut stream: TcpStream, close: &Close) -> bool {
+async fn part(mut stream: Socket, close: &Close) -> bool {
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
     const MOST_READ: usize = 256 * 1024;
     let mut frame = OutFrame::close(close);
     let mut read = 0;
     let parting = async {
-        while frame.remaining() > 0 {
+        while would_block(frame.write(&mut stream))? != Some(true) {
             stream.writable().await?;
-            would_block(frame.write(&stream))?;
         }
         stream.shutdown().await?;
         while read < MOST_READ {
             stream.readable().await?;
-            let more = discard(&stream)?;
+            let more = discard(&mut stream)?;
             if more == Some(0) {
                 break;
             }
@@ -124,14 +123,14 @@ async fn part(mut stream: TcpStream, close: &Close) -> bool {
     read > 0
 }
 
-fn discard(stream: &TcpStream) -> io::Result<Option<usize>> {
+fn discard(stream: &mut Socket) -> io::Result<Option<usize>> {
     would_block(stream.try_read(&mut [0; 4096]))
 }
 
 /// `None` when the socket was not ready after all.
-fn would_block(result: io::Result<usize>) -> io::Result<Option<usize>> {
+fn would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(outcome) => Ok(Some(outcome)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
     }
@@ -213,6 +212,10 @@ impl Conversation<'_> {
                 }
             }
         }
+        if self.registration.link.take_doubt() && !self.server.trusts(self.stream.peer_certificates()) {
+            self.server.traffic.revoked.one();
+            return Err(Close::new(CloseCode::Policy, "the certificate does not count any more").into());
+        }
         if self.registration.link.is_over() { Err(Ending::Stopped) } else { Ok(()) }
     }
 
@@ -233,9 +236,9 @@ impl Conversation<'_> {
     async fn write(&mut self, mut frame: OutFrame) -> Result<(), Ending> {
         let mut deadline = None;
         loop {
-            match would_block(frame.write(&self.stream)) {
-                Ok(_) if frame.remaining() == 0 => return Ok(()),
-                Ok(Some(_)) => {}
+            match would_block(frame.write(&mut self.stream)) {
+                Ok(Some(true)) => return Ok(()),
+                Ok(Some(false)) => {}
                 Ok(None) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.server.options.write_timeout);
                     match timeout_at(deadline, self.stream.writable()).await {
@@ -275,7 +278,7 @@ impl Conversation<'_> {
         tokio::select! {
             biased;
             () = self.registration.link.wake.notified() => Ok(()),
-            readable = self.stream.readable() => match readable.and_then(|()| would_block(self.reader.fill(&self.stream))) {
+            readable = self.stream.readable() => match readable.and_then(|()| would_block(self.reader.fill(&mut self.stream))) {
                 Ok(Some(0)) | Err(_) => Err(Ending::Lost),
                 Ok(Some(_) | None) => Ok(()),
             },

@@ -1,6 +1,7 @@
 //! Turns the values that were given into checked settings, noting every problem instead of stopping at the first.
 
 mod access;
+mod agents;
 mod forge;
 
 use std::fmt::Display;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use access::{access, journal, verify};
+use agents::agents;
 
 use super::layers::{Given, Source};
 use super::{
@@ -186,6 +188,7 @@ fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environm
     journal(settings, reader);
     agents(settings, reader);
     hooks(settings, reader);
+    agents::access(settings, reader);
     forge::forge(settings, reader);
     running(settings, reader);
     warn(settings);
@@ -218,53 +221,6 @@ fn rank(source: &Source) -> u8 {
         Source::Environment => 1,
         Source::File(_) => 2,
     }
-}
-
-fn agents(settings: &mut Settings, reader: &mut Reader<'_>) {
-    reader.set(&mut settings.listen, "listen", address);
-    reader.set(&mut settings.opamp_path, "opamp-path", url_path);
-    reader.set(&mut settings.max_message_bytes, "max-message-size", |text| {
-        let bytes = size(text)?;
-        if (4 << 10..=64 << 20).contains(&bytes) {
-            Ok(bytes)
-        } else {
-            Err(format!("must be from 4KiB to 64MiB, not {text}"))
-        }
-    });
-    reader.set(&mut settings.max_connections, "max-connections", |text| match text {
-        "auto" => Ok(None),
-        number => match number.parse::<usize>() {
-            Ok(number @ 1..=10_000_000) => Ok(Some(number)),
-            Ok(_) | Err(_) => Err("must be `auto` or a number from 1 to 10000000"),
-        },
-    });
-    reader.set(&mut settings.max_connection_rate, "max-connection-rate", |text| match text {
-        // YAML readers make `off` a boolean.
-        "off" | "false" => Ok(None),
-        number => match number.parse::<u32>() {
-            Ok(number @ 1..=1_000_000) => Ok(Some(number)),
-            Ok(_) | Err(_) => Err("must be `off` or a number from 1 to 1000000"),
-        },
-    });
-    reader.set(&mut settings.heartbeat_interval, "heartbeat-interval", heartbeat_interval);
-    reader.duration(
-        &mut settings.forget_after,
-        "forget-after",
-        Duration::from_secs(60),
-        Duration::from_secs(30 * 86_400),
-    );
-}
-
-/// Whole seconds, because that is what is sent; never 0, because that would switch heartbeats off.
-fn heartbeat_interval(text: &str) -> Result<Option<Duration>, String> {
-    // YAML readers make `off` a boolean.
-    if text == "off" || text == "false" {
-        return Ok(None);
-    }
-    let interval = parse_duration(text).map_err(|error| error.to_string())?;
-    let is_fit =
-        (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&interval) && interval.subsec_nanos() == 0;
-    if is_fit { Ok(Some(interval)) } else { Err(format!("must be `off`, or whole seconds from 1s to 10m, not {text}")) }
 }
 
 fn hooks(settings: &mut Settings, reader: &mut Reader<'_>) {
@@ -326,14 +282,12 @@ fn running(settings: &mut Settings, reader: &mut Reader<'_>) {
 
 fn warn(settings: &mut Settings) {
     let mut warnings = Vec::new();
-    let listeners = [("agents", Some(settings.listen)), ("the admin interface", settings.admin_listen)];
-    for (who, address) in listeners {
-        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
-            warnings.push(format!(
-                "the listener of {who} ({address}) is open to other machines and has neither encryption nor authentication: let only a \
-                 trusted network, or a proxy that adds both, reach it"
-            ));
-        }
+    warnings.extend(agents::exposure(settings));
+    if let Some(address) = settings.admin_listen.filter(|address| !address.ip().is_loopback()) {
+        warnings.push(format!(
+            "the listener of the admin interface ({address}) is open to other machines and has neither encryption nor authentication: let \
+             only a trusted network, or a proxy that adds both, reach it"
+        ));
     }
     if settings.repo.is_exposed() {
         warnings.push(

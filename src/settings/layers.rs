@@ -154,7 +154,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "COMMIT", help_heading = "Journal")]
     pub journal_adopt: Option<Text>,
 
-    /// Where agents connect; anything but loopback lets everybody who reaches it act as an agent [default: 127.0.0.1:4320]
+    /// Where agents connect; anything but loopback needs TLS, proofs of who they are, or --insecure [default: 127.0.0.1:4320]
     #[arg(long, value_name = "IP:PORT", help_heading = "Agents")]
     pub listen: Option<Text>,
     /// The path that agents connect to [default: /v1/opamp]
@@ -176,6 +176,29 @@ pub struct ServeArgs {
     /// How long an agent that is gone is remembered [default: 1h]
     #[arg(long, value_name = "DURATION", help_heading = "Agents")]
     pub forget_after: Option<Text>,
+
+    /// The certificate of the agents' port in PEM form, with those that lead to its authority: TLS is spoken there, and nothing
+    /// else; read again when it changes, without ending a connection
+    #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
+    pub tls_cert_file: Option<Text>,
+    /// Its private key, which nobody else may read
+    #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
+    pub tls_key_file: Option<Text>,
+    /// The authorities whose certificates prove who an agent is; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
+    pub tls_client_ca_file: Option<Text>,
+    /// Their lists of revoked certificates, in PEM form, one for each authority that issues; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
+    pub tls_client_crl_file: Option<Text>,
+    /// How long a TLS handshake may take, and how long it may wait for its turn [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Who may speak as an agent")]
+    pub handshake_timeout: Option<Text>,
+    /// TLS handshakes at a time [default: 512]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_handshakes: Option<Text>,
+    /// Let agents in from other machines with neither TLS nor proofs of who they are [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Who may speak as an agent")]
+    pub insecure: Option<Text>,
 
     /// A file with the secret of POST /hooks/{github,gitlab,gitea,bitbucket,azure,generic}, one a line while one replaces
     /// another; read again for each delivery; without it there are no hooks

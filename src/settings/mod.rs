@@ -141,6 +141,19 @@ pub struct VerifySettings {
     pub keyring: Option<PathBuf>,
 }
 
+/// The files of TLS on the agents' port. They are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The server's certificate, and those between it and an authority that agents know.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: SecretFile,
+    /// The authorities that agents' certificates are known by; `None`: they are not asked for one.
+    pub client_ca: Option<PathBuf>,
+    /// The certificates that do not count any more.
+    pub client_crl: Option<PathBuf>,
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -188,6 +201,14 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The path they connect to; starts with a slash.
     pub opamp_path: String,
+    /// TLS there; `None`: none.
+    pub tls: Option<TlsSettings>,
+    /// How long a handshake may take: 1 s to 2 min.
+    pub handshake_timeout: Duration,
+    /// Handshakes at a time.
+    pub max_handshakes: usize,
+    /// True when a listener may be open to everybody.
+    pub insecure: bool,
     /// The largest message of an agent, in bytes: 4 KiB to 64 MiB.
     pub max_message_bytes: usize,
     /// Connections at once; `None`: what the limit of open files allows.
@@ -239,6 +260,10 @@ impl Settings {
             journal: JournalSettings::default(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4320)),
             opamp_path: "/v1/opamp".to_owned(),
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 512,
+            insecure: false,
             max_message_bytes: 1 << 20,
             max_connections: None,
             max_connection_rate: Some(10_000),
@@ -280,6 +305,11 @@ impl Settings {
             known_hosts: own.known_hosts.clone().or_else(|| self.git.known_hosts.clone()),
             ..self.git.clone()
         }
+    }
+
+    /// True when agents have to prove who they are.
+    pub fn asks_agents(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
     }
 
     /// The admin socket.

@@ -118,6 +118,31 @@ fn a_stronger_source_replaces_the_choice_of_branch_or_tag() {
     assert!(both.error().contains("--tag: a branch is named as well"), "{}", both.error());
 }
 
+#[test]
+fn an_open_listener_needs_protection_or_a_word() {
+    use std::os::unix::fs::PermissionsExt;
+    let case = Case::new();
+    let key = case.directory.path().join("key.pem");
+    std::fs::write(&key, "hunter2").expect("writing");
+    let mode = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    let pair = ["--tls-cert-file=Cargo.toml".to_owned(), format!("--tls-key-file={}", key.display())];
+    let with = |more: &[&str]| {
+        let pair = pair.iter().map(String::as_str);
+        let flags: Vec<&str> =
+            ["--repo=/srv/x", "--listen=0.0.0.0:4320"].into_iter().chain(pair).chain(more.iter().copied()).collect();
+        Case::new().flags(&flags)
+    };
+    mode(0o644);
+    let error = with(&[]).error();
+    assert!(error.contains("--tls-key-file: ") && error.contains("chmod 600"), "{error}");
+    mode(0o640);
+    let warnings = with(&[]).good().warnings.join("\n");
+    assert!(warnings.contains("asks nobody who they are"), "{warnings}");
+    assert_eq!(with(&["--tls-client-ca-file=Cargo.toml"]).good().warnings, Vec::<String>::new());
+    let local = Case::new().flags(&["--repo=/srv/x"]).good();
+    assert_eq!((local.warnings, local.tls, local.insecure), (Vec::new(), None, false), "loopback needs nothing");
+}
+
 /// A value for each setting that is not its default; secrets stand in these files.
 fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
     match key {
@@ -132,9 +157,10 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         | "git-silence-timeout"
         | "git-timeout"
         | "forget-after"
-        | "heartbeat-interval" => "77s",
+        | "heartbeat-interval"
+        | "handshake-timeout" => "77s",
         "instance" | "git-user" | "journal-user" | "forge-user" => "blue",
-        "observe" | "no-push" | "forge-comment" | "revert-pull-request" => "true",
+        "observe" | "no-push" | "insecure" | "forge-comment" | "revert-pull-request" => "true",
         "ssh-agent" | "forge-statuses" => "false",
         "git-token-file"
         | "ssh-key-file"
@@ -155,13 +181,48 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
         "max-message-size" => "2MiB",
-        "max-connections" | "max-connection-rate" => "77",
+        "max-connections" | "max-connection-rate" | "max-handshakes" => "77",
+        "tls-cert-file" | "tls-key-file" | "tls-client-ca-file" | "tls-client-crl-file" => secret,
         "admin-hosts" => "Gitamp.Example.com, other",
         "state-dir" => "/srv/state",
         "log" => "debug",
         "log-format" => "json",
         other => panic!("a setting without a test: {other}"),
     }
+}
+
+/// The settings that one of this name makes no sense without.
+fn with_what_it_needs(mut case: Case, key: &str, secret: &str, journal_key: &str) -> Case {
+    if key == "verify-mode" {
+        case = case.variable("GITAMP_VERIFY_KEYRING", secret);
+    }
+    let others =
+        [("verify-allowed-signers", "GITAMP_VERIFY_KEYRING"), ("verify-keyring", "GITAMP_VERIFY_ALLOWED_SIGNERS")];
+    for (_, other) in others.into_iter().filter(|(one, _)| *one == key) {
+        case = case.variable("GITAMP_VERIFY_MODE", "head").variable(other, secret);
+    }
+    if key == "hooks-listen" || key == "interval-with-hooks" {
+        case = case.variable("GITAMP_HOOK_SECRET_FILE", secret);
+    }
+    for other in ["tls-cert-file", "tls-key-file", "tls-client-ca-file"] {
+        if key.starts_with("tls-") && key != other && (key.contains("client") || other != "tls-client-ca-file") {
+            case = case.variable(&layers::variable(other), secret);
+        }
+    }
+    if key == "journal-adopt" {
+        case = case.variable("GITAMP_JOURNAL_KEY_FILE", journal_key);
+    }
+    if key.starts_with("forge-app") {
+        let key = case.directory.path().join("app.pem");
+        std::fs::write(&key, "hunter2").expect("writing");
+        let key = key.display().to_string();
+        case = case.variable("GITAMP_FORGE_APP_ID", "1").variable("GITAMP_FORGE_APP_KEY_FILE", &key);
+    } else if key.starts_with("forge") && key != "forge-token-file" || key == "revert-pull-request" {
+        case = case.variable("GITAMP_FORGE_TOKEN_FILE", secret);
+    }
+    let is_about_forge = key.starts_with("forge") || key == "revert-pull-request";
+    let repo = if is_about_forge { "https://github.com/team/fleet" } else { "/srv/x" };
+    case.variable("SSH_AUTH_SOCK", "/run/agent").variable("GITAMP_REPO", repo)
 }
 
 #[test]
@@ -174,35 +235,7 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
     let journal_key = key_file.path().to_str().expect("UTF-8").to_owned();
     let value = |key: &str| example(key, &secret, &journal_key);
     for key in layers::keys() {
-        let base = |mut case: Case| {
-            if key == "verify-mode" {
-                case = case.variable("GITAMP_VERIFY_KEYRING", &secret);
-            }
-            let others = [
-                ("verify-allowed-signers", "GITAMP_VERIFY_KEYRING"),
-                ("verify-keyring", "GITAMP_VERIFY_ALLOWED_SIGNERS"),
-            ];
-            for (_, other) in others.into_iter().filter(|(one, _)| *one == key) {
-                case = case.variable("GITAMP_VERIFY_MODE", "head").variable(other, &secret);
-            }
-            if key == "hooks-listen" || key == "interval-with-hooks" {
-                case = case.variable("GITAMP_HOOK_SECRET_FILE", &secret);
-            }
-            if key == "journal-adopt" {
-                case = case.variable("GITAMP_JOURNAL_KEY_FILE", &journal_key);
-            }
-            if key.starts_with("forge-app") {
-                let key = case.directory.path().join("app.pem");
-                std::fs::write(&key, "hunter2").expect("writing");
-                let key = key.display().to_string();
-                case = case.variable("GITAMP_FORGE_APP_ID", "1").variable("GITAMP_FORGE_APP_KEY_FILE", &key);
-            } else if key.starts_with("forge") && key != "forge-token-file" || key == "revert-pull-request" {
-                case = case.variable("GITAMP_FORGE_TOKEN_FILE", &secret);
-            }
-            let is_about_forge = key.starts_with("forge") || key == "revert-pull-request";
-            let repo = if is_about_forge { "https://github.com/team/fleet" } else { "/srv/x" };
-            case.variable("SSH_AUTH_SOCK", "/run/agent").variable("GITAMP_REPO", repo)
-        };
+        let base = |case: Case| with_what_it_needs(case, &key, &secret, &journal_key);
         let shown = |mut settings: Settings| {
             settings.warnings.clear();
             format!("{settings:?}")
@@ -227,6 +260,13 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         if key == "verify-mode" {
             // Keys alone are refused.
             without = without.variable("GITAMP_VERIFY_MODE", "off");
+        }
+        if key == "tls-cert-file" || key == "tls-key-file" {
+            // So is half a pair.
+            without.environment.variables.retain(|name, _| !name.contains("TLS"));
+        }
+        if key == "tls-client-ca-file" {
+            without.environment.variables.remove("GITAMP_TLS_CLIENT_CRL_FILE");
         }
         let default = home_differs(shown(without.good()), &without);
         assert_eq!(outcomes[0], outcomes[1], "{key}: flag and variable");
@@ -278,6 +318,14 @@ fn values_that_are_refused() {
         ("--listen=:4320", "all addresses are 0.0.0.0:4320"),
         ("--listen=4320", "--listen: must be an address and a port"),
         ("--admin-listen=127.0.0.1:4320", "--admin-listen: the same address as --listen"),
+        ("--listen=0.0.0.0:4320", "--listen: 0.0.0.0:4320 can be reached from other machines"),
+        ("--listen=[::]:4320", "or say --insecure if something else protects it"),
+        ("--tls-cert-file=Cargo.toml", "--tls-cert-file: needs its private key as well"),
+        ("--tls-key-file=/does/not/exist", "--tls-key-file: cannot read /does/not/exist"),
+        ("--tls-client-ca-file=Cargo.toml", "--tls-client-ca-file: clients show certificates to TLS only"),
+        ("--tls-client-crl-file=Cargo.toml", "--tls-client-crl-file: revokes certificates of nobody"),
+        ("--handshake-timeout=10ms", "--handshake-timeout: must be from 1s to 2m"),
+        ("--max-handshakes=0", "--max-handshakes: must be a number from 1 to 100000"),
         ("--opamp-path=v1", "--opamp-path: must be a path"),
         ("--opamp-path=/hooks/x", "not below /hooks"),
         ("--max-message-size=1GB", "--max-message-size: must be a size like 1MiB"),
@@ -416,11 +464,15 @@ fn the_state_directory_when_nobody_names_one() {
 #[test]
 fn what_deserves_a_look_is_warned_about() {
     let case = Case::new().variable("GITAMP_INTERVALL", "5m").variable("GITAMP_INSTANCE", "");
-    let case = case.flags(&["--repo=http://git.example.com/x", "--listen=0.0.0.0:4320", "--admin-listen=[::]:4321"]);
+    let open = ["--repo=http://git.example.com/x", "--listen=0.0.0.0:4320", "--admin-listen=[::]:4321", "--insecure"];
+    let case = case.flags(&open);
     let warnings = case.good().warnings.join("\n");
-    for words in
-        ["GITAMP_INTERVALL means nothing", "of agents (0.0.0.0:4320)", "admin interface ([::]:4321)", "over http://"]
-    {
+    for words in [
+        "GITAMP_INTERVALL means nothing",
+        "--insecure: the listener of agents (0.0.0.0:4320)",
+        "admin interface ([::]:4321)",
+        "over http://",
+    ] {
         assert!(warnings.contains(words), "{words:?} is missing in: {warnings}");
     }
     assert!(!warnings.contains("GITAMP_INSTANCE"), "an empty variable is not set: {warnings}");
@@ -599,6 +651,10 @@ fn the_example_of_a_settings_file_can_be_used() {
         "forge-ca.pem",
         "allowed_signers",
         "keyring.asc",
+        "tls.pem",
+        "tls-key.pem",
+        "agents-ca.pem",
+        "agents-crl.pem",
     ] {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }

@@ -2,21 +2,25 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    AUTHORIZATION, CONNECTION, HOST, HeaderMap, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::simulate::Endpoint;
+use crate::serve::socket::Socket;
+use crate::simulate::{Endpoint, Options};
 
 /// Connections from one loopback address to one port. A system lends about 28,000 ports for that, and looks longer and longer
 /// for a free one; further ones leave from the next address (127.0.0.2, ...).
@@ -78,7 +82,8 @@ impl Backoff {
 }
 
 /// Opens a TCP connection for the connection with this number and starts HTTP on it. Runs within a `LocalSet`.
-pub(super) async fn open(endpoint: &Endpoint, number: u32, deaf: bool) -> Result<SendRequest<Full<Bytes>>, Refusal> {
+pub(super) async fn open(options: &Options, number: u32, deaf: bool) -> Result<SendRequest<Full<Bytes>>, Refusal> {
+    let endpoint = &options.server;
     let stream = dial(endpoint, number, deaf).await.map_err(|error| {
         if error.kind() == io::ErrorKind::AddrNotAvailable {
             Refusal::because("no local port is free: fewer agents, or more of them to a connection (--per-connection)")
@@ -86,12 +91,29 @@ pub(super) async fn open(endpoint: &Endpoint, number: u32, deaf: bool) -> Result
             Refusal::because(format_args!("cannot connect to {}: {error}", endpoint.authority))
         }
     })?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Refusal::because)?;
+    let socket = secure(options, stream).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(Refusal::because)?;
     tokio::task::spawn_local(async move {
         // What goes wrong on the connection is told by the request that it happens to.
         connection.with_upgrades().await.ok();
     });
     Ok(sender)
+}
+
+/// Speaks TLS from here on, where the address says so.
+async fn secure(options: &Options, stream: TcpStream) -> Result<Socket, Refusal> {
+    let Some(name) = &options.server.tls else { return Ok(Socket::Plain(stream)) };
+    let Some(config) = &options.tls else { return Err(Refusal::because("nothing says what the server is known by")) };
+    let handshake = Box::pin(TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream));
+    let stream = handshake.await.map_err(|error| Refusal::because(format_args!("no TLS with the server: {error}")))?;
+    let (stream, tls) = stream.into_inner();
+    Ok(Socket::secure(stream, rustls::Connection::Client(tls)))
+}
+
+/// The credential of the connection with this number.
+pub(super) fn bearer(options: &Options, number: u32) -> Option<String> {
+    let turn = (number as usize).checked_rem(options.tokens.len())?;
+    options.tokens.get(turn).map(|token| format!("Bearer {}", token.expose()))
 }
 
 async fn dial(endpoint: &Endpoint, number: u32, deaf: bool) -> io::Result<TcpStream> {
@@ -120,18 +142,22 @@ async fn dial(endpoint: &Endpoint, number: u32, deaf: bool) -> io::Result<TcpStr
 
 /// Turns the connection into a WebSocket. Returns the socket and what came behind the server's answer.
 pub(super) async fn upgrade(
-    endpoint: &Endpoint,
+    options: &Options,
+    number: u32,
     mut sender: SendRequest<Full<Bytes>>,
-) -> Result<(TcpStream, Bytes), Refusal> {
+) -> Result<(Socket, Bytes), Refusal> {
+    let endpoint = &options.server;
     let key = generate_key();
-    let request = Request::get(&endpoint.path)
+    let mut request = Request::get(&endpoint.path)
         .header(HOST, &endpoint.authority)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
-        .header(SEC_WEBSOCKET_KEY, &key)
-        .body(Full::default())
-        .map_err(Refusal::because)?;
+        .header(SEC_WEBSOCKET_KEY, &key);
+    if let Some(bearer) = bearer(options, number) {
+        request = request.header(AUTHORIZATION, bearer);
+    }
+    let request = request.body(Full::default()).map_err(Refusal::because)?;
     let response = sender.send_request(request).await.map_err(Refusal::because)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::status(response.status(), response.headers()));
@@ -142,7 +168,7 @@ pub(super) async fn upgrade(
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(Refusal::because)?;
     let parts = upgraded
-        .downcast::<TokioIo<TcpStream>>()
+        .downcast::<TokioIo<Socket>>()
         .map_err(|_| Refusal::because("the upgraded connection is not the one that was opened"))?;
     Ok((parts.io.into_inner(), parts.read_buf))
 }

@@ -12,6 +12,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::agent::Transport;
+use crate::serve::socket::Socket;
 use crate::simulate::connect::{self, Backoff, Refusal};
 use crate::simulate::conversation::Conversation;
 use crate::simulate::tally::Tally;
@@ -314,7 +315,7 @@ async fn live(shared: &Shared, conversation: &mut Conversation, backoff: &mut Ba
     }
     let parting = match line {
         Line::WebSocket(stream, leftover) => websocket::converse(stream, leftover, conversation, shared, drop_at).await,
-        Line::Http(sender) => polling::converse(sender, conversation, shared, drop_at).await,
+        Line::Http(sender) => Box::pin(polling::converse(sender, conversation, shared, drop_at)).await,
     };
     let mut tally = shared.tally.borrow_mut();
     let counts = tally.counts();
@@ -340,24 +341,25 @@ async fn live(shared: &Shared, conversation: &mut Conversation, backoff: &mut Ba
 
 /// A connection that agents can talk on.
 enum Line {
-    WebSocket(tokio::net::TcpStream, bytes::Bytes),
+    WebSocket(Socket, bytes::Bytes),
     Http(hyper::client::conn::http1::SendRequest<http_body_util::Full<bytes::Bytes>>),
 }
 
 /// Sets a connection up when it is its turn. `None`: the fleet stops.
 async fn connect(shared: &Shared, conversation: &Conversation) -> Result<Option<Line>, Refusal> {
     let mut stop = shared.stop.clone();
-    let endpoint = &shared.options.server;
+    let options = &shared.options;
     let number = conversation.number() / shared.options.per_connection;
     let deaf = conversation.has(|character| character.deaf);
     let attempt = async {
         let _permit = shared.connecting.acquire().await.map_err(Refusal::because)?;
         let setup = async {
-            let sender = connect::open(endpoint, number, deaf).await?;
-            match endpoint.transport {
+            let sender = connect::open(options, number, deaf).await?;
+            match options.server.transport {
                 Transport::Http => Ok(Line::Http(sender)),
                 Transport::WebSocket => {
-                    connect::upgrade(endpoint, sender).await.map(|(stream, leftover)| Line::WebSocket(stream, leftover))
+                    let (socket, leftover) = connect::upgrade(options, number, sender).await?;
+                    Ok(Line::WebSocket(socket, leftover))
                 }
             }
         };

@@ -13,7 +13,7 @@
 //! included, because those are what a server has to withstand. The transports only carry. Everything runs on one thread
 //! that shares its buffers, so that 19,000 agents cost a few megabytes and are never what a measurement waits for.
 //!
-//! Deliberately absent: TLS, compression, packages, connection settings. An agent that is asked for one of these does what a
+//! Deliberately absent: compression, packages, connection settings. An agent that is asked for one of these does what a
 //! supervisor without the capability does: nothing.
 
 mod agent;
@@ -26,6 +26,7 @@ mod options;
 mod polling;
 mod profile;
 mod tally;
+mod trust;
 mod websocket;
 
 pub use agent::{Agent, Heard};
@@ -35,3 +36,4 @@ pub use offered::{Bodies, OfferedConfig};
 pub use options::{Attribute, DelayRange, Endpoint, EndpointError, OptionError, Options, parse_amount};
 pub use profile::Profile;
 pub use tally::{Counts, Holding};
+pub use trust::{TrustError, client_config};

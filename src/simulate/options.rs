@@ -2,10 +2,14 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::ServerName;
 
 use crate::agent::{Capabilities, Transport};
 use crate::fleet::strategy::Amount;
+use crate::settings::Secret;
 use crate::time::{NotADuration, parse_duration, show_duration};
 
 /// More agents than this in one process are a typing error: they would need more sockets than a machine has ports.
@@ -50,6 +54,10 @@ pub struct Options {
     pub reconnect: Option<Duration>,
     /// How many agents share a connection.
     pub per_connection: u32,
+    /// What they know the server by, and show it, where the address asks for TLS.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The bearer tokens that connections take turns in; none: none is sent.
+    pub tokens: Vec<Secret>,
     /// The seed of everything random: the same seed gives the same agents, ids included.
     pub seed: u64,
 }
@@ -76,6 +84,8 @@ impl Options {
             unhealthy: Amount::Count(0),
             reconnect: None,
             per_connection: 1,
+            tls: None,
+            tokens: Vec::new(),
             seed: 1,
         }
     }
@@ -284,11 +294,13 @@ impl Attribute {
     }
 }
 
-/// Where agents connect to: a checked `ws://` or `http://` URL and the addresses it stands for.
+/// Where agents connect to: a checked `ws://`, `wss://`, `http://` or `https://` URL and the addresses it stands for.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// How they speak there.
     pub transport: Transport,
+    /// The name that the server's certificate has to have; `None`: it speaks no TLS.
+    pub tls: Option<ServerName<'static>>,
     /// `host:port`, as in the `Host` header.
     pub authority: String,
     /// The path, with its leading slash.
@@ -301,7 +313,9 @@ pub struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL of a form that is spoken here.
-    #[error("`{0}` is not a server: write ws://HOST:PORT/PATH, or http://HOST:PORT/PATH for agents that poll (no TLS)")]
+    #[error(
+        "`{0}` is not a server: write ws://HOST:PORT/PATH or wss://, or http://HOST:PORT/PATH or https:// for agents that poll"
+    )]
     Form(String),
     /// The name is not known.
     #[error("cannot resolve {authority}: {source}")]
@@ -329,9 +343,11 @@ impl Endpoint {
     pub fn resolve(text: &str, allow_remote: bool) -> Result<Self, EndpointError> {
         let form = || EndpointError::Form(text.chars().take(200).collect());
         let url = url::Url::parse(text).map_err(|_| form())?;
-        let transport = match url.scheme() {
-            "ws" => Transport::WebSocket,
-            "http" => Transport::Http,
+        let (transport, is_secure) = match url.scheme() {
+            "ws" => (Transport::WebSocket, false),
+            "wss" => (Transport::WebSocket, true),
+            "http" => (Transport::Http, false),
+            "https" => (Transport::Http, true),
             _ => return Err(form()),
         };
         let host = url.host_str().ok_or_else(form)?.to_owned();
@@ -355,7 +371,9 @@ impl Endpoint {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
-        Ok(Self { transport, authority, path, addresses })
+        let name = || ServerName::try_from(bare_host.to_owned()).map_err(|_| form());
+        let tls = if is_secure { Some(name()?) } else { None };
+        Ok(Self { transport, tls, authority, path, addresses })
     }
 }
 
@@ -435,7 +453,9 @@ mod tests {
         assert_eq!((endpoint.transport, endpoint.path.as_str()), (Transport::Http, "/v1/opamp?a=b"));
         assert!(matches!(Endpoint::resolve("ws://192.0.2.1:4320/v1/opamp", false), Err(EndpointError::Remote { .. })));
         assert!(Endpoint::resolve("ws://192.0.2.1:4320/v1/opamp", true).is_ok(), "a person said so");
-        for text in ["", "127.0.0.1:4320", "wss://127.0.0.1/", "https://127.0.0.1/", "ftp://127.0.0.1/"] {
+        let endpoint = Endpoint::resolve("wss://127.0.0.1/v1/opamp", false).expect("with TLS");
+        assert_eq!((endpoint.authority.as_str(), endpoint.tls.is_some()), ("127.0.0.1:443", true));
+        for text in ["", "127.0.0.1:4320", "ftp://127.0.0.1/"] {
             assert!(matches!(Endpoint::resolve(text, true), Err(EndpointError::Form(_))), "{text} must be refused");
         }
     }

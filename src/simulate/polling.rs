@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode};
 use prost::Message;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::agent::AgentId;
 use crate::opamp::proto;
-use crate::simulate::connect::{Backoff, retry_after};
+use crate::simulate::connect::{Backoff, bearer, retry_after};
 use crate::simulate::conversation::Conversation;
 use crate::simulate::fleet::{Parting, Shared, Stop};
 use crate::time::Timestamp;
@@ -46,6 +46,7 @@ async fn poll(
     drop_at: Option<Timestamp>,
 ) -> Parting {
     conversation.handle_connected(shared, shared.clock.now());
+    let number = conversation.number() / shared.options.per_connection;
     let mut backoff = Backoff::new();
     loop {
         let now = shared.clock.now();
@@ -64,7 +65,7 @@ async fn poll(
             },
         };
         conversation.unanswered = Some(body.clone());
-        let answer = match timeout(ANSWER_PATIENCE, ask(sender, shared, body)).await {
+        let answer = match timeout(ANSWER_PATIENCE, ask(sender, number, shared, body)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(reason)) => return Parting::Failed(reason),
             Err(_) => return Parting::Failed("the server did not answer for 30 s".to_owned()),
@@ -98,15 +99,22 @@ enum Answer {
     Lost(String),
 }
 
-async fn ask(sender: &mut SendRequest<Full<Bytes>>, shared: &Shared, body: Bytes) -> Result<Answer, String> {
+async fn ask(
+    sender: &mut SendRequest<Full<Bytes>>,
+    number: u32,
+    shared: &Shared,
+    body: Bytes,
+) -> Result<Answer, String> {
     let id = proto::AgentToServer::decode(body.clone()).ok().and_then(|message| AgentId::new(&message.instance_uid));
     let endpoint = &shared.options.server;
-    let request = Request::post(&endpoint.path)
+    let mut request = Request::post(&endpoint.path)
         .header(HOST, &endpoint.authority)
         .header(CONTENT_TYPE, "application/x-protobuf")
-        .header("OpAMP-Instance-UID", id.map(|id| id.to_string()).unwrap_or_default())
-        .body(Full::new(body))
-        .map_err(|error| error.to_string())?;
+        .header("OpAMP-Instance-UID", id.map(|id| id.to_string()).unwrap_or_default());
+    if let Some(bearer) = bearer(&shared.options, number) {
+        request = request.header(AUTHORIZATION, bearer);
+    }
+    let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
     sender.ready().await.map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let (status, headers) = (response.status(), response.headers().clone());

@@ -5,7 +5,7 @@
 //! only while a frame is incomplete in either direction.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::opamp::proto;
+use crate::serve::socket::Socket;
 use crate::simulate::conversation::Conversation;
 use crate::simulate::fleet::{Parting, Shared, Stop};
 use crate::time::Timestamp;
@@ -47,7 +47,7 @@ impl Scratch {
 
 /// Lets the agents talk until either side ends the connection, or `drop_at` comes.
 pub(super) async fn converse(
-    stream: TcpStream,
+    stream: Socket,
     leftover: Bytes,
     conversation: &mut Conversation,
     shared: &Shared,
@@ -132,7 +132,7 @@ fn arm(timer: Pin<&mut Sleep>, wake: Option<Instant>) {
 }
 
 struct Link {
-    stream: TcpStream,
+    stream: Socket,
     /// The beginning of a frame whose end has not arrived.
     partial: Vec<u8>,
     /// What the socket did not take yet. As long as there is some, the agents are not asked for more.
@@ -165,7 +165,7 @@ impl Link {
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while self.unsent.is_empty() && !bytes.is_empty() {
-            match self.stream.try_write(bytes) {
+            match self.stream.try_write_vectored(&[IoSlice::new(bytes)]) {
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -178,7 +178,7 @@ impl Link {
     /// Ready when what had not been sent has been; pending as long as there is nothing to do.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unsent.is_empty() {
-            return Poll::Pending;
+            return if self.stream.is_behind() { Pin::new(&mut self.stream).poll_flush(cx) } else { Poll::Pending };
         }
         let mut sent = 0;
         while let Some(rest) = self.unsent.get(sent..).filter(|rest| !rest.is_empty()) {

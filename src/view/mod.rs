@@ -517,6 +517,23 @@ pub struct ForgeStatus {
     pub error: Option<String>,
 }
 
+/// Who may speak on the agents' port, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListenerStatus {
+    /// True when only TLS is spoken there.
+    pub tls: bool,
+    /// What proves who an agent is: `certificates`, `tokens`, `issuers`; empty: nobody is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<String>,
+    /// When the server's certificate ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<Timestamp>,
+    /// What is wrong with its files; what was read before is in use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
 /// Everything `gitamp status` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -536,6 +553,9 @@ pub struct FleetStatus {
     /// Telling a forge; absent when none is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forge: Option<ForgeStatus>,
+    /// Who may speak as an agent.
+    #[serde(default)]
+    pub listener: ListenerStatus,
     /// The agents.
     pub agents: AgentCounts,
     /// The groups, by name.

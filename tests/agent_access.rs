@@ -1,0 +1,522 @@
+//! Who may speak on the agents' port: TLS, certificates of agents, and what changes while agents are connected.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message as _;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use gitamp::agent::{AgentEvent, AgentId, ConnectionId};
+use gitamp::clock::Clock;
+use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
+use gitamp::opamp::proto::*;
+use gitamp::serve::tls::{ClientCertificates, Tls, TlsLimits};
+use gitamp::serve::traffic::Traffic;
+use gitamp::serve::{AgentLinks, AgentMessage, AgentServerOptions, serve_agents};
+use gitamp::settings::{SecretFile, TlsSettings};
+use gitamp::simulate::client_config;
+
+/// Nothing in these tests takes long; what is not there by then will never come.
+const BOUND: Duration = Duration::from_secs(30);
+
+async fn bounded<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("{what}: nothing came"))
+}
+
+/// Waits until a level is reached.
+async fn reached(what: &str, mut level: impl FnMut() -> bool) {
+    let waiting = async {
+        while !level() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    bounded(what, waiting).await;
+}
+
+/// A file of the tests.
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+}
+
+/// The files of one server, to be changed while it runs.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().expect("a temporary directory"));
+        files.put("server.pem", "certificate");
+        files.put("server-key.pem", "key");
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Puts a copy of a file of the tests there, whole, as whoever renews it would.
+    fn put(&self, source: &str, name: &str) {
+        self.write(name, &std::fs::read(fixture(source)).expect("a file of the tests"));
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        let new = self.path("new");
+        std::fs::write(&new, content).expect("written");
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        std::fs::rename(new, self.path(name)).expect("renamed");
+    }
+
+    fn settings(&self, ca: bool, crl: bool) -> TlsSettings {
+        TlsSettings {
+            certificate: self.path("certificate"),
+            key: SecretFile::new(self.path("key")),
+            client_ca: ca.then(|| self.path("ca")),
+            client_crl: crl.then(|| self.path("crl")),
+        }
+    }
+}
+
+const QUICK: TlsLimits =
+    TlsLimits { handshakes: 64, patience: Duration::from_secs(20), reload: Duration::from_millis(20) };
+
+/// A listener and the daemon's end of its channel.
+struct House {
+    at: SocketAddr,
+    links: AgentLinks,
+    events: mpsc::Receiver<AgentMessage>,
+    traffic: Arc<Traffic>,
+    tls: Option<Arc<Tls>>,
+    _stop: watch::Sender<bool>,
+    _task: JoinHandle<()>,
+}
+
+impl House {
+    async fn open(settings: TlsSettings, clients: ClientCertificates, limits: TlsLimits) -> Self {
+        let traffic = Arc::new(Traffic::default());
+        let tls = Tls::open(settings, clients, limits, Arc::clone(&traffic.tls)).expect("files that can be used");
+        Self::with(AgentServerOptions { tls: Some(Arc::new(tls)), ..AgentServerOptions::default() }, traffic).await
+    }
+
+    async fn with(options: AgentServerOptions, traffic: Arc<Traffic>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let at = listener.local_addr().expect("an address");
+        let (sender, events) = mpsc::channel(64);
+        let (stop, stopped) = watch::channel(false);
+        let tls = options.tls.clone();
+        let (links, task) =
+            serve_agents(listener, options, Clock::start(), sender, None, Arc::clone(&traffic), stopped);
+        Self { at, links, events, traffic, tls, _stop: stop, _task: task }
+    }
+
+    /// A connection that is encrypted, and shows this certificate.
+    async fn connect(&self, own: Option<&str>) -> std::io::Result<TlsStream<TcpStream>> {
+        let own = own.map(|name| (fixture(&format!("{name}.pem")), fixture(&format!("{name}-key.pem"))));
+        let own = own.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path()));
+        let config = client_config(Some(&fixture("ca.pem")), own).expect("files that can be used");
+        let stream = TcpStream::connect(self.at).await?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        bounded("a handshake", TlsConnector::from(config).connect(name, stream)).await
+    }
+
+    async fn websocket(&self, own: Option<&str>) -> Result<Socket, String> {
+        let stream = self.connect(own).await.map_err(|error| error.to_string())?;
+        let request = format!("wss://{}/v1/opamp", self.at).into_client_request().expect("a request");
+        let upgraded = bounded("an upgrade", tokio_tungstenite::client_async(request, stream)).await;
+        upgraded.map(|(socket, _)| socket).map_err(|error| error.to_string())
+    }
+
+    /// Events until this agent has reported, and its connection.
+    async fn report(&mut self, who: u8) -> ConnectionId {
+        loop {
+            let message = bounded("a report", self.events.recv()).await.expect("the listener runs");
+            if let AgentEvent::Report { id, connection, .. } = message.event
+                && id == agent(who)
+            {
+                return connection;
+            }
+        }
+    }
+
+    fn state(&self) -> gitamp::serve::tls::TlsState {
+        self.tls.as_ref().expect("TLS").state(Clock::start().now())
+    }
+}
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+fn agent(byte: u8) -> AgentId {
+    AgentId::new(&[byte; 16]).expect("a uid")
+}
+
+fn config(byte: u8, bytes: usize) -> RenderedConfig {
+    let body: Bytes = (0..bytes).map(|at| b'a' + (at % 23) as u8).collect::<Vec<u8>>().into();
+    RenderedConfig::new(ConfigHash::new([byte; 32]), body, ComponentNames::default())
+}
+
+/// A first message, complete.
+fn hello(who: u8) -> AgentToServer {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue("gateway".to_owned())) });
+    let identifying_attributes = vec![KeyValue { key: "service.name".into(), value }];
+    AgentToServer {
+        instance_uid: vec![who; 16].into(),
+        capabilities: 0x1802,
+        agent_description: Some(AgentDescription { identifying_attributes, ..Default::default() }),
+        remote_config_status: Some(RemoteConfigStatus::default()),
+        ..Default::default()
+    }
+}
+
+fn heartbeat(who: u8, sequence_num: u64) -> AgentToServer {
+    AgentToServer { instance_uid: vec![who; 16].into(), sequence_num, capabilities: 0x1802, ..Default::default() }
+}
+
+async fn say(socket: &mut Socket, message: &AgentToServer) {
+    let framed = Message::binary([vec![0], message.encode_to_vec()].concat());
+    bounded("sending", socket.send(framed)).await.expect("sent");
+}
+
+/// The next message of the server; its close code instead, when that is what comes.
+async fn hear(socket: &mut Socket) -> Result<ServerToAgent, CloseCode> {
+    loop {
+        match bounded("a message", socket.next()).await.expect("open").expect("in order") {
+            Message::Binary(bytes) => return Ok(ServerToAgent::decode(&bytes[1..]).expect("a ServerToAgent")),
+            Message::Close(frame) => return Err(frame.expect("with a code").code),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other @ (Message::Text(_) | Message::Frame(_)) => panic!("{other:?} instead of a message"),
+        }
+    }
+}
+
+fn body(message: ServerToAgent) -> Option<Bytes> {
+    Some(message.remote_config?.config?.config_map.remove("")?.body)
+}
+
+#[tokio::test]
+async fn large_messages_pass_whole_in_both_directions() {
+    let files = Files::new();
+    let mut house = House::open(files.settings(false, false), ClientCertificates::Welcome, QUICK).await;
+    let mut socket = house.websocket(None).await.expect("upgraded");
+    say(&mut socket, &hello(1)).await;
+    let connection = house.report(1).await;
+    hear(&mut socket).await.expect("an answer");
+    for (byte, bytes) in [(1, 10), (2, 16 * 1024), (3, 3 << 20), (4, 1)] {
+        house.links.offer(connection, agent(1), config(byte, bytes), false);
+        let message = hear(&mut socket).await.expect("an offer");
+        assert_eq!(body(message).as_ref(), Some(config(byte, bytes).body()), "{bytes} bytes");
+    }
+    // A report of as many bytes as a message may have, in frames that are cut where they like.
+    let large = AgentConfigObject { body: vec![b'#'; 900_000].into(), ..Default::default() };
+    let map = AgentConfigMap { config_map: [(String::new(), large)].into() };
+    let report = AgentToServer { effective_config: Some(EffectiveConfig { config_map: Some(map) }), ..heartbeat(1, 1) };
+    say(&mut socket, &report).await;
+    house.report(1).await;
+    hear(&mut socket).await.expect("an answer");
+    assert_eq!((house.traffic.messages_refused.get(), house.traffic.tls.handshakes.get()), (0, 1));
+}
+
+#[tokio::test]
+async fn agents_that_poll_do_so_over_tls() {
+    let files = Files::new();
+    let mut house = House::open(files.settings(false, false), ClientCertificates::Welcome, QUICK).await;
+    let mut stream = house.connect(None).await.expect("a handshake");
+    let message = hello(1).encode_to_vec();
+    let head = format!(
+        "POST /v1/opamp HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
+        message.len()
+    );
+    stream.write_all(&[head.as_bytes(), &message].concat()).await.expect("written");
+    house.report(1).await;
+    let mut answer = Vec::new();
+    bounded("an answer", stream.read_to_end(&mut answer)).await.expect("an end that TLS announces");
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_is_told_and_counted() {
+    let files = Files::new();
+    let house = House::open(files.settings(false, false), ClientCertificates::Welcome, QUICK).await;
+    let mut stream = TcpStream::connect(house.at).await.expect("accepted");
+    stream.write_all(b"GET /v1/opamp HTTP/1.1\r\nHost: test\r\n\r\n").await.expect("written");
+    let mut answer = String::new();
+    bounded("an answer", stream.read_to_string(&mut answer)).await.expect("in order");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("wss:// or https\n"), "{answer}");
+    assert_eq!(house.traffic.tls.foreign.get(), 1);
+    // What only looks like TLS.
+    let mut stream = TcpStream::connect(house.at).await.expect("accepted");
+    stream.write_all(&[22, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.expect("written");
+    let mut answer = Vec::new();
+    let _end = bounded("an answer", stream.read_to_end(&mut answer)).await;
+    reached("a broken handshake", || house.traffic.tls.broken.get() == 1).await;
+}
+
+#[tokio::test]
+async fn slow_handshakes_end_and_only_so_many_run() {
+    let files = Files::new();
+    let limits = TlsLimits { handshakes: 2, patience: Duration::from_millis(300), ..QUICK };
+    let house = House::open(files.settings(false, false), ClientCertificates::Welcome, limits).await;
+    let silent = TcpStream::connect(house.at).await.expect("accepted");
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(house.at).await.expect("accepted");
+        // The beginning of a record that never ends.
+        stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("written");
+        slow.push(stream);
+    }
+    let mut most = 0;
+    reached("all to be ended", || {
+        most = most.max(house.traffic.tls.in_flight.get());
+        house.traffic.tls.slow.get() == 9
+    })
+    .await;
+    assert!(most <= 2, "{most} handshakes at a time");
+    for mut stream in slow.into_iter().chain([silent]) {
+        let _end = bounded("the end", stream.read_to_end(&mut Vec::new())).await;
+    }
+    // Patience was short for them; somebody who is quick enough still comes in.
+    let deadline = async {
+        loop {
+            if house.websocket(None).await.is_ok() {
+                return;
+            }
+        }
+    };
+    bounded("one that comes in", deadline).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_replaced_without_ending_a_connection() {
+    let files = Files::new();
+    let mut house = House::open(files.settings(false, false), ClientCertificates::Welcome, QUICK).await;
+    let mut socket = house.websocket(None).await.expect("upgraded");
+    let name = |stream: &TlsStream<TcpStream>| {
+        let shown = stream.get_ref().1.peer_certificates().expect("certificates")[0].clone();
+        gitamp::identity::certificate::names(&shown).expect("readable").labels["tls.cn"].clone()
+    };
+    assert_eq!(name(&house.connect(None).await.expect("a handshake")), "server");
+    // The certificate comes first, and its key is still to come.
+    files.put("renewed.pem", "certificate");
+    reached("the half pair to be noticed", || house.state().problem.is_some()).await;
+    let problem = house.state().problem.expect("said");
+    assert!(problem.contains("does not belong") && problem.contains("stays in use"), "{problem}");
+    assert!(!problem.contains("BEGIN"), "{problem}");
+    assert_eq!(house.traffic.tls.is_stale.get(), 1);
+    assert_eq!(name(&house.connect(None).await.expect("a handshake")), "server", "what was read before is in use");
+    files.put("renewed-key.pem", "key");
+    reached("the pair to be taken", || house.state().problem.is_none()).await;
+    assert_eq!(name(&house.connect(None).await.expect("a handshake")), "renewed");
+    assert_eq!((house.traffic.tls.is_stale.get(), house.traffic.tls.reloads.get()), (0, 1));
+    say(&mut socket, &hello(1)).await;
+    house.report(1).await;
+    hear(&mut socket).await.expect("the connection from before is as it was");
+}
+
+#[tokio::test]
+async fn only_certificates_that_count_come_in() {
+    let files = Files::new();
+    files.put("ca.pem", "ca");
+    files.put("revoked.crl", "crl");
+    let house = House::open(files.settings(true, true), ClientCertificates::Demanded, QUICK).await;
+    assert!(house.websocket(Some("client")).await.is_ok());
+    for (count, own) in [(1, None), (2, Some("foreign")), (3, Some("revoked"))] {
+        // TLS 1.3 tells the client with its first read.
+        assert!(house.websocket(own).await.is_err(), "{own:?}");
+        reached("the refusal to be counted", || house.traffic.tls.uncertified.get() == count).await;
+    }
+    // Hooks come in without one, agents do not.
+    let house = House::open(files.settings(true, true), ClientCertificates::Welcome, QUICK).await;
+    let refused = house.websocket(None).await.expect_err("nothing proved");
+    assert!(refused.contains("401"), "{refused}");
+    assert_eq!(house.traffic.unproven.get(), 1);
+    assert!(house.websocket(Some("client")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_ends_its_connection_and_no_other() {
+    let files = Files::new();
+    files.put("ca.pem", "ca");
+    files.put("empty.crl", "crl");
+    let mut house = House::open(files.settings(true, true), ClientCertificates::Demanded, QUICK).await;
+    let mut gone = house.websocket(Some("revoked")).await.expect("not revoked yet");
+    let mut kept = house.websocket(Some("client")).await.expect("upgraded");
+    for (who, socket) in [(1, &mut gone), (2, &mut kept)] {
+        say(socket, &hello(who)).await;
+        house.report(who).await;
+        hear(socket).await.expect("an answer");
+    }
+    // A list that cannot be read revokes nobody, and does not go unnoticed.
+    files.write("crl", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
+    reached("the broken list to be noticed", || house.state().problem.is_some()).await;
+    files.put("revoked.crl", "crl");
+    assert_eq!(hear(&mut gone).await, Err(CloseCode::Policy));
+    assert_eq!(house.traffic.revoked.get(), 1);
+    say(&mut kept, &heartbeat(2, 1)).await;
+    hear(&mut kept).await.expect("the other one is as it was");
+    assert!(house.websocket(Some("revoked")).await.is_err(), "nor does it come in again");
+}
+
+#[tokio::test]
+async fn an_agent_that_never_reads_blocks_nobody_over_tls() {
+    let files = Files::new();
+    let traffic = Arc::new(Traffic::default());
+    let tls = Tls::open(files.settings(false, false), ClientCertificates::Welcome, QUICK, Arc::clone(&traffic.tls));
+    let options = AgentServerOptions {
+        write_timeout: Duration::from_millis(300),
+        tls: Some(Arc::new(tls.expect("files"))),
+        ..AgentServerOptions::default()
+    };
+    let mut house = House::with(options, traffic).await;
+    let mut deaf = house.websocket(None).await.expect("upgraded");
+    say(&mut deaf, &hello(1)).await;
+    let connection = house.report(1).await;
+    // More than the buffers of the sockets hold.
+    house.links.offer(connection, agent(1), config(1, 32 << 20), false);
+    reached("it to be given up", || house.traffic.deaf.get() == 1).await;
+    drop(deaf);
+}
+
+/// What is wrong with files is said with their names, before anybody connects.
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let files = Files::new();
+    let open = |settings: TlsSettings| {
+        let traffic = Arc::new(Traffic::default());
+        let opened = Tls::open(settings, ClientCertificates::Demanded, QUICK, Arc::clone(&traffic.tls));
+        opened.expect_err("no use").to_string()
+    };
+    let with = |name: &str, source: &Path| TlsSettings {
+        certificate: if name == "certificate" { source.to_owned() } else { files.path("certificate") },
+        key: SecretFile::new(if name == "key" { source.to_owned() } else { files.path("key") }),
+        client_ca: (name == "ca").then(|| source.to_owned()),
+        client_crl: None,
+    };
+    for (name, source, words) in [
+        ("certificate", "server-key.pem", "no certificate"),
+        ("certificate", "nowhere.pem", "No such file"),
+        ("certificate", "client.pem", "does not belong"),
+        ("key", "server.pem", "no private key"),
+        ("key", "other-key.pem", "does not belong"),
+        ("ca", "server-key.pem", "no certificate"),
+    ] {
+        let error = open(with(name, &fixture(source)));
+        assert!(error.contains(words) && !error.contains("BEGIN"), "{name} {source}: {error}");
+    }
+}
+
+/// The program as a user runs it.
+mod program {
+    use super::{Files, fixture};
+    use crate::support::{Daemon, Repository, gitamp, run, wait_for};
+    use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options, client_config};
+    use std::time::Duration;
+
+    const GROUP: &str = "\
+apiVersion: gitamp/v1
+kind: Group
+selector: {matchLabels: {service.name: gateway}}
+rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
+";
+
+    fn collector(level: &str) -> String {
+        format!(
+            "receivers: {{otlp: {{protocols: {{grpc: {{}}}}}}}}\nexporters: {{debug: {{verbosity: {level}}}}}\nservice: {{pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}}}\n"
+        )
+    }
+
+    fn fleet(daemon: &Daemon, scheme: &str, own: Option<&str>) -> Fleet {
+        let server = Endpoint::resolve(&format!("{scheme}://{}/v1/opamp", daemon.agents()), false).expect("loopback");
+        let mut options = Options::new(server, 20);
+        let own = own.map(|name| (fixture(&format!("{name}.pem")), fixture(&format!("{name}-key.pem"))));
+        let own = own.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path()));
+        options.tls = Some(client_config(Some(&fixture("ca.pem")), own).expect("files"));
+        options.attributes = Attribute::parse_all(&["service.name=gateway"]).expect("an attribute");
+        options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
+        options.poll_interval = Duration::from_millis(200);
+        options.seed = scheme.len() as u64;
+        Fleet::start(options).expect("a fleet")
+    }
+
+    #[test]
+    fn a_fleet_is_served_over_tls_and_status_says_so() {
+        let files = Files::new();
+        files.put("ca.pem", "ca");
+        let repository = Repository::with(&[("g/group.yaml", GROUP), ("g/collector.yaml", &collector("basic"))]);
+        let flag = |name: &str, file: &str| format!("--{name}={}", files.path(file).display());
+        let arguments =
+            [flag("tls-cert-file", "certificate"), flag("tls-key-file", "key"), flag("tls-client-ca-file", "ca")];
+        let daemon = Daemon::start(&repository, &arguments.each_ref().map(String::as_str));
+        let (websockets, polling) = (fleet(&daemon, "wss", Some("client")), fleet(&daemon, "https", Some("other")));
+        let all_run = |offers: usize| {
+            wait_for("everybody to run it", || {
+                let counts = [websockets.counts(), polling.counts()];
+                let run = |counts: &gitamp::simulate::Counts| {
+                    counts.configs.len() >= offers && counts.configs.last().is_some_and(|config| config.applied == 20)
+                };
+                if counts.iter().all(|counts| run(counts)) { Ok(()) } else { Err(counts) }
+            });
+        };
+        all_run(1);
+        repository.commit("More words", &[("g/collector.yaml", &collector("detailed"))]);
+        daemon.ask(&["sync"]);
+        all_run(2);
+        let status = daemon.ask(&["status"]);
+        assert!(
+            status.contains("TLS, certificate until 2120-01-01T00:00:00Z; agents prove who they are by certificates"),
+            "{status}"
+        );
+        assert_eq!(daemon.metric("gitamp_tls_handshakes_total{result=\"ok\"}"), Some(40.0));
+        assert_eq!(daemon.metric("gitamp_tls_certificate_expiry_timestamp_seconds"), Some(4_733_510_400.0));
+        files.put("renewed.pem", "certificate");
+        wait_for("the half pair to be told of", || {
+            let status = daemon.ask(&["status"]);
+            if status.contains("does not belong to the certificate") { Ok(()) } else { Err(status) }
+        });
+        assert_eq!(daemon.metric("gitamp_tls_files_unusable"), Some(1.0));
+        assert!(daemon.process().log().contains("stays in use"));
+        // Who shows nothing stays outside.
+        let strangers = fleet(&daemon, "wss", None);
+        wait_for("strangers to be refused", || {
+            let counts = strangers.counts();
+            if counts.refused + counts.lost >= 20 { Ok(()) } else { Err(counts) }
+        });
+        assert_eq!(daemon.status()["agents"]["connected"], 40);
+    }
+
+    #[test]
+    fn an_open_port_needs_a_word() {
+        let repository = Repository::with(&[("g/group.yaml", GROUP), ("g/collector.yaml", &collector("basic"))]);
+        let state = tempfile::tempdir().expect("a temporary directory");
+        let serve = |more: &[&str]| {
+            let mut command = gitamp(["serve", "--listen=0.0.0.0:0", "--admin-listen=off"]);
+            command.arg("--repo").arg(repository.remote()).arg("--state-dir").arg(state.path()).args(more);
+            command
+        };
+        let output = run(&mut serve(&[]));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && words.contains("--tls-cert-file") && words.contains("--insecure"),
+            "{words}"
+        );
+        let log = state.path().join("log");
+        let process = crate::support::Process::start(&mut serve(&["--insecure"]), &log);
+        wait_for("it to be said", || {
+            let log = process.log();
+            if log.contains("neither encryption nor authentication") { Ok(()) } else { Err(log) }
+        });
+    }
+}
