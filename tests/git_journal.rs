@@ -234,17 +234,22 @@ async fn foreign_content_under_our_name_is_left_alone() {
 
 /// Whoever may push puts a history of one commit with just this tree (as `git mktree` reads it) into the ref.
 fn put(bare: &Path, entries: &str) -> String {
+    put_on(bare, entries, &[])
+}
+
+/// The same, with these parents (`-p` and a name).
+fn put_on(bare: &Path, entries: &str, parents: &[&str]) -> String {
     let file = bare.join("entries");
     fs::write(&file, entries).expect("writable");
     let output = std::process::Command::new("sh").args(["-ec", "git mktree < entries"]).current_dir(bare).output();
     let tree = String::from_utf8(output.expect("a shell").stdout).expect("an id");
-    let commit = git(bare, &["commit-tree", "-m", "theirs", tree.trim()]);
+    let commit = git(bare, &[&["commit-tree", "-m", "theirs", tree.trim()], parents].concat());
     git(bare, &["update-ref", REF, &commit]);
     commit
 }
 
 #[tokio::test]
-async fn a_history_that_does_not_fit_with_ours_stops_neither_a_start_nor_the_daemon() {
+async fn a_history_in_the_way_of_ours_stops_neither_a_start_nor_the_daemon() {
     let keys = gitamp::git::seal::JournalKeys::new(vec![gitamp::settings::Secret::new("k1")]);
     for keys in [None, keys] {
         let place = place();
@@ -255,30 +260,61 @@ async fn a_history_that_does_not_fit_with_ours_stops_neither_a_start_nor_the_dae
         let (journal, _) = Journal::open(options()).await.expect("it opens");
         journal.store(write(&place.first, "ours", &[("a", Some("1"))])).await.expect("it stores");
         assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
-        let good = git(bare, &["rev-parse", REF]);
         let blob = git(bare, &["rev-parse", "HEAD:a.yaml"]);
-        let theirs =
-            put(bare, &format!("100644 blob {blob}\t{}\n100644 blob {blob}\t{}\n", &place.first[..2], "e".repeat(40)));
-        for start in [false, true] {
-            journal.store(write(&place.second, &format!("ours {start}"), &[])).await.expect("it stores");
-            let outcome = journal.verify().await.expect("it looks");
-            assert!(
-                matches!(&outcome, PushOutcome::ReadOnly { reason, .. } if reason.contains("brought together")),
-                "{outcome:?}"
-            );
-            assert!(journal.foreign().is_some());
-            assert_eq!(git(bare, &["rev-parse", REF]), theirs, "it is left alone");
+        let entries =
+            format!("100644 blob {blob}\t{}\n100644 blob {blob}\t{}\n", &place.first[..2], "e".repeat(40));
+        for number in 0..2 {
+            put(bare, &entries);
+            let text = format!("ours {number}");
+            journal.store(write(&place.second, &text, &[])).await.expect("it stores");
+            assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::Pushed);
+            assert_eq!(journal.foreign(), None);
+            for (commit, note) in [(&place.first, "ours"), (&place.second, text.as_str()), (&"e".repeat(40), "a: 2")] {
+                assert!(shown(bare, commit).starts_with(note), "{commit}");
+            }
+            assert_eq!(git(bare, &["rev-parse", &format!("{REF}:foreign-{blob}")]), blob, "theirs is kept beside");
+            git(bare, &["fsck", "--strict"]);
         }
         drop(journal);
-        let (journal, contents) = Journal::open(options()).await.expect("the disk is enough");
+        put(bare, &entries);
+        let (journal, contents) = Journal::open(options()).await.expect("it opens");
         assert_eq!(contents.state.get("a").map(|bytes| &bytes[..]), Some(&b"1"[..]));
-        assert_eq!(
-            journal.note(id(&place.first)).await.expect("it reads").map(|note| note.starts_with("ours")),
-            Some(true)
-        );
-        git(bare, &["update-ref", REF, &good]);
-        assert_eq!(journal.push().await.expect("put right"), PushOutcome::Pushed, "without a restart");
+        assert!(journal.note(id(&place.first)).await.expect("it reads").is_some_and(|note| note.starts_with("ours")));
     }
+}
+
+#[tokio::test]
+async fn a_history_that_cannot_be_written_with_ours_stops_neither_a_start_nor_the_daemon() {
+    let place = place();
+    let bare = Path::new(&place.url);
+    let state = place.home.path().join("state");
+    let options = || journal_options(Some(&place.url), &state);
+    let (journal, _) = Journal::open(options()).await.expect("it opens");
+    journal.store(write(&place.first, "ours", &[("a", Some("1"))])).await.expect("it stores");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    let good = git(bare, &["rev-parse", REF]);
+    let blob = git(bare, &["rev-parse", "HEAD:a.yaml"]);
+    // Taken over as it comes, on top of ours; and then gone again, so that it would have to be written anew.
+    let tree = git(bare, &["ls-tree", REF]);
+    put_on(bare, &format!("{tree}\n100644 blob {blob}\t.git\n"), &["-p", REF]);
+    journal.store(write(&place.second, "ours, too", &[])).await.expect("it stores");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    let theirs = put(bare, &format!("100644 blob {blob}\t{}\n", "e".repeat(40)));
+    for _ in 0..2 {
+        let outcome = journal.verify().await.expect("it looks");
+        assert!(
+            matches!(&outcome, PushOutcome::ReadOnly { reason, .. } if reason.contains("brought together")),
+            "{outcome:?}"
+        );
+        assert!(journal.foreign().is_some());
+        assert_eq!(git(bare, &["rev-parse", REF]), theirs, "it is left alone");
+        journal.store(write(&place.second, "ours, still", &[])).await.expect("it stores");
+    }
+    drop(journal);
+    let (journal, contents) = Journal::open(options()).await.expect("the disk is enough");
+    assert_eq!(contents.state.get("a").map(|bytes| &bytes[..]), Some(&b"1"[..]));
+    git(bare, &["update-ref", REF, &good]);
+    assert_eq!(journal.push().await.expect("put right"), PushOutcome::Pushed, "without a restart");
 }
 
 #[tokio::test]

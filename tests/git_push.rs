@@ -210,6 +210,52 @@ async fn a_ref_that_is_deleted_or_taken_by_something_else_over_http() {
 }
 
 #[tokio::test]
+async fn what_somebody_puts_where_our_notes_and_records_belong_is_kept_beside_them() {
+    let place = place();
+    let journal = place.journal().await;
+    journal.store(write(&place.first, "before", &[("a", Some("1"))])).await.expect("it stores");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    let bare = place.bare();
+    let [taken, buried, later] = [("ab", "1"), ("cd", "2"), ("ef", "3")].map(|(two, digit)| two.to_owned() + &digit.repeat(38));
+    fs::write(bare.join("theirs"), "theirs").expect("a file");
+    let theirs = git(&bare, &["hash-object", "-w", "theirs"]);
+    // On top of our history, as a push that nobody refuses: files where folders belong, and folders where files do.
+    let put = |paths: &[&str]| {
+        git(&bare, &["read-tree", REF]);
+        for path in paths {
+            git(&bare, &["update-index", "--add", "--replace", "--cacheinfo", &format!("100644,{theirs},{path}")]);
+        }
+        let tree = git(&bare, &["write-tree"]);
+        let commit = git(&bare, &["commit-tree", "-p", REF, "-m", "theirs", &tree]);
+        git(&bare, &["update-ref", REF, &commit]);
+    };
+    put(&["ab", &format!("cd/{}/x", &buried[2..]), "state/prod", "state/b/x"]);
+    let folder = git(&bare, &["rev-parse", &format!("{REF}:cd/{}", &buried[2..])]);
+    // Taken over as it is, and written to.
+    journal.verify().await.expect("it looks");
+    journal.store(write(&taken, "taken", &[("prod/x", Some("2")), ("b", Some("3"))])).await.expect("it stores");
+    journal.store(write(&buried, "buried", &[])).await.expect("it stores");
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    // And once more, when both sides have gone on.
+    journal.store(write(&later, "later", &[])).await.expect("it stores");
+    put(&["ef"]);
+    assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
+    for (commit, note) in [(&place.first, "before"), (&taken, "taken"), (&buried, "buried"), (&later, "later")] {
+        assert_eq!(place.note(commit), note, "{commit}");
+        let read = journal.note(commit.parse().expect("a commit")).await.expect("it reads");
+        assert_eq!(read.as_deref(), Some(note), "{commit}");
+    }
+    let files = git(&bare, &["ls-tree", "-r", "--name-only", REF]);
+    for path in [format!("foreign-{theirs}"), format!("foreign-{folder}/x"), "state/prod/x".into(), "state/b".into()] {
+        assert!(files.lines().any(|line| line == path), "{path}: {files}");
+    }
+    // Git goes on with it as with any notes.
+    git(&bare, &["notes", "--ref=gitamp/default", "append", "-m", "a word", &place.first]);
+    assert!(place.note(&place.first).ends_with("a word") && place.note(&taken) == "taken");
+    place.only_forwards();
+}
+
+#[tokio::test]
 async fn a_journal_in_a_repository_that_has_none_of_the_commits() {
     let place = place();
     let notes = place.home.path().join("notes.git");

@@ -10,6 +10,8 @@ use crate::fleet::snapshot::CommitId;
 
 /// The folder of the records, beside the notes.
 pub(super) const STATE: &str = "state";
+/// How what was in our way is called, with the id of the object behind it.
+const ASIDE: &str = "foreign-";
 /// The state that is read at most: 256 MiB, a thousand times what 10,000 groups need.
 pub(super) const LARGEST_STATE_BYTES: u64 = 256 << 20;
 /// What an entry counts for besides its content, so that empty files are not free.
@@ -74,11 +76,24 @@ impl<'r> Pen<'r> {
     }
 }
 
-/// The tree `base` with `edits` made; `None` when nothing is left. A file never takes the place of a directory or the other
-/// way round: that is an error (see [`is_conflict`]), because it would silently drop what stands there.
+/// The tree `base` with `edits` made; `None` when nothing is left.
+///
+/// A file where we need a directory, or the other way round, is nothing that Git or gitamp reads: no note of anybody has such a place. It is
+/// kept at the top as `foreign-<its id>`, so that whoever may push can neither stop our writes nor lose what they put there.
 pub(super) fn apply(pen: &Pen<'_>, base: Option<&Tree<'_>>, edits: &Edits) -> Result<Option<Oid>, git2::Error> {
     let edits: Vec<(&str, Option<Oid>)> = edits.iter().map(|(path, oid)| (path.as_str(), *oid)).collect();
-    apply_below(pen, base, &edits)
+    let mut aside = Vec::new();
+    let tree = apply_below(pen, base, &edits, &mut aside)?;
+    if aside.is_empty() {
+        return Ok(tree);
+    }
+    let root = tree.map(|tree| pen.repository().find_tree(tree)).transpose()?;
+    let mut builder = pen.repository().treebuilder(root.as_ref())?;
+    for (oid, mode) in aside {
+        drop(builder.insert(format!("{ASIDE}{oid}"), oid, mode).map_err(|error| conflict(error.message()))?);
+    }
+    tree.into_iter().for_each(|step| pen.forget(step));
+    builder.write().map(|oid| Some(pen.note(oid)))
 }
 
 /// True when two trees cannot be brought together, whatever the disk does.
@@ -90,10 +105,14 @@ fn conflict(what: &str) -> git2::Error {
     git2::Error::new(ErrorCode::Conflict, ErrorClass::Tree, what)
 }
 
+/// What was in the way of an edit: its id and its mode.
+type Displaced = (Oid, i32);
+
 fn apply_below(
     pen: &Pen<'_>,
     base: Option<&Tree<'_>>,
     edits: &[(&str, Option<Oid>)],
+    aside: &mut Vec<Displaced>,
 ) -> Result<Option<Oid>, git2::Error> {
     let repository = pen.repository();
     let mut builder = repository.treebuilder(base)?;
@@ -103,31 +122,36 @@ fn apply_below(
             directories.entry(directory).or_default().push((rest, *oid));
             continue;
         }
-        let is_directory = builder.get(path)?.is_some_and(|entry| entry.kind() == Some(ObjectType::Tree));
-        match oid {
-            _ if is_directory => {
-                return Err(conflict(&format!("`{path}` is a directory in the journal")));
-            }
-            // Fails for names and objects that others can bring in and libgit2 does not write.
-            Some(oid) => {
+        let here = builder.get(path)?.map(|entry| (entry.kind(), entry.id(), entry.filemode()));
+        match (oid, here) {
+            // There is no such file, so nothing is to be removed.
+            (None, None | Some((Some(ObjectType::Tree), _, _))) => {}
+            (None, Some(_)) => builder.remove(path)?,
+            // Inserting fails for names and objects that others can bring in and libgit2 does not write.
+            (Some(oid), here) => {
+                aside.extend(
+                    here.filter(|(kind, _, _)| *kind == Some(ObjectType::Tree)).map(|(_, id, mode)| (id, mode)),
+                );
                 drop(builder.insert(path, *oid, FileMode::Blob.into()).map_err(|error| conflict(error.message()))?);
             }
-            None if builder.get(path)?.is_some() => builder.remove(path)?,
-            None => {}
         }
     }
     for (directory, edits) in directories {
-        let old = match builder.get(directory)? {
-            Some(entry) if entry.kind() == Some(ObjectType::Tree) => Some(repository.find_tree(entry.id())?),
-            Some(_) => {
-                return Err(conflict(&format!("`{directory}` is a file in the journal")));
-            }
-            None => None,
+        let here = builder.get(directory)?.map(|entry| (entry.kind(), entry.id(), entry.filemode()));
+        let (old, in_the_way) = match here {
+            Some((Some(ObjectType::Tree), id, _)) => (Some(repository.find_tree(id)?), None),
+            Some((_, id, mode)) => (None, Some((id, mode))),
+            None => (None, None),
         };
-        match apply_below(pen, old.as_ref(), &edits)? {
-            Some(tree) => drop(
-                builder.insert(directory, tree, FileMode::Tree.into()).map_err(|error| conflict(error.message()))?,
-            ),
+        match apply_below(pen, old.as_ref(), &edits, aside)? {
+            Some(tree) => {
+                aside.extend(in_the_way);
+                drop(
+                    builder
+                        .insert(directory, tree, FileMode::Tree.into())
+                        .map_err(|error| conflict(error.message()))?,
+                );
+            }
             None if old.is_some() => builder.remove(directory)?,
             None => {}
         }
@@ -202,7 +226,7 @@ pub(super) fn looks_like_notes(tree: &Tree<'_>) -> bool {
 }
 
 /// What `ours` changed since `base`, made to `theirs`: on one path our word counts, everywhere else theirs. Without a common
-/// base everything of ours counts and nothing of theirs is dropped. What does not fit together is an error, see [`is_conflict`].
+/// base everything of ours counts and nothing of theirs is dropped. What cannot be written is an error, see [`is_conflict`].
 pub(super) fn three_way(
     pen: &Pen<'_>,
     base: Option<&Tree<'_>>,
