@@ -208,6 +208,7 @@ fn commits(state_dir: &Path) -> (Mirror, Vec<CommitId>) {
     let options = SourceOptions {
         url: "file:///nowhere".parse().expect("an address"),
         tracked: Tracked::Default,
+        shallow: false,
         fleet_root: String::new(),
         state_dir: state_dir.to_owned(),
         access: Access::default(),
@@ -291,7 +292,7 @@ fn plan(controller: &mut Controller, number: u32, fleet: RenderedFleet, now: Tim
         time: now,
         trailer: None,
     };
-    assert!(controller.handle_revision(Revision { info, rewritten: false, fleet }, now));
+    assert!(controller.handle_revision(Revision { info, rewritten: Some(false), fleet }, now));
     perform(controller, now);
 }
 

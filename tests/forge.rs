@@ -292,9 +292,58 @@ fn the_merged_pull_request_gets_one_comment_also_over_a_restart() {
 }
 
 #[test]
-fn what_was_taken_back_gets_a_pull_request_whose_merge_changes_nothing() {
+fn an_app_gets_itself_tokens_keeps_them_and_renews_them_in_time() {
     let repository = gateways(GROUP);
-    let (forge, token) = forge(Plays::GitHub);
+    let (forge, _) = forge(Plays::GitHub);
+    // The first is too old for a second request already.
+    let flags = forge.app_flags([200, 3600, 3600]);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let daemon = Daemon::start(&repository, &[&["--interval", "1h"], &flags[..]].concat());
+    let agents = fleet(&daemon, 3);
+    let first = head(&repository);
+    shows(&forge, &first, ALL, "success");
+    shows(&forge, &first, GATEWAYS, "success");
+    assert_eq!(forge.issued(), 2, "the second one is kept");
+    let by = |who: &str| forge.seen().iter().filter(|seen| seen.who == format!("Bearer {who}")).count();
+    assert!(by("ghs_1") == 1 && by("ghs_2") >= 2, "{:?}", forge.seen());
+    // Taken back before its time: a new one is asked for at once, and nobody sees anything of it.
+    forge.ask_for("none that was issued");
+    let elsewhere = repository.commit("A word on it", &[("gateways/README.md", "# Gateways\n")]);
+    shows(&forge, &elsewhere, ALL, "success");
+    assert_eq!((forge.issued(), by("ghs_3")), (3, 1));
+    assert_eq!(daemon.metric("gitamp_forge_requests_total{result=\"failed\"}").unwrap_or(0.0), 0.0);
+    // And for good: one try with what is there, one with a new one if there is any, and then it waits.
+    forge.ask_for("none that was issued");
+    let last = change(&repository, "Debug normally", "normal");
+    wait_for("the status to say what is wrong", || {
+        let error = daemon.status()["forge"]["error"].as_str().unwrap_or_default().to_owned();
+        if error.contains("no more of them") { Ok(()) } else { Err(error) }
+    });
+    repository.ending(&last, "succeeded");
+    assert!(by("ghs_3") <= 2, "no storm: {:?}", forge.seen());
+    let log = daemon.process().log();
+    assert!(!log.contains("ghs_") && !log.contains("eyJ"), "no secret in the log: {log}");
+    drop(agents);
+}
+
+#[test]
+fn what_was_taken_back_gets_a_pull_request_whose_merge_changes_nothing() {
+    revert_pull_request(Plays::GitHub);
+}
+
+#[test]
+fn what_was_taken_back_gets_a_merge_request_on_gitlab() {
+    revert_pull_request(Plays::GitLab);
+}
+
+#[test]
+fn what_was_taken_back_gets_a_pull_request_on_gitea() {
+    revert_pull_request(Plays::Gitea);
+}
+
+fn revert_pull_request(plays: Plays) {
+    let repository = gateways(GROUP);
+    let (forge, token) = forge(plays);
     let mut daemon = start(&repository, &forge, token.path(), &["--revert-pull-request", "--forge-comment"]);
     let agents = fleet(&daemon, 10);
     let first = head(&repository);
@@ -306,18 +355,23 @@ fn what_was_taken_back_gets_a_pull_request_whose_merge_changes_nothing() {
         other => Err(other.to_vec()),
     });
     let branch = format!("gitamp/revert-{}", &bad[..7]);
-    assert_eq!((&opened["head"], &opened["base"]), (&branch.clone().into(), &"main".into()), "{opened}");
+    let (from, to, text, address, failure) = match plays {
+        Plays::GitLab => (&opened["source_branch"], &opened["target_branch"], "description", "web_url", "failed"),
+        Plays::Gitea => (&opened["head"]["ref"], &opened["base"], "body", "html_url", "failure"),
+        Plays::GitHub | Plays::Bitbucket => (&opened["head"], &opened["base"], "body", "html_url", "failure"),
+    };
+    assert_eq!((from, to), (&branch.clone().into(), &"main".into()), "{opened}");
     assert_eq!(opened["title"], "Revert \"Debug at a level that there is not\"");
-    let text = opened["body"].as_str().expect("a text");
+    let text = opened[text].as_str().expect("a text");
     for word in ["gateways", "rolled-back", "exited unexpectedly", "```text", &bad] {
         assert!(text.contains(word), "`{word}` is missing in {text}");
     }
     wait_for("the comment to name it", || {
         let comments = forge.comments(9);
-        let named = comments.iter().any(|(_, text)| text.contains(opened["html_url"].as_str().expect("an address")));
+        let named = comments.iter().any(|(_, text)| text.contains(opened[address].as_str().expect("an address")));
         if named && comments.len() == 1 { Ok(()) } else { Err(comments) }
     });
-    shows(&forge, &bad, ALL, "failure");
+    shows(&forge, &bad, ALL, failure);
 
     // Made once, whatever is started again.
     daemon.kill();

@@ -344,7 +344,7 @@ fn a_transfer_ends_with_its_parent() {
         "url": place.server.url(), "token": null, "token_user": "x", "ssh_key_file": null, "ssh_agent": false,
         "revoked_host_keys": [],
         "connect_millis": 600_000, "silence_millis": 600_000,
-        "action": {"fetch-tracked": {"repository": place.home.path().join("m.git"), "tracked": "default", "into": "refs/x"}},
+        "action": {"fetch-tracked": {"repository": place.home.path().join("m.git"), "tracked": "default", "shallow": false, "into": "refs/x"}},
     });
     let mut stdin = child.stdin.take().expect("a pipe");
     writeln!(stdin, "{request}").expect("it listens");

@@ -261,8 +261,7 @@ async fn a_history_in_the_way_of_ours_stops_neither_a_start_nor_the_daemon() {
         journal.store(write(&place.first, "ours", &[("a", Some("1"))])).await.expect("it stores");
         assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
         let blob = git(bare, &["rev-parse", "HEAD:a.yaml"]);
-        let entries =
-            format!("100644 blob {blob}\t{}\n100644 blob {blob}\t{}\n", &place.first[..2], "e".repeat(40));
+        let entries = format!("100644 blob {blob}\t{}\n100644 blob {blob}\t{}\n", &place.first[..2], "e".repeat(40));
         for number in 0..2 {
             put(bare, &entries);
             let text = format!("ours {number}");
@@ -427,10 +426,13 @@ async fn notes_are_bounded_and_bad_names_refused() {
         assert!(matches!(error, JournalError::InvalidPath(_)), "{path:?}: {error}");
     }
     journal.store(write(&place.first, "x", &[("dir/file", Some("1"))])).await.expect("it stores");
-    for path in ["dir", "dir/file/below"] {
-        journal.store(write(&place.first, "y", &[(path, Some("1"))])).await.expect_err("nothing is dropped silently");
+    let all = || git(&state.join("journal.git"), &["ls-tree", "-r", "--name-only", REF]);
+    for (path, kept) in [("dir", "/file"), ("dir/file/below", "")] {
+        journal.store(write(&place.first, "y", &[(path, Some("2"))])).await.expect("it stores");
+        let is_aside = |line: &str| line.starts_with("foreign-") && line.ends_with(kept);
+        assert!(all().lines().any(is_aside), "nothing is dropped silently: {}", all());
     }
-    assert_eq!(journal.note(id(&place.first)).await.expect("it reads").as_deref(), Some("x"), "all or nothing");
+    assert!(all().lines().any(|line| line == "state/dir/file/below"), "{}", all());
     for instance in ["", "a/b", "a b", "..", "x.lock", "~"] {
         let mut options = journal_options(None, &place.home.path().join("other"));
         options.instance = instance.to_owned();

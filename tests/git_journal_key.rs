@@ -453,3 +453,83 @@ async fn a_ref_that_is_gone_begins_anew_and_one_that_cannot_be_asked_does_not() 
     let (_, contents) = Journal::open(adopting).await.expect("it is adopted");
     assert_eq!(record(&contents).as_deref(), Some("2"));
 }
+
+impl Place {
+    /// Whoever may push puts so many commits on top of the journal, each as `fast-import` reads it: a note, or files below `state/`.
+    fn pile(&self, number: usize, files: impl Fn(usize) -> Vec<(String, String)>) {
+        use std::fmt::Write as _;
+        let mut stream = String::new();
+        for commit in 0..number {
+            let from = if commit == 0 { format!("from {REF}^0\n") } else { String::new() };
+            write!(
+                stream,
+                "commit {REF}\ncommitter Eve <eve@example.com> {} +0000\ndata 1\nx\n{from}",
+                2_000_000_000 + commit
+            )
+            .expect("strings grow");
+            for (path, text) in files(commit) {
+                write!(stream, "M 100644 inline {path}\ndata {}\n{text}\n", text.len()).expect("strings grow");
+            }
+        }
+        let file = self.home.path().join("stream");
+        fs::write(&file, stream).expect("a file");
+        let mut command = std::process::Command::new("git");
+        command.args(["fast-import", "--quiet"]).current_dir(self.bare()).stdin(fs::File::open(&file).expect("a file"));
+        assert!(command.status().expect("git").success());
+    }
+}
+
+#[tokio::test]
+async fn a_start_finds_what_is_newest_below_ten_thousand_commits() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    journal.store(write(&place.first, "old", &[(RECORD, Some("old"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    let seal = git(&place.bare(), &["show", &format!("{REF}:state/@seal.yaml")]) + "\n";
+    journal.store(write(&place.first, "new", &[(RECORD, Some("new"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    let newest = place.tip();
+    // Old records that were good once, on top, and far above what is newer.
+    place.pile(9_000, |number| {
+        let note = (format!("ab/{}", "1".repeat(38)), format!("note {number}"));
+        let old = vec![(format!("state/{RECORD}"), "old".to_owned()), ("state/@seal.yaml".to_owned(), seal.clone())];
+        if number == 0 { old } else { vec![note] }
+    });
+    let (_, found) = place.held(place.options("empty", &["k1"])).await;
+    assert_eq!(found, Some(id(&newest)), "it is found all the same");
+    // Who has the records on the disk goes on with them.
+    drop(journal);
+    let (_, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn more_claims_than_can_be_judged_hide_nothing() {
+    let place = place();
+    let (journal, _) = place.opened("one", &["k1"]).await;
+    journal.store(write(&place.first, "old", &[(RECORD, Some("old"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    let old = git(&place.bare(), &["show", &format!("{REF}:state/@seal.yaml")]) + "\n";
+    assert!(old.contains("sequence: 1\n"), "{old}");
+    journal.store(write(&place.first, "new", &[(RECORD, Some("new"))])).await.expect("it stores");
+    journal.push().await.expect("it pushes");
+    place.pile(1_100, |number| {
+        let (seal, record) = if number == 1_099 {
+            (old.clone(), "old".to_owned())
+        } else {
+            (old.replace("sequence: 1\n", &format!("sequence: {}\n", 9000 + number)), format!("{number}"))
+        };
+        vec![(format!("state/{RECORD}"), record), ("state/@seal.yaml".to_owned(), seal)]
+    });
+    // The records on top are good, but were replaced: an empty disk cannot know that they were not, and does not guess.
+    let error = Journal::open(place.options("empty", &["k1"])).await.expect_err("not to be believed").to_string();
+    assert!(error.contains("claim to be newer than can be judged"), "{error}");
+    drop(journal);
+    let (_, contents) = place.opened("one", &["k1"]).await;
+    assert_eq!(record(&contents).as_deref(), Some("new"), "the disk knows");
+    // The operator's word ends it.
+    let adopt = Some(id(&place.tip()));
+    let options = JournalOptions { adopt, ..place.options("empty", &["k1"]) };
+    let (_, contents) = Journal::open(options).await.expect("adopted");
+    assert_eq!(record(&contents).as_deref(), Some("old"));
+}

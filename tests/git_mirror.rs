@@ -3,14 +3,14 @@
 mod git_support;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use git_support::{Author, git, open, options};
+use git_support::server::{Day, Server};
+use git_support::{Author, git, hash_object, open, options, raw_tree, try_git};
 use gitamp::fleet::snapshot::{CommitId, Entry, RolloutTrailer, SnapshotLimits};
-use gitamp::git::mirror::{ReadError, SyncError};
-use gitamp::git::{FailureClass, FailureKind, Tracked};
+use gitamp::git::mirror::{Mirror, ReadError, SyncError};
+use gitamp::git::{FailureClass, FailureKind, SourceOptions, Tracked};
 
 fn id(text: &str) -> CommitId {
     text.parse().expect("a commit id")
@@ -34,7 +34,7 @@ async fn commits_arrive_with_their_files_and_words() {
     let mut mirror = open(options.clone()).await;
     assert_eq!(mirror.head(), None, "nothing was synced yet");
     let head = mirror.sync().await.expect("it syncs");
-    assert_eq!((head.commit, head.reference.as_str(), head.rewritten), (id(&first), "main", false));
+    assert_eq!((head.commit, head.reference.as_str(), head.rewritten), (id(&first), "main", Some(false)));
     let limits = SnapshotLimits::default();
     let reading = mirror.read(head.commit, &head.reference, &limits, None).await.expect("it reads");
     assert_eq!(reading.info.subject, "First [31m line", "control characters are gone, and the rest of the message");
@@ -48,7 +48,7 @@ async fn commits_arrive_with_their_files_and_words() {
 
     let second = author.commit("Elsewhere", &[("other/x.yaml", "x: 2\n")]);
     let head = mirror.sync().await.expect("it syncs again");
-    assert_eq!((head.commit, head.rewritten), (id(&second), false));
+    assert_eq!((head.commit, head.rewritten), (id(&second), Some(false)));
     let again = mirror.read(head.commit, "main", &limits, None).await.expect("it reads").snapshot.expect("a root");
     assert_eq!(again.root().id(), snapshot.root().id(), "nothing below the fleet root changed");
     assert!(snapshot.root().id().is_some() && again == snapshot);
@@ -56,8 +56,8 @@ async fn commits_arrive_with_their_files_and_words() {
     let head = mirror.sync().await.expect("it syncs again");
     let changed = mirror.read(head.commit, "main", &limits, None).await.expect("it reads").snapshot.expect("a root");
     assert!(changed.root().id() != snapshot.root().id() && changed != snapshot);
-    assert!(mirror.descends(head.commit, id(&first)).await.expect("known"));
-    assert!(!mirror.descends(id(&first), head.commit).await.expect("known"));
+    assert_eq!(mirror.descends(head.commit, id(&first)).await.expect("known"), Some(true));
+    assert_eq!(mirror.descends(id(&first), head.commit).await.expect("known"), Some(false));
 
     let again = open(options.clone()).await;
     assert_eq!(again.head(), Some(head.commit), "the head outlives the process");
@@ -76,11 +76,11 @@ async fn rewritten_history_is_flagged_and_a_deleted_branch_changes_nothing() {
     author.commit("One", &[("a.yaml", "a: 1\n")]);
     let second = author.commit("Two", &[("a.yaml", "a: 2\n")]);
     let mut mirror = open(options(&format!("file://{}", author.path.display()), &home.path().join("state"))).await;
-    assert!(!mirror.sync().await.expect("it syncs").rewritten, "the first head rewrites nothing");
+    assert_eq!(mirror.sync().await.expect("it syncs").rewritten, Some(false), "the first head rewrites nothing");
     author.git(&["reset", "-q", "--hard", "HEAD~1"]);
     let head = mirror.sync().await.expect("an older commit is a head like any other");
-    assert!(head.rewritten, "a reset does not descend from what was there");
-    assert!(!mirror.sync().await.expect("it syncs").rewritten, "told once");
+    assert_eq!(head.rewritten, Some(true), "a reset does not descend from what was there");
+    assert_eq!(mirror.sync().await.expect("it syncs").rewritten, Some(false), "told once");
     mirror
         .read(id(&second), "main", &SnapshotLimits::default(), None)
         .await
@@ -88,7 +88,7 @@ async fn rewritten_history_is_flagged_and_a_deleted_branch_changes_nothing() {
     let unrelated = author.git(&["commit-tree", "-m", "Other history", "HEAD^{tree}"]);
     author.git(&["reset", "-q", "--hard", &unrelated]);
     let head = mirror.sync().await.expect("unrelated history is a head like any other");
-    assert!(head.rewritten && head.commit == id(&unrelated));
+    assert_eq!((head.rewritten, head.commit), (Some(true), id(&unrelated)));
 
     author.git(&["checkout", "-q", "-b", "trunk"]);
     author.git(&["branch", "-D", "main"]);
@@ -118,9 +118,9 @@ async fn the_default_branch_and_the_highest_tag_can_be_followed() {
     assert_eq!((head.commit, head.reference.as_str()), (id(&second), "v1.10.0"), "annotated tags lead to their commit");
     author.git(&["tag", "-d", "v1.10.0"]);
     let head = mirror.sync().await.expect("it syncs");
-    assert_eq!((head.commit, head.rewritten), (id(&first), false), "another tag rewrites nothing");
+    assert_eq!((head.commit, head.rewritten), (id(&first), Some(false)), "another tag rewrites nothing");
     author.git(&["tag", "-f", "v1.9.0", &author.git(&["commit-tree", "-m", "Moved", "HEAD^{tree}"])]);
-    assert!(mirror.sync().await.expect("it syncs").rewritten, "a tag that was moved does");
+    assert_eq!(mirror.sync().await.expect("it syncs").rewritten, Some(true), "a tag that was moved does");
     author.git(&["tag", "-d", "v1.9.0"]);
     let error = mirror.sync().await.expect_err("none is left").to_string();
     assert!(error.contains("only pre-releases"), "{error}");
@@ -160,20 +160,6 @@ fn raw_commit(repository: &Path, entries: &[(&str, &[u8], &str)]) -> String {
     }
     let tree = hash_object(repository, "tree", &tree);
     git(repository, &["commit-tree", "-m", "raw", &tree])
-}
-
-fn hash_object(repository: &Path, kind: &str, content: &[u8]) -> String {
-    let mut child = Command::new("git")
-        .args(["hash-object", "-w", "--literally", "--stdin", "-t", kind])
-        .current_dir(repository)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("git is installed");
-    child.stdin.take().expect("a pipe").write_all(content).expect("it is written");
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).expect("hexadecimal").trim().to_owned()
 }
 
 #[tokio::test]
@@ -268,6 +254,105 @@ async fn a_tree_that_multiplies_itself_is_stopped_by_the_count() {
     assert!(matches!(error, ReadError::Refused { .. }), "{error}");
 }
 
+/// What stands in `a.yaml` of a commit.
+async fn content(mirror: &Mirror, commit: CommitId) -> Option<Entry> {
+    let reading = mirror.read(commit, "main", &SnapshotLimits::default(), None).await.expect("it reads");
+    reading.snapshot.expect("a root").get("a.yaml").cloned()
+}
+
+#[tokio::test]
+async fn by_choice_only_the_newest_commit_comes_and_what_it_cannot_tell_is_unknown() {
+    for is_local in [false, true] {
+        let home = tempfile::tempdir().expect("a directory");
+        let author = Author::new(home.path().join("fleet"));
+        let more =
+            |number: usize| author.commit("More", &[("a.yaml", &format!("a: {number}\n")), ("b/b.yaml", "b: 1\n")]);
+        let text = |number: usize| Some(Entry::File(format!("a: {number}\n").into()));
+        let commits: Vec<String> = (0..5).map(&more).collect();
+        let bare = home.path().join("fleet.git");
+        git(home.path(), &["clone", "-q", "--bare", "fleet", "fleet.git"]);
+        let push = || drop(author.git(&["push", "-q", "-f", "../fleet.git", "main"]));
+        let server = Server::start(&bare, Day::Good);
+        let url = if is_local { bare.to_string_lossy().into_owned() } else { server.url() };
+        let path = home.path().join("state/mirror.git");
+        let shallow = SourceOptions { shallow: true, ..options(&url, &home.path().join("state")) };
+        let whole = SourceOptions { shallow: false, ..shallow.clone() };
+        let count = || git(&path, &["rev-list", "--count", "refs/gitamp/head"]);
+
+        let mut mirror = open(shallow.clone()).await;
+        let head = mirror.sync().await.expect("it syncs");
+        assert_eq!((head.commit, head.rewritten), (id(&commits[4]), Some(false)), "nothing was there before");
+        assert_eq!(count(), "1", "what led to it stays where it is");
+        assert!(!try_git(&path, &["cat-file", "-e", &commits[3]]).0, "none of it is here");
+        assert_eq!(content(&mirror, head.commit).await, text(4));
+        let unknown = mirror.descends(head.commit, id(&commits[0])).await.expect("it reads");
+        assert_eq!(unknown, None, "it does, and nobody can tell");
+
+        for number in 5..8 {
+            let next = more(number);
+            push();
+            // Also over a restart.
+            mirror = if number == 6 { open(shallow.clone()).await } else { mirror };
+            let head = mirror.sync().await.expect("it syncs");
+            assert_eq!((head.commit, head.rewritten), (id(&next), None), "{number}");
+            assert_eq!(content(&mirror, head.commit).await, text(number));
+            assert_eq!(count(), "1", "{number}");
+            let again = mirror.sync().await.expect("it syncs");
+            assert_eq!((again.commit, again.rewritten), (id(&next), Some(false)), "the same is no other history");
+        }
+        author.git(&["reset", "-q", "--hard", &commits[2]]);
+        let rewritten = more(20);
+        push();
+        let head = mirror.sync().await.expect("a force push is a head like any other");
+        assert_eq!((head.commit, head.rewritten, count().as_str()), (id(&rewritten), None, "1"));
+        assert_eq!(content(&mirror, head.commit).await, text(20));
+        git(&path, &["fsck", "--full", "--strict"]);
+
+        // Who takes the choice back gets the rest, though nothing is new; the other way round what is there stays.
+        let mut mirror = open(whole.clone()).await;
+        assert_eq!(mirror.head(), Some(id(&rewritten)));
+        let head = mirror.sync().await.expect("it syncs");
+        assert_eq!((head.commit, count().as_str()), (id(&rewritten), "4"));
+        assert_eq!(mirror.descends(head.commit, id(&commits[0])).await.expect("it reads"), Some(true));
+        let mut mirror = open(shallow.clone()).await;
+        assert_eq!(mirror.sync().await.expect("it syncs").rewritten, Some(false));
+        let next = more(21);
+        push();
+        let head = mirror.sync().await.expect("it syncs");
+        assert_eq!(head.commit, id(&next));
+        assert_ne!(head.rewritten, Some(true), "what is there may tell that it follows, and nothing else");
+        assert_eq!(content(&mirror, head.commit).await, text(21));
+        let mut mirror = open(whole).await;
+        mirror.sync().await.expect("it syncs");
+        assert_eq!(count(), "5");
+        assert_eq!(mirror.descends(id(&next), id(&commits[0])).await.expect("it reads"), Some(true));
+    }
+}
+
+#[tokio::test]
+async fn a_remote_that_has_no_history_itself_is_followed_and_tells_what_it_cannot_know() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    for number in 0..3 {
+        author.commit("More", &[("a.yaml", &format!("a: {number}\n"))]);
+    }
+    let from = format!("file://{}", author.path.display());
+    git(home.path(), &["clone", "-q", "--bare", "--depth", "1", &from, "copy.git"]);
+    let copy = home.path().join("copy.git");
+    let url = copy.to_string_lossy().into_owned();
+    for shallow in [false, true] {
+        let state = tempfile::tempdir().expect("a directory");
+        let mut mirror = open(SourceOptions { shallow, ..options(&url, state.path()) }).await;
+        let first = mirror.sync().await.expect("it syncs").commit;
+        let next = author.commit("More", &[("a.yaml", &format!("a: {first}\n"))]);
+        git(&copy, &["fetch", "-q", "--depth", "1", &from, "+main:main"]);
+        let head = mirror.sync().await.expect("it syncs");
+        assert_eq!((head.commit, head.rewritten), (id(&next), None), "{url}");
+        assert_eq!(content(&mirror, head.commit).await, Some(Entry::File(format!("a: {first}\n").into())), "{url}");
+        git(&state.path().join("mirror.git"), &["fsck", "--full", "--strict"]);
+    }
+}
+
 /// Makes every object of a repository a file of its own, and removes these.
 fn lose_objects(repository: &Path, objects: &[String]) {
     for file in fs::read_dir(repository.join("objects/pack")).expect("packs").flatten() {
@@ -343,15 +428,6 @@ async fn what_the_commit_before_had_too_is_not_read_again() {
     assert!(matches!(alone, ReadError::Damaged(_)), "{alone}");
 }
 
-fn raw_tree(entries: &[(&str, &str, &str)]) -> Vec<u8> {
-    let mut tree = Vec::new();
-    for (mode, name, oid) in entries {
-        tree.extend_from_slice(format!("{mode} {name}\0").as_bytes());
-        tree.extend(hex::decode(oid).expect("an object id"));
-    }
-    tree
-}
-
 #[tokio::test]
 async fn a_damaged_mirror_is_set_aside_and_cloned_anew() {
     let home = tempfile::tempdir().expect("a directory");
@@ -401,7 +477,7 @@ async fn a_damaged_mirror_is_set_aside_and_cloned_anew() {
 }
 
 /// When the remote is gone too, the damaged mirror stays where it is and comes back with the remote.
-async fn damage_and_lose(author: &Author, mirror: &mut gitamp::git::mirror::Mirror, path: &Path, commit: &str) {
+async fn damage_and_lose(author: &Author, mirror: &mut Mirror, path: &Path, commit: &str) {
     let hidden = author.path.with_extension("hidden");
     fs::rename(&author.path, &hidden).expect("movable");
     fs::remove_file(path.join("HEAD")).expect("removable");

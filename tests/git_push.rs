@@ -216,7 +216,8 @@ async fn what_somebody_puts_where_our_notes_and_records_belong_is_kept_beside_th
     journal.store(write(&place.first, "before", &[("a", Some("1"))])).await.expect("it stores");
     assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
     let bare = place.bare();
-    let [taken, buried, later] = [("ab", "1"), ("cd", "2"), ("ef", "3")].map(|(two, digit)| two.to_owned() + &digit.repeat(38));
+    let [taken, buried, later] =
+        [("ab", "1"), ("cd", "2"), ("ef", "3")].map(|(two, digit)| two.to_owned() + &digit.repeat(38));
     fs::write(bare.join("theirs"), "theirs").expect("a file");
     let theirs = git(&bare, &["hash-object", "-w", "theirs"]);
     // On top of our history, as a push that nobody refuses: files where folders belong, and folders where files do.

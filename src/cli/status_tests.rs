@@ -199,6 +199,7 @@ fn running_commits_are_named() {
         synced_at: now(),
         ended_at: None,
         rewritten_history: true,
+        unknown_history: false,
         after: None,
         diagnostics: Vec::new(),
         groups: BTreeMap::new(),

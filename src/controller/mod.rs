@@ -60,8 +60,8 @@ pub struct Options {
 pub struct Revision {
     /// The commit.
     pub info: CommitInfo,
-    /// True when it does not descend from the revision before.
-    pub rewritten: bool,
+    /// True when it does not descend from the revision before; `None`: nobody can tell, the history was not fetched.
+    pub rewritten: Option<bool>,
     /// What it says.
     pub fleet: RenderedFleet,
 }

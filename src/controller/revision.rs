@@ -356,7 +356,7 @@ impl Controller {
 }
 
 /// What is to be said of a commit before anything is planned.
-fn first_report(info: &CommitInfo, rewritten: bool, fleet: &RenderedFleet, now: Timestamp) -> CommitReport {
+fn first_report(info: &CommitInfo, rewritten: Option<bool>, fleet: &RenderedFleet, now: Timestamp) -> CommitReport {
     CommitReport {
         revision: info.revision(),
         ending: None,
@@ -364,7 +364,8 @@ fn first_report(info: &CommitInfo, rewritten: bool, fleet: &RenderedFleet, now: 
         subject: info.subject.clone(),
         synced_at: now,
         ended_at: None,
-        rewritten_history: rewritten,
+        rewritten_history: rewritten == Some(true),
+        unknown_history: rewritten.is_none(),
         after: None,
         diagnostics: texts(fleet.diagnostics.iter().filter(|finding| finding.group.is_none())),
         groups: BTreeMap::new(),

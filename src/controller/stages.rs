@@ -128,7 +128,7 @@ impl Controller {
 
     /// A revision that changes more than the policy lets pass without a person's word. What goes back to a retained configuration
     /// is never held back.
-    pub(super) fn guard(&self, info: &CommitInfo, rewritten: bool, fleet: &RenderedFleet) -> Option<Held> {
+    pub(super) fn guard(&self, info: &CommitInfo, rewritten: Option<bool>, fleet: &RenderedFleet) -> Option<Held> {
         let is_known = self.promoted == Some(info.id) || self.accepted.as_ref().is_some_and(|one| one.id == info.id);
         if is_known || self.accepted.is_none() {
             return None;

@@ -29,7 +29,7 @@ fn revision(number: u8, files: &[(&str, &str)]) -> Revision {
         time: NOW,
         trailer: None,
     };
-    Revision { info, rewritten: false, fleet: fleet::load(&Snapshot::new(entries), None) }
+    Revision { info, rewritten: Some(false), fleet: fleet::load(&Snapshot::new(entries), None) }
 }
 
 fn take(controller: &mut Controller, revision: Revision) {

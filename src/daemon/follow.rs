@@ -130,7 +130,7 @@ impl Follower {
                     match expected.take() {
                         Some(announced) if !is_second_look && self.is_behind(head, &announced).await => {
                             tracing::info!(branch = %announced.branch, commit = %announced.commit.short(),
-                                "the remote does not have yet what a webhook told of: looking once more");
+                                "the remote does not show what a webhook told of: looking once more");
                             expected = Some(announced);
                             SECOND_LOOK
                         }
@@ -298,10 +298,11 @@ impl Follower {
     }
 
     /// The mirror knows the head before; a fresh one knows only what the journal accepted last.
-    async fn is_rewritten(&self, head: &Head, taken: Option<&Taken>) -> bool {
+    async fn is_rewritten(&self, head: &Head, taken: Option<&Taken>) -> Option<bool> {
         let before = taken.map(|taken| taken.commit).or_else(|| self.known.accepted());
         let Some(before) = before.filter(|before| *before != head.commit) else { return head.rewritten };
-        !self.mirror.descends(head.commit, before).await.unwrap_or(!head.rewritten)
+        let known = self.mirror.descends(head.commit, before).await;
+        known.map_or(head.rewritten, |descends| descends.map(|descends| !descends))
     }
 
     /// Renders on a thread of its own. A commit that brings the renderer down is tried once and then refused.

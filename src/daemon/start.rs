@@ -362,6 +362,7 @@ fn source_options(settings: &Settings) -> Result<SourceOptions, DaemonError> {
             Reference::Branch(name) => Tracked::Branch(name.clone()),
             Reference::TagPattern(pattern) => Tracked::Tags(pattern.clone()),
         },
+        shallow: settings.shallow,
         fleet_root: settings.fleet_root.clone(),
         state_dir: settings.state_dir.clone(),
         access: access(&settings.git),

@@ -165,6 +165,13 @@ fn decide(
             "more than {MOST_COMMITS} commits since the last accepted revision, and each has to be verified: start once with --verify-mode head"
         ));
     }
+    if lineage.is_torn && mode == Some(VerifyMode::All) {
+        return Trust::Refused(
+            "the remote gives only part of its history, so the commits since the last accepted revision cannot all be verified: \
+             start once with --verify-mode head"
+                .to_owned(),
+        );
+    }
     for link in &lineage.links {
         let signer = match mode {
             Some(_) => match verify(link) {
@@ -180,8 +187,13 @@ fn decide(
                 Some(signer) => format!("is signed by {signer}"),
                 None => "is not verified (--verify-mode is off)".to_owned(),
             };
+            let unknown = if lineage.follows {
+                ""
+            } else {
+                "; what was accepted before it is not in the mirror, so all of it counts as changed"
+            };
             return Trust::Refused(format!(
-                "commit {} changes `{path}` and {who}; `signers` in fleet.yaml allow that to {}",
+                "commit {} changes `{path}` and {who}; `signers` in fleet.yaml allow that to {}{unknown}",
                 link.id.short(),
                 forbidden.signers.join(", ")
             ));
@@ -238,7 +250,7 @@ mod tests {
             (None, &strict, vec![link(3, &["test/a"])], false, ""),
             (None, &strict, vec![link(1, &["prod/\u{1b}"])], false, "changes `prod/\\u{1b}` and is not verified"),
         ] {
-            let lineage = Lineage { links, is_cut: cut, follows: true };
+            let lineage = Lineage { links, is_cut: cut, is_torn: false, follows: true };
             match decide(mode, &lineage, rules, verify) {
                 Trust::Given(told) => assert_eq!((words, told), ("", None), "{lineage:?}"),
                 Trust::Refused(reason) => {
@@ -246,7 +258,20 @@ mod tests {
                 }
             }
         }
-        let alone = Lineage { links: vec![link(1, &[])], is_cut: false, follows: false };
+        let torn = Lineage { links: vec![link(1, &[])], is_cut: false, is_torn: true, follows: true };
+        assert!(
+            matches!(decide(all, &torn, &none, verify), Trust::Refused(reason) if reason.contains("part of its history"))
+        );
+        assert_eq!(decide(head, &torn, &none, verify), Trust::Given(None), "the head is all that was asked for");
+        let mut lost = Lineage { links: vec![link(2, &["prod/a"])], is_cut: false, is_torn: false, follows: false };
+        assert!(
+            matches!(decide(head, &lost, &strict, verify), Trust::Refused(reason) if reason.contains("counts as changed"))
+        );
+        lost.follows = true;
+        assert!(
+            matches!(decide(head, &lost, &strict, verify), Trust::Refused(reason) if !reason.contains("counts as changed"))
+        );
+        let alone = Lineage { links: vec![link(1, &[])], is_cut: false, is_torn: false, follows: false };
         assert!(
             matches!(decide(all, &alone, &none, verify), Trust::Given(Some(told)) if told.contains("only the head"))
         );

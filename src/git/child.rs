@@ -17,6 +17,7 @@ use git2::{
 };
 
 use super::failure::{FailureKind, TransportError, classify};
+use super::local::History;
 use super::remote::host_of;
 use super::transport::{Action, Done, Line, Request};
 use super::{RemoteUrl, Tracked, hermetic, local, tags};
@@ -25,6 +26,9 @@ use super::{RemoteUrl, Tracked, hermetic, local, tags};
 const LARGEST_PACK_BYTES: usize = 4 << 30;
 /// Memory that the child may take: 4 GiB, so that a pack made to explode ends this process and no other.
 const MEMORY_BYTES: u64 = 4 << 30;
+/// What says in a mirror's own configuration that its history was left out by choice. That a repository is shallow says less: the remote
+/// may be.
+pub(super) const DEPTH_KEY: &str = "gitamp.depth";
 /// The longest request: a line of paths and a token.
 const LONGEST_REQUEST_BYTES: u64 = 1 << 20;
 /// Credentials are offered this often: once what is configured, and once more for servers that ask again.
@@ -82,13 +86,13 @@ fn perform(request: &Request) -> Result<Done, TransportError> {
     hermetic::set_network_timeouts(Duration::from_millis(request.connect_millis), silence).map_err(local)?;
     let transfer = Transfer { request, url, silence, started: now(), state: State::default() };
     match &request.action {
-        Action::FetchTracked { repository, tracked, into } => {
+        Action::FetchTracked { repository, tracked, shallow, into } => {
             let repository = transfer.own_repository(repository)?;
-            transfer.fetch_one(&repository, into, |heads| choose(heads, tracked).map(Some))
+            transfer.fetch_one(&repository, into, *shallow, |heads| choose(heads, tracked).map(Some))
         }
         Action::FetchRef { repository, reference, into } => {
             let repository = transfer.own_repository(repository)?;
-            transfer.fetch_one(&repository, into, |heads| Ok(heads.find(reference).cloned()))
+            transfer.fetch_one(&repository, into, false, |heads| Ok(heads.find(reference).cloned()))
         }
         Action::FetchBelow { repository, prefix } => transfer.fetch_below(repository, prefix),
         Action::Push { repository, from, to } => {
@@ -149,6 +153,8 @@ struct State {
     told: Cell<Option<Instant>>,
     count: Cell<u64>,
     too_large: Cell<bool>,
+    /// True once objects of the remote are being taken in.
+    receiving: Cell<bool>,
     /// A sentence of our own that is better than what libgit2 makes of it.
     better: RefCell<Option<TransportError>>,
     /// The fingerprint of the host key that the remote showed.
@@ -177,6 +183,22 @@ impl Transfer<'_> {
             return better;
         }
         let failure = classify(error, &self.url.to_string(), self.started.elapsed(), self.silence);
+        let is_about_content = matches!(
+            error.class(),
+            ErrorClass::Invalid | ErrorClass::NoMemory | ErrorClass::Indexer | ErrorClass::Zlib | ErrorClass::Odb
+        );
+        if failure.kind == FailureKind::Local && is_about_content && self.state.receiving.get() {
+            // Ours is not to blame, and making it anew would bring the same.
+            let said = error.message();
+            return TransportError::new(
+                FailureKind::Protocol,
+                format!(
+                    "{}: what it sends cannot be taken in: {said} (objects that are broken, or that grow beyond all memory: see what \
+                     `git fsck` says there)",
+                    self.url
+                ),
+            );
+        }
         match self.state.fingerprint.take() {
             Some(shown) if failure.kind == FailureKind::HostKey => {
                 TransportError::new(failure.kind, format!("{failure}; it showed SHA256:{shown}"))
@@ -211,6 +233,7 @@ impl Transfer<'_> {
         callbacks.transfer_progress(|progress| {
             let grown = progress.received_bytes() + progress.indexed_objects() + progress.indexed_deltas();
             self.progressed(grown as u64);
+            self.state.receiving.set(progress.received_objects() > 0);
             if progress.received_bytes() > LARGEST_PACK_BYTES {
                 self.state.too_large.set(true);
             }
@@ -327,11 +350,13 @@ impl Transfer<'_> {
         })
     }
 
-    /// Fetches the one ref that `choose` picks into the private ref `into`; nothing is downloaded when that is there already.
+    /// Fetches the one ref that `choose` picks into the private ref `into`; nothing is downloaded when that is there already. `shallow`:
+    /// without what led to it.
     fn fetch_one(
         &self,
         repository: &Repository,
         into: &str,
+        shallow: bool,
         choose: impl Fn(&Heads) -> Result<Option<(String, Oid)>, TransportError>,
     ) -> Result<Done, TransportError> {
         self.check_local_remote()?;
@@ -351,13 +376,22 @@ impl Transfer<'_> {
         if have == Some(oid) && repository.odb().is_ok_and(|odb| odb.exists(oid)) {
             return Ok(done);
         }
+        if shallow {
+            // First, so that no mirror without its history is ever taken for a whole one.
+            mark_shallow(repository).map_err(failed)?;
+        }
         if let Some(path) = self.url.local_path() {
-            self.carry(&Repository::open(path).map_err(failed)?, repository, oid).map_err(failed)?;
+            let history = if shallow { History::Newest } else { History::Whole };
+            self.carry(&Repository::open(path).map_err(failed)?, repository, oid, history).map_err(failed)?;
             repository.reference(into, oid, true, "gitamp: fetched").map_err(failed)?;
             return Ok(done);
         }
         let spec = format!("+{name}:{into}");
-        connection.remote().fetch(&[&spec], Some(&mut self.fetch_options()), None).map_err(failed)?;
+        let mut options = self.fetch_options();
+        if shallow {
+            options.depth(1);
+        }
+        connection.remote().fetch(&[&spec], Some(&mut options), None).map_err(failed)?;
         match repository.refname_to_id(into) {
             Ok(fetched) => Ok(Done { reference: Some(name), object: Some(fetched.to_string()) }),
             Err(error) => Err(TransportError::new(FailureKind::Local, error.message())),
@@ -365,8 +399,8 @@ impl Transfer<'_> {
     }
 
     /// Brings objects from one repository of this machine into another, as closely watched as a download.
-    fn carry(&self, from: &Repository, to: &Repository, wanted: Oid) -> Result<(), Error> {
-        local::carry(from, to, wanted, |written| {
+    fn carry(&self, from: &Repository, to: &Repository, wanted: Oid, history: History) -> Result<(), Error> {
+        local::carry(from, to, wanted, history, |written| {
             self.progressed(written as u64);
             self.state.too_large.set(written > LARGEST_PACK_BYTES);
             !self.state.too_large.get()
@@ -444,7 +478,7 @@ impl Transfer<'_> {
             Err(error) if error.code() == ErrorCode::NotFound => Oid::ZERO_SHA1,
             Err(error) => return Err(failed(error)),
         };
-        self.carry(own, &theirs, object).map_err(failed)?;
+        self.carry(own, &theirs, object, History::Whole).map_err(failed)?;
         if !expected.is_zero() && !theirs.graph_descendant_of(object, expected).map_err(failed)? {
             return Err(moved("has moved on"));
         }
@@ -464,6 +498,11 @@ impl Transfer<'_> {
         }
         self.failure(error)
     }
+}
+
+/// Says of a mirror that it was fetched without history.
+fn mark_shallow(repository: &Repository) -> Result<(), Error> {
+    repository.config()?.set_i32(DEPTH_KEY, 1)
 }
 
 /// Whether a private key is encrypted: by its PEM header, or by the cipher that OpenSSH's own format names first.

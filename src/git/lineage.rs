@@ -1,9 +1,11 @@
 //! The commits between two revisions as their signatures are judged by: raw bytes, and the paths that each of them changed.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use git2::{Diff, DiffOptions, MergeOptions, Oid, Repository, Sort, Tree};
+use git2::{DiffDelta, DiffOptions, MergeOptions, ObjectType, Oid, Repository, Sort, Tree};
 
+use super::bounded::{self, Scales, Unbounded};
 use super::reader::{CommitReader, ReadError};
 use super::remote::clean_line;
 use super::{commit_of, oid_of};
@@ -49,6 +51,8 @@ pub struct Lineage {
     pub links: Vec<Link>,
     /// True when there are more than were asked for.
     pub is_cut: bool,
+    /// True when history was left out between them and `since`: there may be others, of which nothing is known here.
+    pub is_torn: bool,
     /// True when they follow on `since`; false when only the head is told because `since` is not known here.
     pub follows: bool,
 }
@@ -61,27 +65,37 @@ pub(super) fn lineage(repository: &Repository, fleet_root: &str, question: &Ques
         None => None,
     };
     let head = oid_of(question.head).map_err(damaged)?;
-    let mut reader = Reader { repository, fleet_root, paths: question.paths, seen: 0, head: question.head };
+    let mut reader = Reader {
+        repository,
+        fleet_root,
+        paths: question.paths,
+        seen: 0,
+        head: question.head,
+        scales: Scales::default(),
+    };
     let (Some(since), true) = (since, question.every) else {
         let mut link = reader.link(head, false)?;
         if question.paths {
             let before = since.map(|since| reader.tree(since)).transpose()?;
-            let differences = reader.differences(before.as_ref(), &reader.tree(head)?)?;
-            link.touched = reader.below_root(&differences)?;
+            let after = reader.tree(head)?;
+            link.touched = reader.differences(before.as_ref(), &after)?;
         }
-        return Ok(Lineage { links: vec![link], is_cut: false, follows: since.is_some() });
+        return Ok(Lineage { links: vec![link], is_cut: false, is_torn: false, follows: since.is_some() });
     };
     let mut walk = repository.revwalk().map_err(damaged)?;
     walk.set_sorting(Sort::TOPOLOGICAL)
         .and_then(|()| walk.push(head))
         .and_then(|()| walk.hide(since))
         .map_err(damaged)?;
-    let mut links = Vec::new();
+    let (mut links, mut is_torn) = (Vec::new(), false);
     for oid in walk {
         if links.len() == question.most {
-            return Ok(Lineage { links, is_cut: true, follows: true });
+            return Ok(Lineage { links, is_cut: true, is_torn, follows: true });
         }
-        links.push(reader.link(oid.map_err(damaged)?, question.paths)?);
+        let oid = oid.map_err(damaged)?;
+        let link = reader.link(oid, question.paths)?;
+        is_torn = is_torn || (names_a_parent(&link.raw) && !reader.has_parents(oid)?);
+        links.push(link);
     }
     if links.is_empty() {
         // History went back: the old head is what there is to judge.
@@ -93,11 +107,12 @@ pub(super) fn lineage(repository: &Repository, fleet_root: &str, question: &Ques
         && let Some(first) = links.first_mut()
     {
         // What was taken back belongs to no commit: whoever signed the head answers for it.
-        let differences = reader.differences(Some(&reader.tree(since)?), &reader.tree(head)?)?;
-        let all: BTreeSet<String> = first.touched.drain(..).chain(reader.below_root(&differences)?).collect();
+        let (before, after) = (reader.tree(since)?, reader.tree(head)?);
+        let differences = reader.differences(Some(&before), &after)?;
+        let all: BTreeSet<String> = first.touched.drain(..).chain(differences).collect();
         first.touched.extend(all);
     }
-    Ok(Lineage { links, is_cut: false, follows: true })
+    Ok(Lineage { links, is_cut: false, is_torn, follows: true })
 }
 
 struct Reader<'r> {
@@ -106,6 +121,7 @@ struct Reader<'r> {
     paths: bool,
     seen: usize,
     head: CommitId,
+    scales: Scales,
 }
 
 impl<'r> Reader<'r> {
@@ -123,6 +139,11 @@ impl<'r> Reader<'r> {
         Ok(Link { id, committed: Timestamp::from_millis(seconds.saturating_mul(1000)), raw, touched })
     }
 
+    /// False where history begins, or was left out.
+    fn has_parents(&self, commit: Oid) -> Result<bool, ReadError> {
+        self.repository.find_commit(commit).map(|commit| commit.parent_count() > 0).map_err(damaged)
+    }
+
     fn tree(&self, commit: Oid) -> Result<Tree<'r>, ReadError> {
         self.repository.find_commit(commit).and_then(|commit| commit.tree()).map_err(damaged)
     }
@@ -136,23 +157,50 @@ impl<'r> Reader<'r> {
         options
     }
 
-    fn differences(&self, before: Option<&Tree<'_>>, after: &Tree<'_>) -> Result<Diff<'r>, ReadError> {
-        self.repository.diff_tree_to_tree(before, Some(after), Some(&mut self.options())).map_err(damaged)
+    /// The paths below the fleet root that differ.
+    fn differences(&mut self, before: Option<&Tree<'_>>, after: &Tree<'_>) -> Result<Vec<String>, ReadError> {
+        let (before, after) = (before.and_then(|before| self.root(before)), self.root(after));
+        match bounded::differences(self.repository, before, after, MOST_PATHS) {
+            Ok(found) => self.count(found),
+            Err(Unbounded::Unreadable(error)) => Err(damaged(error)),
+            Err(Unbounded::TooMuch(why)) => Err(ReadError::Refused {
+                commit: self.head,
+                reason: format!("{why}, which cannot be judged by their signers"),
+            }),
+        }
+    }
+
+    /// The tree at the fleet root.
+    fn root(&self, tree: &Tree<'_>) -> Option<Oid> {
+        if self.fleet_root.is_empty() {
+            return Some(tree.id());
+        }
+        let entry = tree.get_path(Path::new(self.fleet_root)).ok()?;
+        (entry.kind() == Some(ObjectType::Tree)).then(|| entry.id())
+    }
+
+    fn count(&mut self, touched: BTreeSet<String>) -> Result<Vec<String>, ReadError> {
+        self.seen += touched.len();
+        if self.seen > MOST_PATHS {
+            let reason =
+                format!("more than {MOST_PATHS} changed paths at once, which cannot be judged by their signers");
+            return Err(ReadError::Refused { commit: self.head, reason });
+        }
+        Ok(touched.into_iter().collect())
     }
 
     fn touched(&mut self, commit: &git2::Commit<'r>) -> Result<Vec<String>, ReadError> {
         let after = commit.tree().map_err(damaged)?;
         let parents: Vec<git2::Commit<'r>> = commit.parents().collect();
-        let differences = match &parents[..] {
-            [] => self.differences(None, &after)?,
+        match &parents[..] {
+            [] => self.differences(None, &after),
             [one, other] => match self.merged(one, other, &after)? {
-                Some(touched) => return Ok(touched),
-                None => self.differences(Some(&one.tree().map_err(damaged)?), &after)?,
+                Some(touched) => Ok(touched),
+                None => self.differences(Some(&one.tree().map_err(damaged)?), &after),
             },
             // Of more than two it cannot be told what merging them gives: everything counts.
-            [first, ..] => self.differences(Some(&first.tree().map_err(damaged)?), &after)?,
-        };
-        self.below_root(&differences)
+            [first, ..] => self.differences(Some(&first.tree().map_err(damaged)?), &after),
+        }
     }
 
     /// Where a merge differs from what merging its two parents gives, conflicts included; `None` when they cannot be merged here.
@@ -162,6 +210,18 @@ impl<'r> Reader<'r> {
         other: &git2::Commit<'r>,
         after: &Tree<'r>,
     ) -> Result<Option<Vec<String>>, ReadError> {
+        // Merging walks through all of everything.
+        let bases = self.repository.merge_bases(one.id(), other.id());
+        let bases: Vec<Oid> = bases.map(|bases| bases.iter().copied().collect()).unwrap_or_default();
+        for commit in bases.into_iter().chain([one.id(), other.id()]) {
+            let tree = self.tree(commit)?.id();
+            if self.scales.is_too_heavy(self.repository, tree).map_err(damaged)? {
+                return Ok(None);
+            }
+        }
+        if self.scales.is_too_heavy(self.repository, after.id()).map_err(damaged)? {
+            return Ok(None);
+        }
         let mut options = MergeOptions::new();
         options.find_renames(false);
         let Ok(index) = self.repository.merge_commits(one, other, Some(&options)) else { return Ok(None) };
@@ -169,13 +229,17 @@ impl<'r> Reader<'r> {
             .repository
             .diff_tree_to_index(Some(after), Some(&index), Some(&mut self.options()))
             .map_err(damaged)?;
-        let mut touched: BTreeSet<String> = self.below_root(&differences)?.into_iter().collect();
+        let sides = |delta: DiffDelta<'_>| {
+            let sides = [delta.old_file().path_bytes(), delta.new_file().path_bytes()];
+            sides.into_iter().flatten().filter_map(|path| self.path(path)).collect::<Vec<_>>()
+        };
+        let mut touched: BTreeSet<String> = differences.deltas().flat_map(sides).collect();
         for conflict in index.conflicts().map_err(damaged)? {
             let conflict = conflict.map_err(damaged)?;
             let sides = [conflict.ancestor, conflict.our, conflict.their];
             touched.extend(sides.into_iter().flatten().filter_map(|entry| self.path(&entry.path)));
         }
-        Ok(Some(touched.into_iter().collect()))
+        self.count(touched).map(Some)
     }
 
     /// A path from the fleet root; `None` for what is not below it.
@@ -186,21 +250,11 @@ impl<'r> Reader<'r> {
             root => path.strip_prefix(root)?.strip_prefix('/').map(str::to_owned),
         }
     }
+}
 
-    fn below_root(&mut self, differences: &Diff<'_>) -> Result<Vec<String>, ReadError> {
-        let mut touched = BTreeSet::new();
-        for delta in differences.deltas() {
-            let sides = [delta.old_file().path_bytes(), delta.new_file().path_bytes()];
-            touched.extend(sides.into_iter().flatten().filter_map(|path| self.path(path)));
-            if self.seen + touched.len() > MOST_PATHS {
-                let reason =
-                    format!("more than {MOST_PATHS} changed paths at once, which cannot be judged by their signers");
-                return Err(ReadError::Refused { commit: self.head, reason });
-            }
-        }
-        self.seen += touched.len();
-        Ok(touched.into_iter().collect())
-    }
+/// Whether a commit's own words name a parent, whatever was fetched.
+fn names_a_parent(raw: &[u8]) -> bool {
+    raw.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty()).any(|line| line.starts_with(b"parent "))
 }
 
 fn damaged(error: git2::Error) -> ReadError {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use git2::{ErrorCode, Oid, Repository};
 
+use super::child::DEPTH_KEY;
 use super::failure::{FailureClass, FailureKind, TransportError};
 use super::lineage::{self, Lineage, Question};
 use super::reader::CommitReader;
@@ -27,8 +28,8 @@ pub struct Head {
     /// The ref in its short form: `main`, `v1.2.0`.
     pub reference: String,
     /// True when history was rewritten: this commit does not descend from the head before. Where tags are followed, a newer
-    /// tag may stand anywhere; there only a tag that was moved counts.
-    pub rewritten: bool,
+    /// tag may stand anywhere; there only a tag that was moved counts. `None`: the history that would tell was not fetched.
+    pub rewritten: Option<bool>,
 }
 
 /// Why the mirror could not be brought up to date. It still holds what it held before.
@@ -82,7 +83,7 @@ pub struct Mirror {
     head: Option<CommitId>,
     /// The ref that led to it, if it was synced by this process.
     reference: Option<String>,
-    /// Set when something could not be read: the next sync clones anew.
+    /// Set when something could not be read, or all history is missing: the next sync clones anew.
     damaged: AtomicBool,
 }
 
@@ -94,8 +95,14 @@ impl Mirror {
         let local = |reason: String| SyncError::Local { path: path.clone(), reason };
         std::fs::create_dir_all(&options.state_dir).map_err(|error| local(error.to_string()))?;
         let opened = blocking(path.clone(), |path| path.exists().then(|| ref_commit(path, HEAD))).await?;
+        let wants_history = !options.shallow;
+        let lacks_history = blocking(path.clone(), move |path| wants_history && is_marked_shallow(path)).await?;
         let (head, damaged) = match opened {
             None => (None, false),
+            Some(Ok(head)) if lacks_history => {
+                tracing::info!(mirror = %path.display(), "the mirror has no history (--depth 1) and is made anew with it");
+                (head, true)
+            }
             Some(Ok(head)) => (head, false),
             Some(Err(error)) => {
                 tracing::warn!(mirror = %path.display(), error = error.message(), "the mirror is damaged and is made anew");
@@ -173,13 +180,14 @@ impl Mirror {
         let action = Action::FetchTracked {
             repository: path.clone(),
             tracked: self.options.tracked.clone(),
+            shallow: self.options.shallow,
             into: FETCHED.to_owned(),
         };
         let done = self.transport.run(action).await?;
         let before = self.head;
         let mut head = blocking(path, move |path| accept(path, &done, before)).await??;
         if matches!(self.options.tracked, Tracked::Tags(_)) && self.reference.as_ref() != Some(&head.reference) {
-            head.rewritten = false;
+            head.rewritten = Some(false);
         }
         Ok(head)
     }
@@ -203,8 +211,9 @@ impl Mirror {
         .await
     }
 
-    /// Whether `commit` is `ancestor` or descends from it. An ancestor that the mirror does not know is none.
-    pub async fn descends(&self, commit: CommitId, ancestor: CommitId) -> Result<bool, ReadError> {
+    /// Whether `commit` is `ancestor` or descends from it. An ancestor that the mirror does not know is none. `None`: the history
+    /// that would tell was not fetched.
+    pub async fn descends(&self, commit: CommitId, ancestor: CommitId) -> Result<Option<bool>, ReadError> {
         self.with_repository(move |repository| {
             descends(repository, commit, ancestor).map_err(|error| ReadError::Damaged(sanitise(error.message())))
         })
@@ -273,6 +282,12 @@ fn open(path: &Path) -> Result<Repository, git2::Error> {
     Repository::open_bare(path)
 }
 
+/// Whether history was left out of this mirror by choice.
+fn is_marked_shallow(path: &Path) -> bool {
+    let depth = open(path).and_then(|repository| repository.config()?.get_i32(DEPTH_KEY));
+    depth.is_ok_and(|depth| depth > 0)
+}
+
 /// The commit that a ref of ours names; `None` when there is no such ref.
 fn ref_commit(path: &Path, name: &str) -> Result<Option<CommitId>, git2::Error> {
     let repository = open(path)?;
@@ -283,15 +298,15 @@ fn ref_commit(path: &Path, name: &str) -> Result<Option<CommitId>, git2::Error> 
     }
 }
 
-fn descends(repository: &Repository, commit: CommitId, ancestor: CommitId) -> Result<bool, git2::Error> {
+fn descends(repository: &Repository, commit: CommitId, ancestor: CommitId) -> Result<Option<bool>, git2::Error> {
     if commit == ancestor {
-        return Ok(true);
+        return Ok(Some(true));
     }
     let ancestor = oid_of(ancestor)?;
-    if !repository.odb()?.exists(ancestor) {
-        return Ok(false);
-    }
-    repository.graph_descendant_of(oid_of(commit)?, ancestor)
+    let is_descendant =
+        repository.odb()?.exists(ancestor) && repository.graph_descendant_of(oid_of(commit)?, ancestor)?;
+    // Where history was left out, the way that leads there may have been, too.
+    Ok((is_descendant || !repository.is_shallow()).then_some(is_descendant))
 }
 
 /// Takes what was fetched as the new head.
@@ -313,8 +328,8 @@ fn accept(path: &Path, done: &Done, before: Option<CommitId>) -> Result<Head, Sy
         return Err(SyncError::NotACommit { reference: sanitise(&reference) });
     };
     let rewritten = match before {
-        Some(before) => !descends(&repository, id, before).map_err(local)?,
-        None => false,
+        Some(before) => descends(&repository, id, before).map_err(local)?.map(|descends| !descends),
+        None => Some(false),
     };
     if before != Some(id) || repository.refname_to_id(HEAD).ok() != Some(commit.id()) {
         repository.reference(HEAD, commit.id(), true, "gitamp: synced").map_err(local)?;

@@ -6,6 +6,7 @@
 //! Deliberately absent: any decision about groups or rollouts, and any meaning of what the journal stores.
 
 pub mod backoff;
+mod bounded;
 mod child;
 pub mod failure;
 mod hermetic;
@@ -90,6 +91,8 @@ pub struct SourceOptions {
     pub url: RemoteUrl,
     /// What of it is followed.
     pub tracked: Tracked,
+    /// True when only the newest commit is fetched, without what led to it. Then nobody can tell whether history was rewritten.
+    pub shallow: bool,
     /// The fleet root: a path in the repository, `` for its top.
     pub fleet_root: String,
     /// Where `mirror.git` and `journal.git` stand; made when it is missing.

@@ -97,7 +97,9 @@ impl NotesPlace {
         let repository = directory.join("copy.git");
         let into = super::mirror::HEAD.to_owned();
         let tracked = Tracked::Default;
-        commits.run(Action::FetchTracked { repository: repository.clone(), tracked, into: into.clone() }).await?;
+        commits
+            .run(Action::FetchTracked { repository: repository.clone(), tracked, shallow: false, into: into.clone() })
+            .await?;
         for prefix in ["refs/heads/", "refs/tags/"] {
             commits.run(Action::FetchBelow { repository: repository.clone(), prefix: prefix.to_owned() }).await?;
         }

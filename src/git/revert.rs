@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use git2::{ErrorCode, Oid, Repository, Signature};
 
+use super::bounded::Scales;
 use super::failure::FailureKind;
 use super::remote::sanitise;
 use super::transport::{Action, Transport};
@@ -68,6 +69,10 @@ impl Reverter {
         let prepared = tokio::task::spawn_blocking(move || {
             hermetic::prepare();
             let repository = Repository::open_bare(&mirror)?;
+            if repository.is_shallow() {
+                let why = "its history was not fetched (--depth 1), so what it changed is not known, and a person has to decide";
+                return Ok(Some(why.to_owned()));
+            }
             if let Some(nothing) = came_with_others(&repository, guilty, before, &root)? {
                 return Ok(Some(nothing));
             }
@@ -147,6 +152,13 @@ fn prepare(
     }
     if is_revert_of_ours(repository, guilty)? {
         return Ok(Some("it is itself such a revert".to_owned()));
+    }
+    // Reverting walks through all of the three.
+    let mut scales = Scales::default();
+    for tree in [bad.tree_id(), top.tree_id(), bad.parent(0)?.tree_id()] {
+        if scales.is_too_heavy(repository, tree)? {
+            return Ok(Some("the repository holds too many files to take a commit back by itself".to_owned()));
+        }
     }
     // Of a merge, what came in with it is taken back, and what was there before stays.
     let mainline = u32::from(bad.parent_count() > 1);

@@ -17,6 +17,27 @@ const MOST_REMEMBERED: usize = 200_000;
 const FARTHEST_BACK: usize = 10_000;
 /// How many records that claim to be newer are judged on the way: each one may have to be read.
 const MOST_JUDGED: usize = 1000;
+/// How much of such records is read on the way: twice what one may hold, which takes a second or two.
+const MOST_READ_BYTES: u64 = 2 * LARGEST_STATE_BYTES;
+
+/// With less than this left of what may be read, records may have been given up although they are good.
+const SHORT_OF_BYTES: u64 = 64 << 20;
+
+/// The newest records in a history that are ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// Their age, and the commit that they stand in.
+    pub(super) found: Option<(u64, Oid)>,
+    /// True when more claim to be newer than can be judged: there may be others.
+    pub(super) is_cut: bool,
+}
+
+impl Newest {
+    /// How old they are; 0 when there are none.
+    pub(super) fn age(self) -> u64 {
+        self.found.map_or(0, |(age, _)| age)
+    }
+}
 
 /// What the records of one commit are worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +76,12 @@ impl Sealer {
 
     /// What the records in the tree of a journal's commit are worth.
     pub(super) fn judge(&self, repository: &Repository, tree: &Tree<'_>) -> Result<Belief, git2::Error> {
+        let mut left = LARGEST_STATE_BYTES;
+        self.judge_within(repository, tree, &mut left)
+    }
+
+    /// The same, reading no more than so many bytes; what was read is taken off.
+    fn judge_within(&self, repository: &Repository, tree: &Tree<'_>, left: &mut u64) -> Result<Belief, git2::Error> {
         let Some(entry) = tree.get_name(STATE) else { return Ok(Belief::Nothing) };
         if entry.kind() != Some(ObjectType::Tree) {
             return Ok(Belief::Not("what stands in the place of the records is none"));
@@ -64,7 +91,7 @@ impl Sealer {
         if !self.keys.knows(&seal) {
             return Ok(Belief::Not("their seal is by another key than those of --journal-key-file"));
         }
-        let Some(digest) = self.digest(repository, &state)? else {
+        let Some(digest) = self.digest(repository, &state, left)? else {
             return Ok(Belief::Not("there is more in them than any gitamp writes"));
         };
         Ok(match self.keys.judge_seal(&self.reference, &seal, &digest) {
@@ -92,7 +119,8 @@ impl Sealer {
         let repository = pen.repository();
         let whole = repository.find_tree(tree)?;
         let Some(state) = state_of(repository, &whole)? else { return Ok(tree) };
-        let digest = self.digest(repository, &state)?;
+        let mut left = LARGEST_STATE_BYTES;
+        let digest = self.digest(repository, &state, &mut left)?;
         let seal = digest.and_then(|digest| self.keys.seal(&self.reference, sequence, &digest));
         let seal = seal.ok_or_else(|| git2::Error::from_str("the records cannot be sealed"))?;
         let edits = Edits::from([(format!("{STATE}/{SEAL_FILE}"), Some(pen.blob(seal.as_bytes())?))]);
@@ -104,12 +132,17 @@ impl Sealer {
     }
 
     /// The newest records that are ours, in this commit or before it, with their age.
-    pub(super) fn newest_genuine(&self, repository: &Repository, from: Oid) -> Result<Option<(u64, Oid)>, git2::Error> {
+    pub(super) fn newest_genuine(&self, repository: &Repository, from: Oid) -> Result<Newest, git2::Error> {
+        self.newest_genuine_within(repository, from, MOST_READ_BYTES)
+    }
+
+    /// The same, reading no more than so many bytes of records: whoever may push can put any number of large ones there.
+    fn newest_genuine_within(&self, repository: &Repository, from: Oid, mut left: u64) -> Result<Newest, git2::Error> {
         let mut walk = repository.revwalk()?;
         // By topology too would mean to read all of a long history first.
         walk.set_sorting(git2::Sort::TIME)?;
         walk.push(from)?;
-        let mut newest: Option<(u64, Oid)> = None;
+        let mut newest = Newest::default();
         let mut judged = BTreeSet::new();
         for oid in walk.take(FARTHEST_BACK) {
             let oid = oid?;
@@ -117,27 +150,42 @@ impl Sealer {
             let Some(state) = state_of(repository, &tree)? else { continue };
             // What claims no more than is known need not be read.
             let claimed = seal_in(repository, &state)?.map_or(0, |seal| seal.sequence);
-            if claimed <= newest.map_or(0, |(known, _)| known) || !judged.insert(state.id()) {
+            if claimed <= newest.age() || judged.contains(&state.id()) {
                 continue;
             }
-            if let Belief::Genuine(sequence) = self.judge(repository, &tree)? {
-                newest = Some((sequence, oid));
-            }
-            if judged.len() >= MOST_JUDGED {
+            if judged.len() >= MOST_JUDGED || left == 0 {
+                newest.is_cut = true;
                 break;
             }
+            judged.insert(state.id());
+            let given = left.min(LARGEST_STATE_BYTES);
+            let mut here = given;
+            match self.judge_within(repository, &tree, &mut here)? {
+                Belief::Genuine(sequence) => newest.found = Some((sequence, oid)),
+                Belief::Nothing | Belief::Not(_) => {}
+            }
+            left -= given - here;
+            // What did not fit in may have been good.
+            newest.is_cut |= given < LARGEST_STATE_BYTES && here < SHORT_OF_BYTES;
         }
         Ok(newest)
     }
 
     /// The digest of all records but their seal; `None` when they are deeper or larger than any that we write.
-    fn digest(&self, repository: &Repository, state: &Tree<'_>) -> Result<Option<[u8; 32]>, git2::Error> {
+    fn digest(
+        &self,
+        repository: &Repository,
+        state: &Tree<'_>,
+        left: &mut u64,
+    ) -> Result<Option<[u8; 32]>, git2::Error> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() > MOST_REMEMBERED {
             known.clear();
         }
-        let mut work = Work { repository, known: &mut known, left: LARGEST_STATE_BYTES };
-        work.tree(state, 0)
+        let mut work = Work { repository, known: &mut known, left: *left };
+        let digest = work.tree(state, 0);
+        *left = work.left;
+        digest
     }
 }
 

@@ -106,7 +106,7 @@ impl Store {
         };
         // Also than what theirs hides: a start from an empty disk looks for the newest seal in the whole history.
         let hidden = match theirs.filter(|_| news) {
-            Some(theirs) => sealer.newest_genuine(repository, theirs.commit)?.map_or(0, |(age, _)| age),
+            Some(theirs) => sealer.newest_genuine(repository, theirs.commit)?.age(),
             None => 0,
         };
         let seal = (is_rival || hidden > age(ours)).then(|| hidden.max(age(theirs)).saturating_add(1));
@@ -183,12 +183,15 @@ fn newest(
     let age = |side: Option<&Side>| side.map_or(0, |side| side.belief.sequence());
     let best = if age(theirs) > age(ours) { theirs } else { ours };
     let sides: Vec<&Side> = ours.into_iter().chain(theirs).collect();
-    let mut known: Option<(u64, Oid)> = None;
+    let (mut known, mut is_hidden) = (None::<(u64, Oid)>, false);
     for side in &sides {
-        known = known.max(sealer.newest_genuine(repository, side.commit)?);
+        let newest = sealer.newest_genuine(repository, side.commit)?;
+        known = known.max(newest.found);
+        // Of what only others wrote. What this disk held was believed when it was written.
+        is_hidden |= newest.is_cut && ours.is_none();
     }
     // Newer ones in the history: somebody put older ones on top, or took them away.
-    let is_stale = known.is_some_and(|(age, _)| best.is_none_or(|best| age > best.belief.sequence()));
+    let is_stale = is_hidden || known.is_some_and(|(age, _)| best.is_none_or(|best| age > best.belief.sequence()));
     if let Some(Side { records: Some(records), belief: Belief::Genuine(sequence), .. }) = best
         && !is_stale
     {
@@ -221,6 +224,9 @@ fn newest(
     });
     let past = best.or(theirs).filter(|_| is_stale).and_then(|side| {
         let reason = match side.belief {
+            Belief::Nothing | Belief::Genuine(_) | Belief::Not(_) if is_hidden => {
+                "more in its history claim to be newer than can be judged"
+            }
             Belief::Nothing => "there are none, but newer ones stand in its history",
             Belief::Genuine(_) | Belief::Not(_) => "newer ones stand in its history",
         };

@@ -207,7 +207,7 @@ impl Store {
         }
         let age = match (base.map(|base| Sealer::claimed_sequence(repository, base)).transpose()?, tip) {
             // No records in this commit, but maybe before it: the number must not begin anew.
-            (Some(0), Some(tip)) => sealer.newest_genuine(repository, tip)?.map_or(0, |(age, _)| age),
+            (Some(0), Some(tip)) => sealer.newest_genuine(repository, tip)?.age(),
             (age, _) => age.unwrap_or(0),
         };
         sealer.seal(pen, tree, age.saturating_add(1)).map(Some)
@@ -283,7 +283,7 @@ impl Store {
     fn hides_records(&self, repository: &Repository, fetched: Oid, when: &When) -> Result<bool, git2::Error> {
         match (&self.sealer, when) {
             (Some(sealer), When::Opening { .. }) if self.tip(repository)?.is_none() => {
-                Ok(sealer.newest_genuine(repository, fetched)?.is_some())
+                Ok(sealer.newest_genuine(repository, fetched)?.found.is_some())
             }
             (Some(_) | None, When::Opening { .. } | When::Running) => Ok(false),
         }

@@ -83,6 +83,8 @@ pub(super) enum Action {
         repository: PathBuf,
         /// What of the remote.
         tracked: Tracked,
+        /// Only the newest commit, without what led to it.
+        shallow: bool,
         /// The private ref.
         into: String,
     },

@@ -15,7 +15,7 @@ use agents::agents;
 use super::layers::{Given, Source};
 use super::{
     Environment, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoUrl, SecretFile, Settings,
-    SettingsError,
+    SettingsError, VerifyMode,
 };
 use crate::time::{parse_duration, show_duration};
 
@@ -190,6 +190,7 @@ fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environm
     hooks(settings, reader);
     agents::access(settings, reader);
     forge::forge(settings, reader);
+    without_history(settings, reader);
     running(settings, reader);
     warn(settings);
 }
@@ -206,6 +207,7 @@ fn what_is_followed(settings: &mut Settings, reader: &mut Reader<'_>) {
         (None, Some(_)) => reader.set(&mut settings.reference, "tag", tag_pattern),
         (_, _) => reader.set(&mut settings.reference, "branch", branch),
     }
+    reader.set(&mut settings.shallow, "depth", depth);
     reader.set(&mut settings.fleet_root, "path", fleet_root);
     reader.duration(&mut settings.interval, "interval", Duration::from_secs(1), Duration::from_secs(86_400));
     reader.set(&mut settings.instance, "instance", instance);
@@ -213,6 +215,25 @@ fn what_is_followed(settings: &mut Settings, reader: &mut Reader<'_>) {
     let mut no_push = false;
     reader.set(&mut no_push, "no-push", boolean);
     settings.push = !no_push && !settings.observe;
+}
+
+/// What cannot be done without the commits before the newest one.
+fn without_history(settings: &Settings, reader: &mut Reader<'_>) {
+    if !settings.shallow {
+        return;
+    }
+    if settings.verify.as_ref().is_some_and(|verify| verify.mode == VerifyMode::All) {
+        reader.problem(
+            "depth",
+            "only the newest commit would be there to be verified: say --verify-mode head, or leave it out",
+        );
+    }
+    if settings.forge.as_ref().is_some_and(|forge| forge.revert_pull_request) {
+        reader.problem(
+            "depth",
+            "a revert is made from what was before, which would not be there: leave out one of the two",
+        );
+    }
 }
 
 fn rank(source: &Source) -> u8 {
@@ -374,6 +395,11 @@ fn instance(text: &str) -> Result<String, &'static str> {
             "must be a name of letters, digits, `-`, `_` and `.` (at most 64), because it becomes part of refs/notes/gitamp/<instance>",
         )
     }
+}
+
+/// Nothing between one commit and all of them is of use to a follower.
+fn depth(text: &str) -> Result<bool, String> {
+    if text == "1" { Ok(true) } else { Err("must be 1: leave it out for the whole history".to_owned()) }
 }
 
 fn fleet_root(text: &str) -> Result<String, String> {

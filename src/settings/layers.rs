@@ -74,6 +74,9 @@ pub struct ServeArgs {
     /// Instead of a branch: follow the newest tag that this pattern matches, like 'v*'
     #[arg(long, value_name = "PATTERN", help_heading = "Repository")]
     pub tag: Option<Text>,
+    /// 1: fetch only the newest commit, for repositories whose history is too large [default: the whole history]
+    #[arg(long, value_name = "1", help_heading = "Repository")]
+    pub depth: Option<Text>,
     /// The fleet root: a directory inside the repository [default: its top]
     #[arg(long, value_name = "DIRECTORY", help_heading = "Repository")]
     pub path: Option<Text>,

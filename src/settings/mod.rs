@@ -181,6 +181,8 @@ pub struct Settings {
     pub repo: RepoUrl,
     /// What of it is followed.
     pub reference: Reference,
+    /// True when only its newest commit is fetched.
+    pub shallow: bool,
     /// The fleet root inside it: no slash at either end, no `.` or `..`; empty for the top.
     pub fleet_root: String,
     /// How often the remote is asked without a bell: 1 s to 1 day.
@@ -241,6 +243,7 @@ impl Settings {
         Self {
             repo,
             reference: Reference::Default,
+            shallow: false,
             fleet_root: String::new(),
             interval: Duration::from_secs(60),
             instance: "default".to_owned(),

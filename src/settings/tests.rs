@@ -151,6 +151,7 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "journal-adopt" => "0123456789abcdef0123456789abcdef01234567",
         "branch" => "prod",
         "tag" => "v*",
+        "depth" => "1",
         "path" => "fleet/root",
         "interval"
         | "git-connect-timeout"
@@ -313,6 +314,7 @@ fn values_that_are_refused() {
         ("--tag=", "--tag: `` can match no tag"),
         ("--tag=v[", "--tag: not a pattern like 'v*'"),
         ("--tag=a b", "can match no tag"),
+        ("--depth=2", "--depth: must be 1"),
         ("--path=../x", "--path: must stay inside the repository"),
         ("--path=a/.git", "--path: cannot be inside .git"),
         ("--listen=:4320", "all addresses are 0.0.0.0:4320"),
@@ -556,6 +558,7 @@ fn the_forge_is_known_from_the_repository_where_it_can_be() {
         assert_eq!(seen, (kind.to_owned(), api.to_owned(), project.to_owned()), "{repo}");
         assert!(forge.statuses && !forge.comment && !forge.revert_pull_request, "{repo}: what is on by itself");
     }
+    let signers = token.replace("--forge-token-file", "--verify-allowed-signers");
     for (flags, words) in [
         (&["--repo=/srv/x", &token][..], "which forge it is for cannot be told"),
         (&["--repo=https://git.example.com/x/y", &token], "which forge it is for cannot be told"),
@@ -568,6 +571,11 @@ fn the_forge_is_known_from_the_repository_where_it_can_be() {
         (&["--repo=https://github.com/a/b", &key], "does not say whose it is"),
         (&["--repo=https://bitbucket.org/a/b", &token, "--forge-comment"], "leave it out"),
         (&["--repo=https://github.com/a/b", "--tag=v*", &token, "--revert-pull-request"], "needs a branch"),
+        (&["--repo=https://github.com/a/b", "--depth=1", &token, "--revert-pull-request"], "--depth: a revert is made"),
+        (
+            &["--repo=/srv/x", "--depth=1", "--verify-mode=all", &signers],
+            "--depth: only the newest commit would be there to be verified",
+        ),
     ] {
         let error = Case::new().flags(flags).error();
         assert!(error.contains(words) && !error.contains("hunter2"), "{flags:?}: {error}");
@@ -636,7 +644,7 @@ fn the_example_of_a_settings_file_can_be_used() {
     let whole: String = text
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).or(Some(line)))
-        .filter(|line| !line.starts_with("tag:") && !line.starts_with("forge-app"))
+        .filter(|line| !["tag:", "forge-app", "depth:"].iter().any(|other| line.starts_with(other)))
         .map(|line| line.replace("/etc/gitamp/", &format!("{}/", case.directory.path().display())) + "\n")
         .collect();
     for file in [

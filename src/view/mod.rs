@@ -211,6 +211,9 @@ pub struct CommitReport {
     /// True when it does not descend from what was followed before (a force push).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rewritten_history: bool,
+    /// True when nobody can tell whether it does, because its history was not fetched (`--depth 1`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown_history: bool,
     /// The commit that was accepted before it: what both differ in came with this one. Absent when there was none, or it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,

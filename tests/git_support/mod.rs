@@ -3,8 +3,9 @@
 
 pub(crate) mod server;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,6 +71,31 @@ pub(crate) fn try_git(directory: &Path, arguments: &[&str]) -> (bool, String, St
     (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
 
+/// Writes an object as it is, however odd; its id.
+pub(crate) fn hash_object(repository: &Path, kind: &str, content: &[u8]) -> String {
+    let mut child = Command::new("git")
+        .args(["hash-object", "-w", "--literally", "--stdin", "-t", kind])
+        .current_dir(repository)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("git is installed");
+    child.stdin.take().expect("a pipe").write_all(content).expect("it is written");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("hexadecimal").trim().to_owned()
+}
+
+/// The bytes of a tree object with these modes, names and ids.
+pub(crate) fn raw_tree(entries: &[(&str, &str, &str)]) -> Vec<u8> {
+    let mut tree = Vec::new();
+    for (mode, name, oid) in entries {
+        tree.extend_from_slice(format!("{mode} {name}\0").as_bytes());
+        tree.extend(hex::decode(oid).expect("an object id"));
+    }
+    tree
+}
+
 /// Deadlines for tests: long enough for a busy machine.
 pub(crate) fn patient() -> Deadlines {
     Deadlines { connect: Duration::from_secs(20), silence: Duration::from_secs(20), total: Duration::from_secs(60) }
@@ -80,6 +106,7 @@ pub(crate) fn options(url: &str, state_dir: &Path) -> SourceOptions {
     SourceOptions {
         url: url.parse::<RemoteUrl>().expect("an address"),
         tracked: Tracked::Branch("main".to_owned()),
+        shallow: false,
         fleet_root: String::new(),
         state_dir: state_dir.to_owned(),
         access: Access::default(),

@@ -33,6 +33,8 @@ pub(crate) enum Day {
     Forget,
     /// Takes no pushes, as with a token that may only read.
     ReadOnly,
+    /// Answers every fetch with this pack, whatever was asked for.
+    Pack(Vec<u8>),
     /// Before each of so many pushes somebody else writes a note, so that the push comes too late.
     Rivals(usize),
 }
@@ -135,15 +137,7 @@ impl Desk {
             match self.note(authorization.as_ref()) {
                 Day::Good => (&stream).write_all(&self.backend(&request))?,
                 Day::Login(user, password) => {
-                    use base64::Engine;
-                    let wanted = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-                    if authorization == Some(format!("Basic {wanted}")) {
-                        (&stream).write_all(&self.backend(&request))?;
-                    } else {
-                        (&stream).write_all(
-                            b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n",
-                        )?;
-                    }
+                    (&stream).write_all(&self.after_login(&user, &password, &request))?;
                 }
                 Day::Hang => {
                     self.wait_for_the_other_end(&stream);
@@ -179,6 +173,10 @@ impl Desk {
                 Day::ReadOnly if request.query.contains("receive-pack") || request.path.ends_with("receive-pack") => {
                     (&stream).write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")?;
                 }
+                Day::Pack(pack) if request.path.ends_with("git-upload-pack") && request.method == "POST" => {
+                    (&stream).write_all(&packed(&pack))?;
+                }
+                Day::Pack(_) => (&stream).write_all(&self.backend(&request))?,
                 Day::ReadOnly => (&stream).write_all(&self.backend(&request))?,
                 Day::Rivals(left) => {
                     if left > 0 && request.method == "POST" && request.path.ends_with("git-receive-pack") {
@@ -196,6 +194,15 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    fn after_login(&self, user: &str, password: &str, request: &Request) -> Vec<u8> {
+        use base64::Engine;
+        let wanted = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        if request.headers.get("authorization") == Some(&format!("Basic {wanted}")) {
+            return self.backend(request);
+        }
+        b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n".to_vec()
     }
 
     /// Somebody writes a note on an object of their own.
@@ -263,6 +270,19 @@ impl Desk {
         answer.extend_from_slice(body);
         answer
     }
+}
+
+/// The answer to a fetch that brings this pack.
+fn packed(pack: &[u8]) -> Vec<u8> {
+    let mut body = b"0008NAK\n".to_vec();
+    for part in pack.chunks(65_000) {
+        body.extend(format!("{:04x}\x01", part.len() + 5).bytes());
+        body.extend_from_slice(part);
+    }
+    body.extend(b"0000");
+    let kind = "application/x-git-upload-pack-result";
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.into_bytes(), body].concat()
 }
 
 fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use super::now;
 
+/// The key of the App that is played; of no other use.
+const APP_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/forge/outbound/tests/tls/app-key.pem");
+
 /// Which forge is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plays {
@@ -62,6 +65,10 @@ struct Memory {
     comments: BTreeMap<u64, Vec<(u64, String)>>,
     /// Pull requests that were opened: what was said about them.
     opened: Vec<Value>,
+    /// For an App: for how many seconds each of its next tokens is good.
+    lives: VecDeque<u64>,
+    /// Tokens that an App got itself.
+    issued: u64,
     ids: u64,
 }
 
@@ -104,6 +111,25 @@ impl ForgeServer {
             format!("--forge-token-file={}", file.display()),
         ];
         flags.to_vec()
+    }
+
+    /// The same for an App, whose key is in the sources, and whose tokens are good for so many seconds each.
+    pub(crate) fn app_flags(&self, lives: impl IntoIterator<Item = u64>) -> Vec<String> {
+        self.memory().lives.extend(lives);
+        self.ask_for("none that was issued");
+        let flags = [
+            "--forge=github".to_owned(),
+            format!("--forge-api=http://{}/api", self.address),
+            "--forge-project=team/fleet".to_owned(),
+            "--forge-app-id=Iv1.abc".to_owned(),
+            format!("--forge-app-key-file={APP_KEY}"),
+        ];
+        flags.to_vec()
+    }
+
+    /// How many tokens an App got itself.
+    pub(crate) fn issued(&self) -> u64 {
+        self.memory().issued
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -197,8 +223,12 @@ fn answer(mut stream: TcpStream, plays: Plays, memory: &Mutex<Memory>) -> std::i
         Some(Mood::Says(status, headers, text)) => (status, headers, text.to_owned()),
         None => {
             let mut memory = locked()?;
-            let is_known = memory.token.as_ref().is_none_or(|token| who.ends_with(token.as_str()));
-            let (status, value) = if is_known {
+            let for_apps = if plays == Plays::GitHub { memory.for_apps(&method, &path, &who) } else { None };
+            let is_known =
+                for_apps.is_some() || memory.token.as_ref().is_none_or(|token| who.ends_with(token.as_str()));
+            let (status, value) = if let Some(answer) = for_apps {
+                answer
+            } else if is_known {
                 memory.handle(plays, &method, &path, &body)
             } else {
                 (401, json!({"message": "Bad credentials"}))
@@ -211,6 +241,29 @@ fn answer(mut stream: TcpStream, plays: Plays, memory: &Mutex<Memory>) -> std::i
 }
 
 impl Memory {
+    /// What is asked by an App itself, with its JWT, and not with a token.
+    fn for_apps(&mut self, method: &str, path: &str, who: &str) -> Option<(u16, Value)> {
+        let is_theirs = matches!(
+            (method, path),
+            ("GET", "repos/team/fleet/installation") | ("POST", "app/installations/77/access_tokens")
+        );
+        if !is_theirs {
+            return None;
+        }
+        if let Err(why) = check_jwt(who) {
+            return Some((401, json!({"message": format!("A JSON web token could not be decoded: {why}")})));
+        }
+        if method == "GET" {
+            return Some((200, json!({"id": 77})));
+        }
+        let Some(life) = self.lives.pop_front() else { return Some((403, json!({"message": "no more of them"}))) };
+        self.issued += 1;
+        let token = format!("ghs_{}", self.issued);
+        self.token = Some(token.clone());
+        let until = (jiff::Timestamp::now() + std::time::Duration::from_secs(life)).to_string();
+        Some((201, json!({"token": token, "expires_at": until, "permissions": {"statuses": "write"}})))
+    }
+
     fn handle(&mut self, plays: Plays, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let base = match plays {
@@ -314,6 +367,30 @@ impl Memory {
         comments.push((self.ids, body["body"].as_str().unwrap_or_default().to_owned()));
         (201, json!({"id": self.ids}))
     }
+}
+
+/// As GitHub checks what an App shows: signed with its key by RS256, its own, and good for no more than ten minutes around now.
+fn check_jwt(who: &str) -> Result<(), String> {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use rustls::pki_types::PrivatePkcs1KeyDer;
+    use rustls::pki_types::pem::PemObject;
+    let token = who.strip_prefix("Bearer ").ok_or("no bearer")?;
+    let (signed, signature) = token.rsplit_once('.').ok_or("no signature")?;
+    let (head, claims) = signed.split_once('.').ok_or("no claims")?;
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|error| error.to_string());
+    let read = |text: &str| {
+        decode(text).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).map_err(|error| error.to_string()))
+    };
+    let (head, claims) = (read(head)?, read(claims)?);
+    let der = PrivatePkcs1KeyDer::from_pem_file(APP_KEY).map_err(|error| error.to_string())?;
+    let pair = ring::signature::RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|error| error.to_string())?;
+    let key = ring::signature::UnparsedPublicKey::new(&ring::signature::RSA_PKCS1_2048_8192_SHA256, pair.public());
+    key.verify(signed.as_bytes(), &decode(signature)?).map_err(|error| error.to_string())?;
+    let second = jiff::Timestamp::now().as_second();
+    let (from, until) = (claims["iat"].as_i64().unwrap_or(0), claims["exp"].as_i64().unwrap_or(0));
+    let is_good = head["alg"] == "RS256" && claims["iss"] == "Iv1.abc" && from <= second && until > second;
+    if is_good && until - from <= 600 { Ok(()) } else { Err(format!("{head} {claims}")) }
 }
 
 /// True when a pull request comes from the branch that a question is about.

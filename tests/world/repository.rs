@@ -270,7 +270,7 @@ impl ModelCommit {
         let policy = Some(Bytes::from(self.policy.file()));
         let judged_by = Arc::new(self.policy.read());
         let fleet = RenderedFleet { groups, diagnostics, policy, judged_by };
-        Revision { info: self.info(), rewritten: self.rewritten, fleet }
+        Revision { info: self.info(), rewritten: Some(self.rewritten), fleet }
     }
 }
 

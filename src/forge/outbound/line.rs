@@ -35,13 +35,15 @@ pub struct Line {
     installation: Option<InstallationToken>,
     /// After the last answer: for how long there will be no other.
     exhausted: Option<Duration>,
+    /// True when the last answer was that the forge does not know us.
+    is_unknown: bool,
 }
 
 impl Line {
     /// A line that has not been used yet.
     pub fn new(settings: ForgeSettings, clock: Clock) -> Self {
         let project = Project { kind: settings.kind, name: settings.project.clone() };
-        Self { settings, project, clock, client: None, installation: None, exhausted: None }
+        Self { settings, project, clock, client: None, installation: None, exhausted: None, is_unknown: false }
     }
 
     /// The repository at the other end.
@@ -56,10 +58,17 @@ impl Line {
 
     /// Sends a request. The answer is one of success.
     pub async fn ask(&mut self, call: &Call) -> Result<Answer, Trouble> {
+        let is_used = self.installation.is_some();
         let who = self.who().await?;
-        let outcome = self.send(call, &who).await;
+        let mut outcome = self.send(call, &who).await;
+        if self.is_unknown && self.installation.take().is_some() && is_used {
+            // An App's token that was good before may have been taken back before its time. Nothing was done with it, so the same is asked
+            // once more with a new one.
+            let who = self.who().await?;
+            outcome = self.send(call, &who).await;
+        }
         if matches!(outcome, Err(Trouble::Denied(_))) {
-            // An App's token may have been taken back before its time: the next try gets itself a new one.
+            // What a new token may do is looked up anew: somebody may have allowed more meanwhile.
             self.installation = None;
         }
         outcome
@@ -76,6 +85,7 @@ impl Line {
                 self.client.insert(made.map_err(|error| Trouble::Denied(error.to_string()))?).clone()
             }
         };
+        self.is_unknown = false;
         let answer = client.send(call, who).await.map_err(|error| match error {
             ClientError::Unreachable { .. } => Trouble::Unreachable(error.to_string()),
             ClientError::Broken { .. }
@@ -87,6 +97,7 @@ impl Line {
         let now = self.clock.now();
         let verdict = judge(self.settings.kind, &answer, now);
         self.exhausted = pause(&answer, now);
+        self.is_unknown = answer.status == 401;
         match verdict {
             Verdict::Done => Ok(answer),
             Verdict::Later(pause) => Err(Trouble::Later(pause)),

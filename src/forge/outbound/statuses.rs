@@ -78,6 +78,7 @@ pub fn unrelated(info: &CommitInfo, now: Timestamp) -> CommitReport {
         synced_at: now,
         ended_at: Some(now),
         rewritten_history: false,
+        unknown_history: false,
         after: None,
         diagnostics: Vec::new(),
         groups: std::collections::BTreeMap::new(),

@@ -25,6 +25,7 @@ pub(super) fn report(ending: Option<Ending>, groups: Vec<(&str, GroupReport)>) -
         synced_at: NOW,
         ended_at: None,
         rewritten_history: false,
+        unknown_history: false,
         after: None,
         diagnostics: Vec::new(),
         groups: groups.into_iter().map(|(name, group)| (name.to_owned(), group)).collect(),
