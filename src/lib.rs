@@ -40,6 +40,7 @@
 //! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
 //! | [`trust`] | yes | who signed a commit: SSH and OpenPGP signatures, and the keys that count |
 //! | [`identity`] | yes | who somebody proved to be: the names in client certificates |
+//! | [`http`] | no | one request to somebody else's server, and its answer |
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
 //! | [`forge`] | no | forges: proofs of the secret and push events in; statuses, comments and reverts out, by a task nobody waits for |
 //! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
@@ -95,6 +96,7 @@ pub mod daemon;
 pub mod fleet;
 pub mod forge;
 pub mod git;
+pub mod http;
 pub mod identity;
 pub mod labels;
 pub mod opamp;

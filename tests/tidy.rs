@@ -212,8 +212,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("view", &["time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster"]),
     ("controller", &["time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster", "view"]),
     ("git", &["fleet::snapshot", "view", "time", "settings"]),
+    ("http", &["time", "settings"]),
     // `clock`: an App's proof is dated, and limits are said as points in time.
-    ("forge", &["fleet::snapshot", "view", "time", "clock", "settings"]),
+    ("forge", &["fleet::snapshot", "view", "time", "clock", "settings", "http"]),
     // `config`: what is offered goes through the hands of the listener, as a value that it does not look into.
     ("serve", &["opamp", "agent", "config", "labels", "identity", "view", "forge", "time", "clock", "settings"]),
 ];
@@ -278,7 +279,6 @@ const PURE_INSIDE: &[&str] = &[
     "forge::outbound::errands",
     "forge::outbound::pulls",
     "forge::outbound::statuses",
-    "forge::outbound::text",
 ];
 
 /// What a pure room never names: the beginning of a path, and why.

@@ -6,6 +6,7 @@ pub mod command;
 pub mod explain;
 pub mod present;
 pub mod stages;
+pub mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The text of the comment on a merged pull request: what became of each group, how agents failed, and how to go back. Pure.
 
 use crate::fleet::snapshot::CommitId;
-use crate::forge::outbound::text::{block, clip, code, code_in_cell};
+use crate::view::text::{block, clip, code, code_in_cell};
 use crate::view::{CommitReport, Ending, GroupReport};
 
 /// Groups that the table names; the others are counted.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::forge::outbound::statuses::{State, Status};
-use crate::forge::outbound::text::{clip, plain};
+use crate::http::{Answer, pause};
 use crate::time::Timestamp;
+use crate::view::text::{clip, plain};
 
 pub use crate::settings::forge::Kind;
 
@@ -16,15 +17,23 @@ const LONGEST_BITBUCKET_KEY: usize = 40;
 /// How long to wait when a forge says that it is too much, and not until when.
 const UNTOLD_PAUSE: Duration = Duration::from_secs(60);
 
-/// The longest that a forge may ask to wait: GitHub's limits begin anew every hour.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3700);
-
 impl Kind {
     /// True when it takes another description for a state that it has. GitLab refuses any second `running`.
     pub fn takes_new_words(self) -> bool {
         match self {
             Self::GitHub | Self::Gitea | Self::Bitbucket => true,
             Self::GitLab => false,
+        }
+    }
+
+    /// What it wants to hear in every request, beside who we are.
+    pub fn headers(self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::GitHub => vec![
+                ("accept", "application/vnd.github+json".to_owned()),
+                ("x-github-api-version", "2022-11-28".to_owned()),
+            ],
+            Self::GitLab | Self::Gitea | Self::Bitbucket => vec![("accept", "application/json".to_owned())],
         }
     }
 
@@ -174,23 +183,6 @@ fn bitbucket_key(context: &str) -> String {
     format!("gitamp-{}", hex::encode(digest).chars().take(32).collect::<String>())
 }
 
-/// What a forge answered, as far as it matters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// `Retry-After`.
-    pub retry_after: Option<String>,
-    /// How many requests are left (`X-RateLimit-Remaining`, `RateLimit-Remaining`).
-    pub remaining: Option<String>,
-    /// When there will be more (`X-RateLimit-Reset`, `RateLimit-Reset`): seconds since 1970.
-    pub reset: Option<String>,
-    /// Where it sends us (`Location`).
-    pub location: Option<String>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
 /// What that means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -240,24 +232,6 @@ pub fn judge(kind: Kind, answer: &Answer, now: Timestamp) -> Verdict {
         }
         _ => Verdict::Refused(with_status("the forge refuses it")),
     }
-}
-
-/// How long a forge asks us to wait; also after an answer that went well, when it was the last one for now.
-pub fn pause(answer: &Answer, now: Timestamp) -> Option<Duration> {
-    let seconds = |text: &str| text.trim().parse::<u64>().ok().map(Duration::from_secs);
-    let date = |text: &str| {
-        let parsed = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp().as_millisecond();
-        u64::try_from(parsed).ok().map(|at| Timestamp::from_millis(at).since(now))
-    };
-    let asked = answer.retry_after.as_deref().and_then(|text| seconds(text).or_else(|| date(text)));
-    let is_exhausted = answer.remaining.as_deref() == Some("0");
-    let reset = answer.reset.as_deref().filter(|_| is_exhausted).and_then(seconds);
-    let until_reset = reset.map(|reset| {
-        let at = Timestamp::from_millis(u64::try_from(reset.as_millis()).unwrap_or(u64::MAX));
-        at.since(now)
-    });
-    // One second more: the forge's clock is not ours.
-    asked.or(until_reset).map(|wait| (wait + Duration::from_secs(1)).min(LONGEST_PAUSE))
 }
 
 /// What the forge says, in one line of at most 200 characters.

@@ -8,7 +8,7 @@ use crate::fleet::snapshot::CommitId;
 use crate::forge::outbound::comment;
 use crate::forge::outbound::pulls::NewPull;
 use crate::forge::outbound::statuses::reference_of;
-use crate::forge::outbound::text::{clip, plain};
+use crate::view::text::{clip, plain};
 use crate::time::Timestamp;
 use crate::view::{CommitReport, Ending};
 

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
+use url::Url;
 
 use crate::clock::Clock;
-use crate::forge::outbound::client::{Client, ClientError};
 use crate::forge::outbound::credentials::{self, InstallationToken};
-use crate::forge::outbound::dialect::{Answer, Call, Method, Project, Verdict, judge, pause};
+use crate::forge::outbound::dialect::{Call, Method, Project, Verdict, judge};
+use crate::http::{Answer, Client, ClientError, Request, pause};
 use crate::settings::Secret;
-use crate::settings::forge::{Access, ForgeSettings};
+use crate::settings::forge::{Access, ForgeSettings, Kind};
+
+/// From the first packet to the last byte of an answer.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Why a request did not do what it was to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,21 +83,21 @@ impl Line {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
-                let settings = self.settings.clone();
-                let make = move || Client::new(settings.kind, settings.api, settings.ca_file.as_deref());
+                let ca_file = self.settings.ca_file.clone();
+                let make = move || Client::new(ca_file.as_deref(), DEADLINE);
                 let made =
                     tokio::task::spawn_blocking(make).await.map_err(|error| Trouble::Transient(error.to_string()))?;
                 self.client.insert(made.map_err(|error| Trouble::Denied(error.to_string()))?).clone()
             }
         };
         self.is_unknown = false;
-        let answer = client.send(call, who).await.map_err(|error| match error {
+        let request = request(self.settings.kind, &self.settings.api, call, who)?;
+        let answer = client.send(&request).await.map_err(|error| match error {
             ClientError::Unreachable { .. } => Trouble::Unreachable(error.to_string()),
-            ClientError::Broken { .. }
-            | ClientError::TooSlow { .. }
-            | ClientError::Request(_)
-            | ClientError::Certificates { .. }
-            | ClientError::NoCertificates => Trouble::Transient(error.to_string()),
+            ClientError::Certificates { .. } | ClientError::NoCertificates => Trouble::Denied(error.to_string()),
+            ClientError::Broken { .. } | ClientError::TooSlow { .. } | ClientError::Request(_) => {
+                Trouble::Transient(error.to_string())
+            }
         })?;
         let now = self.clock.now();
         let verdict = judge(self.settings.kind, &answer, now);
@@ -138,4 +143,22 @@ impl Line {
         self.installation = Some(token);
         Ok(who)
     }
+}
+
+/// The request for a call, with this header that says who we are.
+pub(super) fn request(
+    kind: Kind,
+    api: &Url,
+    call: &Call,
+    who: &(&'static str, Secret),
+) -> Result<Request, Trouble> {
+    let whole = format!("{}/{}", api.as_str().trim_end_matches('/'), call.path);
+    let target = Url::parse(&whole).map_err(|error| Trouble::Transient(error.to_string()))?;
+    Ok(Request {
+        method: call.method.name(),
+        target,
+        headers: kind.headers(),
+        secrets: vec![who.clone()],
+        body: call.body.as_ref().map(|body| Bytes::from(body.to_string())),
+    })
 }

@@ -6,7 +6,6 @@
 //! [`feed`] and never wait, whatever the forge does.
 
 pub mod board;
-pub mod client;
 pub mod comment;
 pub mod credentials;
 pub mod dialect;
@@ -16,7 +15,6 @@ pub mod line;
 pub mod pulls;
 pub mod statuses;
 pub mod teller;
-pub mod text;
 
 #[cfg(test)]
 mod tests;

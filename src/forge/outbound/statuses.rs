@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::fleet::snapshot::{CommitId, CommitInfo};
-use crate::forge::outbound::text::{clip, plain};
+use crate::view::text::{clip, plain};
 use crate::settings::forge::UrlTemplate;
 use crate::time::Timestamp;
 use crate::view::{CommitReport, Ending, GroupReport};

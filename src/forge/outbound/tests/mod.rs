@@ -1,6 +1,5 @@
 //! Tables: what is said about which report, in which forge's words, when, and what answers mean.
 
-mod connections;
 mod dialects;
 mod errand;
 mod pacing;

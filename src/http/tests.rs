@@ -1,22 +1,17 @@
 //! Requests over real connections: TLS with authorities of one's own, redirects, and answers without an end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use url::Url;
 
-use crate::forge::outbound::client::Client;
-use crate::forge::outbound::dialect::{Call, Kind};
-use crate::settings::Secret;
+use super::*;
 
 fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/forge/outbound/tests/tls").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/http/tests").join(name)
 }
 
 type Seen = Arc<Mutex<Vec<String>>>;
@@ -67,13 +62,20 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &impl
     let _ended = stream.shutdown().await;
 }
 
-fn client(scheme: &str, address: SocketAddr) -> Client {
-    let api = Url::parse(&format!("{scheme}://{address}/api/v3/")).expect("an address");
-    Client::new(Kind::GitHub, api, Some(&file("ca.pem"))).expect("a client")
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn client() -> Client {
+    Client::new(Some(&file("ca.pem")), DEADLINE).expect("a client")
 }
 
-fn who() -> (&'static str, Secret) {
-    ("authorization", Secret::new("Bearer hunter2"))
+fn get(scheme: &str, address: SocketAddr, path: &str) -> Request {
+    Request {
+        method: "GET",
+        target: Url::parse(&format!("{scheme}://{address}/{path}")).expect("an address"),
+        headers: vec![("accept", "application/json".to_owned())],
+        secrets: vec![("authorization", Secret::new("Bearer hunter2"))],
+        body: None,
+    }
 }
 
 fn reply(head: &str, body: &str) -> Vec<u8> {
@@ -83,8 +85,7 @@ fn reply(head: &str, body: &str) -> Vec<u8> {
 #[tokio::test]
 async fn an_authority_of_ones_own_is_believed_and_nobody_else() {
     let (address, seen) = serve(true, |_| reply("201 Created\r\nX-RateLimit-Remaining: 7", "{\"id\":1}")).await;
-    let call = Call::get("repos/team/fleet?page=2".to_owned());
-    let answer = client("https", address).send(&call, &who()).await.expect("an answer");
+    let answer = client().send(&get("https", address, "api/v3/repos/team/fleet?page=2")).await.expect("an answer");
     assert_eq!((answer.status, answer.remaining.as_deref(), &answer.body[..]), (201, Some("7"), &b"{\"id\":1}"[..]));
     let heads = seen.lock().expect("not poisoned").clone();
     let head = heads[0].to_ascii_lowercase();
@@ -95,17 +96,13 @@ async fn an_authority_of_ones_own_is_believed_and_nobody_else() {
         assert!(head.contains(&header), "{header} is missing in {head}");
     }
 
-    let api = Url::parse(&format!("https://{address}/")).expect("an address");
-    let error = Client::new(Kind::GitHub, api, Some(&file("server-key.pem"))).err().expect("no certificate in it");
+    let error = Client::new(Some(&file("server-key.pem")), DEADLINE).err().expect("no certificate in it");
     assert!(error.to_string().contains("server-key.pem"), "{error}");
 
     let (stranger, asked) = serve(true, |_| reply("200 OK", "{}")).await;
-    let system = Client::new(Kind::GitHub, Url::parse(&format!("https://{stranger}/")).expect("an address"), None);
-    // A machine without certificates says so at once.
-    if let Ok(system) = system {
-        let error = system.send(&call, &who()).await.expect_err("an unknown authority").to_string();
-        assert!(error.contains("certificate") && !error.contains("hunter2"), "{error}");
-    }
+    let system = Client::new(None, DEADLINE).expect("a client");
+    let error = system.send(&get("https", stranger, "secret/path")).await.expect_err("an unknown authority").to_string();
+    assert!(error.contains("certificate") && !error.contains("hunter2") && !error.contains("secret"), "{error}");
     assert!(asked.lock().expect("not poisoned").is_empty(), "nothing is said to a stranger");
 }
 
@@ -125,8 +122,10 @@ async fn redirects_are_followed_within_the_host_and_nowhere_else() {
         }
     })
     .await;
-    let client = client("http", address);
-    let send = async |path: &str| client.send(&Call::get(path.to_owned()), &who()).await.expect("an answer").status;
+    let client = client();
+    let send = async |path: &str| {
+        client.send(&get("http", address, &format!("api/v3/{path}"))).await.expect("an answer").status
+    };
     assert_eq!(send("renamed").await, 200);
     assert!(ours.lock().expect("not poisoned").iter().any(|head| head.contains("/api/v3/repositories/7")));
     assert_eq!(send("away").await, 301, "another host is an answer, not a place to take a token to");
@@ -141,11 +140,34 @@ async fn what_is_no_answer_is_an_error() {
     let (cut, _) = serve(false, |_| b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort".to_vec()).await;
     let (noise, _) = serve(false, |_| b"SSH-2.0-OpenSSH\r\n".to_vec()).await;
     for (what, address) in [("too large", large), ("cut", cut), ("noise", noise)] {
-        let outcome = client("http", address).send(&Call::get("x".to_owned()), &who()).await;
+        let outcome = client().send(&get("http", address, "x")).await;
         let error = outcome.expect_err(what).to_string();
         assert!(
             error.contains("127.0.0.1 gave no answer that can be read") && !error.contains("hunter2"),
             "{what}: {error}"
         );
     }
+}
+
+#[tokio::test]
+async fn who_hangs_is_given_up_on_and_bodies_are_sent_as_json() {
+    let (address, seen) = serve(false, |_| Vec::new()).await;
+    let request = Request { method: "POST", body: Some(Bytes::from_static(b"{}")), ..get("http", address, "x") };
+    let _broken = client().send(&request).await.expect_err("it says nothing");
+    let head = seen.lock().expect("not poisoned")[0].to_ascii_lowercase();
+    assert!(head.starts_with("post /x http/1.1") && head.contains("content-type: application/json"), "{head}");
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let hasty = Client::new(None, Duration::from_millis(50)).expect("a client");
+    let address = silent.local_addr().expect("its address");
+    let error = hasty.send(&get("http", address, "x")).await.expect_err("nobody answers");
+    assert!(matches!(&error, ClientError::TooSlow { host, .. } if host == "127.0.0.1"), "{error}");
+}
+
+#[test]
+fn no_time_to_wait_is_too_long_to_be_reckoned_with() {
+    let asks = |text: &str| Answer { retry_after: Some(text.to_owned()), ..Answer::default() };
+    for (text, seconds) in [("2", 3), ("7200", 3700), ("18446744073709551615", 3700)] {
+        assert_eq!(pause(&asks(text), Timestamp::default()), Some(Duration::from_secs(seconds)), "{text}");
+    }
+    assert_eq!(pause(&asks("soon"), Timestamp::default()), None);
 }

@@ -1,4 +1,6 @@
-//! One request to a forge's API and its answer, over a connection of its own: TLS, deadlines, limits, and no redirect to anywhere else.
+//! One request to somebody else's server and its answer, over a connection of its own: TLS, deadlines, limits, and no redirect to anywhere else.
+//!
+//! Forges and the receivers of alerts are spoken to through this. Addresses may be secrets: errors name the host, and nothing else of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT};
-use hyper::{Request, Response};
+use hyper::Response;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -16,13 +18,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::forge::outbound::dialect::{Answer, Call, Kind};
 use crate::settings::Secret;
+use crate::time::Timestamp;
 
-/// From the first packet to the last byte of the answer.
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Of that, until there is a connection, and once more until it is encrypted.
+/// Of the deadline for the whole, until there is a connection, and once more until it is encrypted.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(9);
 
 /// The largest answer that is read: a page of a hundred comments fits.
@@ -31,10 +30,63 @@ const LARGEST_ANSWER: usize = 8 << 20;
 /// Redirects that are followed within one host: forges use them for repositories that were renamed.
 const MOST_REDIRECTS: usize = 3;
 
+/// The longest that a server may ask to wait: GitHub's limits begin anew every hour.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3700);
+
+/// What is sent. It has no `Debug`: the address may be a secret.
+#[derive(Clone)]
+pub struct Request {
+    /// As HTTP spells it: `GET`, `POST`.
+    pub method: &'static str,
+    /// Where to; http or https.
+    pub target: Url,
+    /// Headers that anybody may see.
+    pub headers: Vec<(&'static str, String)>,
+    /// Headers that say who we are.
+    pub secrets: Vec<(&'static str, Secret)>,
+    /// JSON, when there is a body.
+    pub body: Option<Bytes>,
+}
+
+/// What was answered, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Retry-After`.
+    pub retry_after: Option<String>,
+    /// How many requests are left (`X-RateLimit-Remaining`, `RateLimit-Remaining`).
+    pub remaining: Option<String>,
+    /// When there will be more (`X-RateLimit-Reset`, `RateLimit-Reset`): seconds since 1970.
+    pub reset: Option<String>,
+    /// Where it sends us (`Location`).
+    pub location: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// How long a server asks us to wait; also after an answer that went well, when it was the last one for now.
+pub fn pause(answer: &Answer, now: Timestamp) -> Option<Duration> {
+    let seconds = |text: &str| text.trim().parse::<u64>().ok().map(Duration::from_secs);
+    let date = |text: &str| {
+        let parsed = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp().as_millisecond();
+        u64::try_from(parsed).ok().map(|at| Timestamp::from_millis(at).since(now))
+    };
+    let asked = answer.retry_after.as_deref().and_then(|text| seconds(text).or_else(|| date(text)));
+    let is_exhausted = answer.remaining.as_deref() == Some("0");
+    let reset = answer.reset.as_deref().filter(|_| is_exhausted).and_then(seconds);
+    let until_reset = reset.map(|reset| {
+        let at = Timestamp::from_millis(u64::try_from(reset.as_millis()).unwrap_or(u64::MAX));
+        at.since(now)
+    });
+    // One second more: the server's clock is not ours.
+    asked.or(until_reset).map(|wait| (wait.min(LONGEST_PAUSE) + Duration::from_secs(1)).min(LONGEST_PAUSE))
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The certificates to know the forge by cannot be read.
+    /// The certificates to know the server by cannot be read.
     #[error("cannot read the certificates in {}: {reason}", .path.display())]
     Certificates {
         /// The file.
@@ -44,7 +96,7 @@ pub enum ClientError {
     },
     /// This machine has no certificates.
     #[error(
-        "this machine has no certificates to know the forge by: install ca-certificates, or name a file with --forge-ca-file"
+        "this machine has no certificates to know other servers by: install ca-certificates, or name a file (--forge-ca-file, `caFile` of a receiver)"
     )]
     NoCertificates,
     /// It cannot be reached: it has heard nothing.
@@ -64,30 +116,33 @@ pub enum ClientError {
         reason: String,
     },
     /// It takes too long. What was asked for may have been done.
-    #[error("{host} did not answer within {DEADLINE:?}")]
+    #[error("{host} did not answer within {deadline:?}")]
     TooSlow {
         /// The host.
         host: String,
+        /// How long it had.
+        deadline: Duration,
     },
     /// The request cannot be made.
     #[error("no request can be made of this: {0}")]
     Request(String),
 }
 
-/// Speaks to one forge.
+/// Speaks to servers that it knows by the same certificates.
 #[derive(Clone)]
 pub struct Client {
-    kind: Kind,
-    api: Url,
     tls: TlsConnector,
+    knows_anybody: bool,
+    deadline: Duration,
 }
 
 impl Client {
-    /// For the API at this address, known by the certificates in this file, or by the system's. Reads files.
+    /// Knows servers by the certificates in this file, or by the system's, and gives each request so long, from the first packet to the
+    /// last byte of the answer. Reads files.
     ///
     /// # Errors
-    /// When there are no certificates.
-    pub fn new(kind: Kind, api: Url, ca_file: Option<&Path>) -> Result<Self, ClientError> {
+    /// When the file cannot be used.
+    pub fn new(ca_file: Option<&Path>, deadline: Duration) -> Result<Self, ClientError> {
         let mut roots = rustls::RootCertStore::empty();
         match ca_file {
             Some(path) => {
@@ -104,60 +159,54 @@ impl Client {
             }
             None => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() && api.scheme() == "https" {
-                    return Err(ClientError::NoCertificates);
-                }
             }
         }
+        let knows_anybody = !roots.is_empty();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| ClientError::Request(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { kind, api, tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), knows_anybody, deadline })
     }
 
-    /// Sends a request with this header that says who we are, and reads the answer. Redirects within the host are followed, those to
-    /// another one are an answer: the header is for this host alone.
+    /// Sends a request, and reads the answer. Redirects within the host are followed, those to another one are an answer: what says who
+    /// we are is for this host alone.
     ///
     /// # Errors
     /// When there is no answer, or none in time.
-    pub async fn send(&self, call: &Call, who: &(&'static str, Secret)) -> Result<Answer, ClientError> {
-        let mut target = self.target(call)?;
+    pub async fn send(&self, request: &Request) -> Result<Answer, ClientError> {
+        let mut target = request.target.clone();
         let whole = async {
             for _ in 0..MOST_REDIRECTS {
-                let answer = self.send_to(&target, call, who).await?;
+                let answer = self.send_to(&target, request).await?;
                 let next = answer.location.as_deref().filter(|_| [301, 302, 307, 308].contains(&answer.status));
-                match next.and_then(|place| target.join(place).ok()).filter(|next| next.origin() == self.api.origin()) {
+                let within = |next: &Url| next.origin() == request.target.origin();
+                match next.and_then(|place| target.join(place).ok()).filter(within) {
                     Some(next) => target = next,
                     None => return Ok(answer),
                 }
             }
-            self.send_to(&target, call, who).await
+            self.send_to(&target, request).await
         };
-        let host = || self.host();
-        tokio::time::timeout(DEADLINE, whole).await.unwrap_or_else(|_| Err(ClientError::TooSlow { host: host() }))
+        let (host, deadline) = (host_of(&request.target), self.deadline);
+        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(ClientError::TooSlow { host, deadline }))
     }
 
-    fn host(&self) -> String {
-        self.api.host_str().unwrap_or_default().to_owned()
-    }
-
-    fn target(&self, call: &Call) -> Result<Url, ClientError> {
-        let whole = format!("{}/{}", self.api.as_str().trim_end_matches('/'), call.path);
-        Url::parse(&whole).map_err(|error| ClientError::Request(error.to_string()))
-    }
-
-    async fn send_to(&self, target: &Url, call: &Call, who: &(&'static str, Secret)) -> Result<Answer, ClientError> {
-        let unreachable = |reason: String| ClientError::Unreachable { host: self.host(), reason };
-        let request = self.request(target, call, who)?;
+    async fn send_to(&self, target: &Url, request: &Request) -> Result<Answer, ClientError> {
+        let unreachable = |reason: String| ClientError::Unreachable { host: host_of(target), reason };
+        let is_encrypted = target.scheme() == "https";
+        if is_encrypted && !self.knows_anybody {
+            return Err(ClientError::NoCertificates);
+        }
+        let request = on_the_wire(target, request)?;
         let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = target.port_or_known_default().unwrap_or(443);
         let late = |_| unreachable(format!("no connection within {CONNECT_DEADLINE:?}"));
         let tcp = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect((host.as_str(), port)));
         let tcp = tcp.await.map_err(late)?.map_err(|error| unreachable(error.to_string()))?;
-        let response = if target.scheme() == "https" {
+        let response = if is_encrypted {
             let name = ServerName::try_from(host).map_err(|error| ClientError::Request(error.to_string()))?;
             let tls = tokio::time::timeout(CONNECT_DEADLINE, self.tls.connect(name, tcp));
             let tls = tls.await.map_err(late)?.map_err(|error| unreachable(error.to_string()))?;
@@ -165,47 +214,41 @@ impl Client {
         } else {
             exchange(tcp, request).await
         };
-        response.map_err(|reason| ClientError::Broken { host: self.host(), reason })
+        response.map_err(|reason| ClientError::Broken { host: host_of(target), reason })
     }
+}
 
-    fn request(
-        &self,
-        target: &Url,
-        call: &Call,
-        (name, value): &(&'static str, Secret),
-    ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let bad = |error: &dyn std::fmt::Display| ClientError::Request(error.to_string());
-        let path = &target[url::Position::BeforePath..url::Position::AfterQuery];
-        let host = &target[url::Position::BeforeHost..url::Position::AfterPort];
+fn host_of(target: &Url) -> String {
+    target.host_str().unwrap_or_default().to_owned()
+}
+
+fn on_the_wire(target: &Url, request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
+    let bad = |error: &dyn std::fmt::Display| ClientError::Request(error.to_string());
+    let path = &target[url::Position::BeforePath..url::Position::AfterQuery];
+    let host = &target[url::Position::BeforeHost..url::Position::AfterPort];
+    let mut built = hyper::Request::builder()
+        .method(request.method)
+        .uri(path)
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("gitamp/", env!("CARGO_PKG_VERSION")));
+    for (name, value) in &request.headers {
+        built = built.header(*name, value);
+    }
+    for (name, value) in &request.secrets {
         let mut value = HeaderValue::from_str(value.expose()).map_err(|error| bad(&error))?;
         value.set_sensitive(true);
-        let mut request = Request::builder()
-            .method(call.method.name())
-            .uri(path)
-            .header(HOST, host)
-            .header(*name, value)
-            .header(USER_AGENT, concat!("gitamp/", env!("CARGO_PKG_VERSION")));
-        request = match self.kind {
-            Kind::GitHub => {
-                request.header(ACCEPT, "application/vnd.github+json").header("x-github-api-version", "2022-11-28")
-            }
-            Kind::GitLab | Kind::Gitea | Kind::Bitbucket => request.header(ACCEPT, "application/json"),
-        };
-        let body = match &call.body {
-            Some(body) => {
-                request = request.header(CONTENT_TYPE, "application/json");
-                Bytes::from(body.to_string())
-            }
-            None => Bytes::new(),
-        };
-        request.body(Full::new(body)).map_err(|error| bad(&error))
+        built = built.header(*name, value);
     }
+    if request.body.is_some() {
+        built = built.header(CONTENT_TYPE, "application/json");
+    }
+    built.body(Full::new(request.body.clone().unwrap_or_default())).map_err(|error| bad(&error))
 }
 
 /// One request over a fresh connection.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
+    request: hyper::Request<Full<Bytes>>,
 ) -> Result<Answer, String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -240,3 +283,6 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<Answer, Strin
         body: body.to_vec(),
     })
 }
+
+#[cfg(test)]
+mod tests;

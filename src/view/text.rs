@@ -1,4 +1,4 @@
-//! Words of agents, committers and files as they may stand on a forge: bounded, without anything that a page would act on.
+//! Words of agents, committers and files as they may stand on a forge or in a chat: bounded, without anything that a page would act on.
 
 /// The longest run of backticks that a fence can have to beat: longer ones are broken up.
 const LONGEST_RUN: usize = 8;
