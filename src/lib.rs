@@ -37,6 +37,7 @@
 //! | [`roster`] | yes | single agents: where each stands, who is drawn and offered what, who failed; the fleet's budget |
 //! | [`controller`] | yes | joins fleet, rollout and roster; commits and their reports; guards; orders; what is to be stored |
 //! | [`view`] | yes | statuses, reports and reasons as people and scripts see them |
+//! | [`incident`] | yes | what needs a person: incidents from their beginning to their end, and who is told of them when |
 //! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
 //! | [`trust`] | yes | who signed a commit: SSH and OpenPGP signatures, and the keys that count |
 //! | [`identity`] | yes | who somebody proved to be: the names in client certificates |
@@ -85,6 +86,8 @@
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
 //! - With a forge to tell, an ended commit's report stays below `state/commits/` until it was told: whoever runs next does it.
 //! - A revert whose rollback is done, with everybody there and well, begins no rollout: the commit is a no-op.
+//! - What nobody can tell ends no incident: a daemon that has only just started keeps those that it knew until it sees otherwise.
+//! - An address of a receiver may be a secret: messages, logs and statuses name receivers, and of addresses the host at most.
 //! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.
 
 pub mod agent;
@@ -98,6 +101,7 @@ pub mod forge;
 pub mod git;
 pub mod http;
 pub mod identity;
+pub mod incident;
 pub mod labels;
 pub mod opamp;
 pub mod rollout;

@@ -212,6 +212,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("view", &["time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster"]),
     ("controller", &["time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster", "view"]),
     ("git", &["fleet::snapshot", "view", "time", "settings"]),
+    ("incident", &["time", "view"]),
     ("http", &["time", "settings"]),
     // `clock`: an App's proof is dated, and limits are said as points in time.
     ("forge", &["fleet::snapshot", "view", "time", "clock", "settings", "http"]),
@@ -266,6 +267,7 @@ const PURE: &[&str] = &[
     "roster",
     "controller",
     "view",
+    "incident",
     "opamp",
     "trust",
     "identity",
@@ -402,6 +404,7 @@ const AT_HOME: &[(&[&str], &[&str], &str)] = &[
             "git",
             "serve",
             "forge",
+            "incident", // what is remembered of them over a restart
             "cli",
             "simulate",
         ],

@@ -36,6 +36,7 @@ fn fleet(groups: Vec<GroupStatus>) -> FleetStatus {
         journal: JournalStatus { last_pushed: Some(now()), ..JournalStatus::default() },
         forge: None,
         listener: ListenerStatus::default(),
+        alerts: None,
         agents: AgentCounts { connected: 43, managed: 40, unmanaged: 3, away: 2, ..AgentCounts::default() },
         groups,
         commits: Vec::new(),

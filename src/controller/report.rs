@@ -1,5 +1,7 @@
 //! What the controller knows, for people: statuses, parts of notes, lists of agents.
 
+use std::collections::BTreeSet;
+
 use crate::controller::commits::Part;
 use crate::controller::{Controller, GroupState, texts};
 use crate::fleet::GroupName;
@@ -111,6 +113,7 @@ impl Controller {
             stages: self.stages(name, state, now),
             orders: self.orders_in(name, machine, now),
             rolled_back: machine.rollout().filter(|_| machine.is_rolled_back()).map(|rollout| hex(rollout.candidate)),
+            brought_by: brought_by(machine),
         }
     }
 
@@ -153,8 +156,28 @@ impl Controller {
 
     /// Everything that the controller knows of the fleet; how following and writing go is for the caller to add.
     pub fn status(&self, instance: &str, now: Timestamp) -> FleetStatus {
-        let mut groups: Vec<GroupStatus> =
-            self.groups.iter().map(|(name, state)| self.group_status(name, state, now)).collect();
+        FleetStatus { agents: self.agent_counts(), ..self.status_of(instance, now, |_, _| true) }
+    }
+
+    /// The same, cheap enough to be asked for every other second: without groups that are settled and of which nothing is to be said,
+    /// and without counting the fleet's agents.
+    pub fn unsettled(&self, instance: &str, now: Timestamp) -> FleetStatus {
+        let faulty: BTreeSet<&GroupName> =
+            self.diagnostics.iter().filter_map(|finding| finding.group.as_ref()).collect();
+        self.status_of(instance, now, |name, state| {
+            let has_failures = || self.roster.group(name).is_some_and(|group| !group.failures.is_empty());
+            state.machine.rollout().is_some() || faulty.contains(name) || has_failures()
+        })
+    }
+
+    fn status_of(
+        &self,
+        instance: &str,
+        now: Timestamp,
+        shows: impl Fn(&GroupName, &GroupState) -> bool,
+    ) -> FleetStatus {
+        let shown = self.groups.iter().filter(|(name, state)| shows(name, state));
+        let mut groups: Vec<GroupStatus> = shown.map(|(name, state)| self.group_status(name, state, now)).collect();
         groups.extend(self.stillborn.iter().map(|name| GroupStatus {
             name: name.to_string(),
             phase: Phase::Held,
@@ -171,7 +194,8 @@ impl Controller {
             journal: JournalStatus::default(),
             forge: None,
             listener: ListenerStatus::default(),
-            agents: self.agent_counts(),
+            alerts: None,
+            agents: AgentCounts::default(),
             groups,
             commits: self.commits.shown(),
             diagnostics: texts(self.diagnostics.iter().filter(|finding| finding.group.is_none()))
@@ -221,4 +245,11 @@ impl Controller {
         }
         list
     }
+}
+
+/// The revision that brought what is being introduced or failed; when that is nothing, what is stable.
+fn brought_by(machine: &Machine) -> Option<String> {
+    let stable = || machine.stable().and_then(|stable| machine.record().promoted.get(&stable));
+    let rollout = machine.rollout().map(|rollout| rollout.revision.clone());
+    rollout.or_else(|| stable().map(|promoted| promoted.revision.clone()))
 }

@@ -176,13 +176,14 @@ impl Follower {
                 Ok(_) => {
                     let refused =
                         self.verifier.refused.as_ref().map(|one| format!("the head is not synced: {}", one.reason));
-                    (status.last_success, status.stale) = (Some(now), refused.is_some());
+                    (status.last_success, status.stale, status.refused) =
+                        (Some(now), refused.is_some(), refused.is_some());
                     status.error = refused;
                     progress.is_ready = true;
                 }
                 Err(Trouble::Failed { message, class }) => {
                     let is_old = status.last_success.is_none_or(|last| now.since(last) > stale_after);
-                    status.error = Some(message.clone());
+                    (status.error, status.refused) = (Some(message.clone()), false);
                     status.stale = is_old || *class == crate::git::FailureClass::Stalled;
                 }
                 Err(Trouble::Closed) => {}

@@ -51,11 +51,15 @@ impl Keeper {
             self.metrics.journal_stored(outcome.is_ok());
             self.status.send_modify(|status| match &outcome {
                 Ok(()) => {
+                    status.blocked = false;
                     status.last_stored = Some(self.clock.now());
                     // What the pushes say stands until a push says otherwise.
                     status.error.take_if(|error| !error.starts_with(PUSHING));
                 }
-                Err(error) => status.error = Some(format!("storing failed, nothing new is offered: {error}")),
+                Err(error) => {
+                    status.blocked = true;
+                    status.error = Some(format!("storing failed, nothing new is offered: {error}"));
+                }
             });
             if let Err(error) = &outcome {
                 tracing::error!("the journal cannot be stored, so nothing new is offered: {error}");

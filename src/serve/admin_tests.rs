@@ -18,6 +18,7 @@ fn fleet_status() -> FleetStatus {
         journal: JournalStatus::default(),
         forge: None,
         listener: ListenerStatus::default(),
+        alerts: None,
         agents: AgentCounts::default(),
         groups: Vec::new(),
         commits: Vec::new(),

@@ -422,6 +422,9 @@ pub struct GroupStatus {
     /// The hash that was taken back from the group although the repository still says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<String>,
+    /// The revision that brought what is being introduced or failed; when that is nothing, what is stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brought_by: Option<String>,
 }
 
 /// How following the repository goes.
@@ -447,6 +450,9 @@ pub struct SyncStatus {
     pub error: Option<String>,
     /// True when the remote has not answered for three intervals, or what it answered cannot be followed.
     pub stale: bool,
+    /// True when the remote answers, and its head is not taken because of who signed it; the error says why.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
     /// The last webhook that came from somebody who knows the secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_hook: Option<LastHook>,
@@ -477,6 +483,9 @@ pub struct JournalStatus {
     /// Why storing or pushing failed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// True while nothing can be stored here, so that nothing new is offered; the error says why.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
     /// True when the remote takes no notes, so that they stay here.
     pub local_only: bool,
     /// True when the remote's ref holds something that is no journal, and is therefore left alone.
@@ -538,6 +547,49 @@ pub struct ListenerStatus {
     pub problems: Vec<String>,
 }
 
+/// Alerting: what needs a person, and who was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AlertsStatus {
+    /// Incidents that have not ended: what they are about, one line each, the oldest first.
+    pub open: Vec<OpenIncident>,
+    /// Incidents that have not ended and are not named above.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more: usize,
+    /// Who is told, in the order of the settings.
+    pub receivers: Vec<ReceiverStatus>,
+}
+
+/// An incident that has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OpenIncident {
+    /// Its id, the same in every message about it.
+    pub id: String,
+    /// `warning` or `critical`.
+    pub severity: String,
+    /// What it is about, in one line.
+    pub title: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Somebody who is told of incidents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReceiverStatus {
+    /// Its name in the settings.
+    pub name: String,
+    /// `webhook`, `slack` or `alertmanager`.
+    pub kind: String,
+    /// When it last took a message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_sent: Option<Timestamp>,
+    /// Why it did not take the last one; absent when it did. It never holds the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// Everything `gitamp status` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -560,6 +612,9 @@ pub struct FleetStatus {
     /// Who may speak as an agent.
     #[serde(default)]
     pub listener: ListenerStatus,
+    /// Alerts; absent when nobody is alerted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<AlertsStatus>,
     /// The agents.
     pub agents: AgentCounts,
     /// The groups, by name.

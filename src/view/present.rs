@@ -11,6 +11,9 @@ use crate::roster::member::{Member, Placement};
 use crate::roster::standing::{HeldReason, Standing};
 use crate::view::{AgentStatus, Counts, FailureCluster, WaitingOn};
 
+/// How the sentence about a rollout begins that a person ended.
+pub const ABORTED: &str = "aborted";
+
 /// Characters of a label that failed agents have in common.
 const LONGEST_PAIR: usize = 120;
 
@@ -193,7 +196,7 @@ pub fn cause_sentence(cause: &Cause) -> String {
         Cause::TooManyFailures { failed, allowed } => {
             format!("{} failed, {allowed} may (maxFailures)", count(*failed, "agent", "agents"))
         }
-        Cause::Aborted { said } => format!("aborted {}", said_by(said)),
+        Cause::Aborted { said } => format!("{ABORTED} {}", said_by(said)),
     }
 }
 
