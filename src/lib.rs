@@ -44,6 +44,7 @@
 //! | [`http`] | no | one request to somebody else's server, and its answer |
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
 //! | [`forge`] | no | forges: proofs of the secret and push events in; statuses, comments and reverts out, by a task nobody waits for |
+//! | [`alert`] | no | tells people of incidents: webhooks, chats, Alertmanager, by tasks nobody waits for |
 //! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
 //! | [`clock`] | no | the one clock, for the daemon and its listeners |
 //! | [`daemon`] | no | the one loop, start and end |
@@ -91,6 +92,7 @@
 //! - Of agents that are away at most two generations of the fleet are remembered, so that made-up identities cost nothing.
 
 pub mod agent;
+pub mod alert;
 pub mod cli;
 pub mod clock;
 pub mod config;

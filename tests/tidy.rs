@@ -214,10 +214,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("git", &["fleet::snapshot", "view", "time", "settings"]),
     ("incident", &["time", "view"]),
     ("http", &["time", "settings"]),
+    ("alert", &["incident", "view", "time", "clock", "settings", "http"]),
     // `clock`: an App's proof is dated, and limits are said as points in time.
     ("forge", &["fleet::snapshot", "view", "time", "clock", "settings", "http"]),
     // `config`: what is offered goes through the hands of the listener, as a value that it does not look into.
-    ("serve", &["opamp", "agent", "config", "labels", "identity", "view", "forge", "time", "clock", "settings"]),
+    (
+        "serve",
+        &[
+            "opamp", "agent", "config", "labels", "identity", "view", "forge", "alert", "incident", "time", "clock",
+            "settings",
+        ],
+    ),
 ];
 
 /// Rooms that may import everything: where the house is joined.
@@ -275,6 +282,7 @@ const PURE: &[&str] = &[
 
 /// Modules as pure as those rooms, in rooms that are not.
 const PURE_INSIDE: &[&str] = &[
+    "alert::payload",
     "forge::outbound::board",
     "forge::outbound::comment",
     "forge::outbound::dialect",
@@ -405,6 +413,7 @@ const AT_HOME: &[(&[&str], &[&str], &str)] = &[
             "serve",
             "forge",
             "incident", // what is remembered of them over a restart
+            "alert",
             "cli",
             "simulate",
         ],

@@ -5,6 +5,7 @@
 
 mod admin_client;
 mod agents;
+mod alerts;
 mod check;
 mod completions;
 mod demo;
@@ -58,6 +59,7 @@ enum Command {
     Agents(agents::Arguments),
     Explain(explain::Arguments),
     Sync(sync::Arguments),
+    Alerts(alerts::Arguments),
     Pause(orders::Pause),
     Resume(orders::Resume),
     Abort(orders::Abort),
@@ -91,6 +93,7 @@ impl Command {
             Self::Explain(arguments) => arguments.run(),
             Self::Agents(arguments) => arguments.run(),
             Self::Sync(arguments) => arguments.run(),
+            Self::Alerts(arguments) => arguments.run(),
             Self::Pause(arguments) => arguments.run(),
             Self::Resume(arguments) => arguments.run(),
             Self::Abort(arguments) => arguments.run(),

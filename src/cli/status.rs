@@ -10,8 +10,8 @@ use super::screen::{Rows, Tint, ago, clean, clean_short, rough, short_hash, shor
 use super::{Failure, print, watch};
 use crate::time::Timestamp;
 use crate::view::{
-    CommitReport, FailureCluster, FleetStatus, GroupStatus, JournalStatus, ListenerStatus, Phase, StageState,
-    StageStatus, SyncStatus, WaitingOn,
+    AlertsStatus, CommitReport, FailureCluster, FleetStatus, GroupStatus, JournalStatus, ListenerStatus, Phase,
+    StageState, StageStatus, SyncStatus, WaitingOn,
 };
 
 /// Up to this many groups, the quiet ones are shown as well.
@@ -177,6 +177,23 @@ fn header(status: &FleetStatus) -> String {
             line("", &clean_short(error, LONGEST_MESSAGE), Tint::Bad);
         }
     }
+    if let Some(alerts) = &status.alerts {
+        let tint = if alerts.open.is_empty() { Tint::Plain } else { Tint::Warning };
+        line("alerts", &alerting(alerts), tint);
+        for incident in alerts.open.iter().take(MOST_LINES) {
+            let title = clean_short(&incident.title, LONGEST_MESSAGE);
+            line(
+                "",
+                &format!("{}: {title}, {}", clean(&incident.severity), ago(incident.since, status.now)),
+                Tint::Bad,
+            );
+        }
+        for receiver in &alerts.receivers {
+            if let Some(error) = &receiver.error {
+                line("", &format!("{}: {}", clean(&receiver.name), clean_short(error, LONGEST_MESSAGE)), Tint::Bad);
+            }
+        }
+    }
     line("agents", &agents(status), Tint::Plain);
     let listener = &status.listener;
     if let Some(words) = access(listener) {
@@ -198,6 +215,17 @@ fn access(listener: &ListenerStatus) -> Option<String> {
         (true, false) => Some(format!("TLS{until}; agents prove who they are by {}", proofs.join(" or "))),
         (false, false) => Some(format!("agents prove who they are by {}, without encryption", proofs.join(" or "))),
     }
+}
+
+fn alerting(alerts: &AlertsStatus) -> String {
+    let open = alerts.open.len() + alerts.more;
+    let open = match open {
+        0 => "no open incident".to_owned(),
+        1 => "1 open incident".to_owned(),
+        open => format!("{open} open incidents"),
+    };
+    let names: Vec<String> = alerts.receivers.iter().map(|receiver| clean(&receiver.name)).collect();
+    format!("{open}; told are {}", names.join(", "))
 }
 
 fn synced(sync: &SyncStatus, now: Timestamp) -> String {

@@ -4,6 +4,7 @@
 //! listener, the admin interface, and one for signals. Each talks to the loop through a bounded channel; nothing but the loop
 //! touches the controller.
 
+mod alarm;
 mod follow;
 mod keep;
 mod pace;
@@ -19,6 +20,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::alert::watcher::Look;
 use crate::clock::Clock;
 use crate::controller::record::RecordError;
 use crate::controller::{Action, Controller, OrdersKept, Store};
@@ -32,7 +34,7 @@ use crate::serve::tls::{Tls, TlsError};
 use crate::serve::{AgentLinks, AgentMessage};
 use crate::settings::Settings;
 use crate::view::command::{Impact, Order, OrderRequest, Refusal};
-use crate::view::{FleetStatus, JournalStatus, ListenerStatus, SyncStatus};
+use crate::view::{AlertsStatus, FleetStatus, JournalStatus, ListenerStatus, SyncStatus};
 
 use follow::{Found, Progress};
 use keep::Stored;
@@ -143,6 +145,7 @@ struct Daemon {
     orders: watch::Sender<OrdersKept>,
     forge: Forge,
     tls: Option<Arc<Tls>>,
+    alerts: watch::Receiver<Option<AlertsStatus>>,
 }
 
 /// What comes into the loop.
@@ -152,6 +155,7 @@ struct Inputs {
     stored: mpsc::Receiver<Stored>,
     requests: mpsc::Receiver<AdminRequest>,
     words: mpsc::Receiver<Word>,
+    looks: mpsc::Receiver<Look>,
 }
 
 /// What one turn of the loop is about.
@@ -160,6 +164,7 @@ enum Turn {
     Found(Found),
     Request(AdminRequest),
     Word(Word),
+    Look(Look),
     /// So many events are in the batch.
     Agents(usize),
     Time,
@@ -185,6 +190,7 @@ impl Daemon {
                 Some(found) = inputs.found.recv() => Turn::Found(found),
                 Some(request) = inputs.requests.recv() => Turn::Request(request),
                 Some(word) = inputs.words.recv() => Turn::Word(word),
+                Some(look) = inputs.looks.recv() => Turn::Look(look),
                 count = inputs.agents.recv_many(&mut batch, BATCH) => Turn::Agents(count),
                 () = sleep => Turn::Time,
             };
@@ -195,6 +201,11 @@ impl Daemon {
                 Turn::Found(found) => self.found(found),
                 Turn::Request(request) => self.answer(request),
                 Turn::Word(word) => self.forge.heard(word, &mut self.controller),
+                Turn::Look(Look(reply)) => {
+                    let status = self.controller.unsettled(&self.settings.instance, self.clock.now());
+                    // Who looks ends with the process.
+                    let _gone = reply.send((self.joined(status), true));
+                }
                 // Nobody listens for agents any more.
                 Turn::Agents(0) => return,
                 Turn::Agents(_) => {
@@ -307,12 +318,17 @@ impl Daemon {
     }
 
     fn status(&self) -> FleetStatus {
-        let mut status = self.controller.status(&self.settings.instance, self.clock.now());
+        self.joined(self.controller.status(&self.settings.instance, self.clock.now()))
+    }
+
+    /// What the controller knows, with what the tasks around the loop know.
+    fn joined(&self, mut status: FleetStatus) -> FleetStatus {
         status.sync = self.progress.borrow().status.clone();
         status.sync.last_hook = self.hints.last().as_deref().cloned();
         status.journal = self.journal.borrow().clone();
         status.forge = self.forge.status();
         status.listener = self.listener();
+        status.alerts = self.alerts.borrow().clone();
         status
     }
 

@@ -9,8 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::alert::watcher::Look;
 use crate::clock::Clock;
 use crate::controller::{Controller, Options};
+use crate::daemon::alarm::Alarm;
 use crate::daemon::follow::{Before, Follower, Progress};
 use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
@@ -83,13 +85,16 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
         state = %base.settings.state_dir.display(),
         "starting"
     );
+    let mut alarm = Alarm::start(&base.settings, base.clock, &base.metrics);
     tokio::pin!(stop);
+    let mut questions = Questions { requests: &mut requests, alarm: &mut alarm };
     let opened = tokio::select! {
-        opened = base.open_journal(&journal, &mut requests) => Some(opened),
+        opened = base.open_journal(&journal, &mut questions) => Some(opened),
         () = &mut stop => None,
     };
     if let Some((journal, contents, syncs)) = opened {
-        let (mut daemon, mut inputs, tasks) = base.start(source, journal, contents, (agents, tls), requests).await?;
+        let (mut daemon, mut inputs, tasks) =
+            base.start(source, journal, contents, (agents, tls), requests, alarm).await?;
         for reply in syncs {
             daemon.sync(reply);
         }
@@ -107,6 +112,12 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
 
 /// Whoever asked for a sync before there was anything to sync with.
 type Syncs = Vec<oneshot::Sender<SyncStatus>>;
+
+/// What is asked while the daemon starts.
+struct Questions<'a> {
+    requests: &'a mut mpsc::Receiver<AdminRequest>,
+    alarm: &'a mut Alarm,
+}
 
 /// What all tasks share.
 struct Base {
@@ -189,6 +200,7 @@ impl Base {
         contents: JournalContents,
         (agents_listener, tls): (TcpListener, Option<Arc<Tls>>),
         requests: mpsc::Receiver<AdminRequest>,
+        Alarm { looks, status: alerts, tasks: mut aborted }: Alarm,
     ) -> Result<(Daemon, Inputs, Tasks), DaemonError> {
         let Self { settings, clock, metrics, bell, journal: journal_status, stopped } = self;
         let mut controller = restore(&settings, &contents, clock)?;
@@ -224,11 +236,11 @@ impl Base {
         };
         let (stores, store_requests) = mpsc::channel(1);
         let (answers, stored) = mpsc::channel(1);
-        let mut aborted = vec![
+        aborted.extend([
             tokio::spawn(follower.run()),
             tokio::spawn(ring_on_hangup(bell.clone())),
             tokio::spawn(feed_watchdog()),
-        ];
+        ]);
         aborted.extend(settings.push.then(|| tokio::spawn(keeper.clone().push())));
         aborted.extend(teller.map(|teller| tokio::spawn(teller.run())));
         let tasks = Tasks {
@@ -255,8 +267,9 @@ impl Base {
             orders: watch::Sender::default(),
             forge,
             tls,
+            alerts,
         };
-        Ok((daemon, Inputs { agents, found, stored, requests, words }, tasks))
+        Ok((daemon, Inputs { agents, found, stored, requests, words, looks }, tasks))
     }
 
     /// Opens the journal. A process with an empty disk must hear from the remote what its predecessor did before it may do
@@ -264,13 +277,13 @@ impl Base {
     async fn open_journal(
         &self,
         options: &JournalOptions,
-        requests: &mut mpsc::Receiver<AdminRequest>,
+        questions: &mut Questions<'_>,
     ) -> (Journal, JournalContents, Syncs) {
         let mut backoff = Backoff::default();
         let mut syncs = Syncs::new();
         loop {
             let opened = Journal::open(options.clone());
-            let error = match self.answering(opened, requests, &mut syncs).await {
+            let error = match self.answering(opened, questions, &mut syncs).await {
                 Ok((journal, contents)) => return (journal, contents, syncs),
                 Err(error) => error,
             };
@@ -287,22 +300,21 @@ impl Base {
                     () = self.bell.wait() => {}
                 }
             };
-            self.answering(pause, requests, &mut syncs).await;
+            self.answering(pause, questions, &mut syncs).await;
         }
     }
 
     /// Waits for `work`, and answers questions meanwhile.
-    async fn answering<T>(
-        &self,
-        work: impl Future<Output = T>,
-        requests: &mut mpsc::Receiver<AdminRequest>,
-        syncs: &mut Syncs,
-    ) -> T {
+    async fn answering<T>(&self, work: impl Future<Output = T>, questions: &mut Questions<'_>, syncs: &mut Syncs) -> T {
         tokio::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                Some(request) = requests.recv() => self.answer_early(request, syncs),
+                Some(request) = questions.requests.recv() => self.answer_early(request, syncs, questions.alarm),
+                Some(Look(reply)) = questions.alarm.looks.recv() => {
+                    // Who looks ends with the process.
+                    let _gone = reply.send((self.early_status(questions.alarm), false));
+                }
             }
         }
     }
@@ -313,17 +325,21 @@ impl Base {
         SyncStatus { repository: self.settings.repo.to_string(), error, stale: true, ..SyncStatus::default() }
     }
 
-    fn answer_early(&self, request: AdminRequest, syncs: &mut Syncs) {
+    fn early_status(&self, alarm: &Alarm) -> FleetStatus {
         let options = Options { observe: self.settings.observe, forget_after: self.settings.forget_after };
+        FleetStatus {
+            sync: self.early_sync(),
+            journal: self.journal.borrow().clone(),
+            alerts: alarm.status.borrow().clone(),
+            ..Controller::new(options).status(&self.settings.instance, self.clock.now())
+        }
+    }
+
+    fn answer_early(&self, request: AdminRequest, syncs: &mut Syncs, alarm: &Alarm) {
         // Whoever asked may be gone already.
         match request {
             AdminRequest::Status(reply) => {
-                let empty = Controller::new(options).status(&self.settings.instance, self.clock.now());
-                let _gone = reply.send(FleetStatus {
-                    sync: self.early_sync(),
-                    journal: self.journal.borrow().clone(),
-                    ..empty
-                });
+                let _gone = reply.send(self.early_status(alarm));
             }
             AdminRequest::Agents(_, reply) => {
                 let _gone = reply.send(AgentList::default());

@@ -101,7 +101,8 @@ async fn an_authority_of_ones_own_is_believed_and_nobody_else() {
 
     let (stranger, asked) = serve(true, |_| reply("200 OK", "{}")).await;
     let system = Client::new(None, DEADLINE).expect("a client");
-    let error = system.send(&get("https", stranger, "secret/path")).await.expect_err("an unknown authority").to_string();
+    let error =
+        system.send(&get("https", stranger, "secret/path")).await.expect_err("an unknown authority").to_string();
     assert!(error.contains("certificate") && !error.contains("hunter2") && !error.contains("secret"), "{error}");
     assert!(asked.lock().expect("not poisoned").is_empty(), "nothing is said to a stranger");
 }

@@ -10,7 +10,7 @@ use crate::incident::{Incident, Severity, desk, words};
 use crate::time::Timestamp;
 use crate::view::{
     AgentCounts, CommitReport, Counts, Ending, FailureCluster, FleetStatus, GroupReport, GroupStatus, JournalStatus,
-    Phase, SyncStatus, WaitingOn,
+    ListenerStatus, Phase, SyncStatus, WaitingOn,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -25,6 +25,7 @@ fn quiet() -> FleetStatus {
         sync: SyncStatus { last_success: Some(START), revision: Some(BAD.to_owned()), ..SyncStatus::default() },
         journal: JournalStatus { last_stored: Some(START), last_pushed: Some(START), ..JournalStatus::default() },
         forge: None,
+        listener: ListenerStatus::default(),
         alerts: None,
         agents: AgentCounts::default(),
         groups: Vec::new(),
@@ -75,6 +76,7 @@ fn report(revision: &str, ending: Option<Ending>) -> CommitReport {
         synced_at: START,
         ended_at: None,
         rewritten_history: false,
+        unknown_history: false,
         after: None,
         diagnostics: Vec::new(),
         groups: BTreeMap::new(),
@@ -366,27 +368,25 @@ fn what_cannot_be_told_after_a_start_changes_nothing() {
     assert_eq!(story.deliveries.len(), 4, "{}", story.transcript);
 }
 
-/// What is seen, and the title of the one incident that comes of it.
+/// The one incident that comes of a status: its severity, its title, a word of what to do; and that it ends.
+fn assert_told(status: &FleetStatus, severity: &str, title: &str, advice: &str) {
+    let mut story = Story::new();
+    story.sees(20 * MINUTE, status);
+    let [told] = &story.deliveries[..] else { panic!("{title}: {}", story.transcript) };
+    assert_eq!((told.incident.severity().name(), words::title(&told.incident)), (severity, title.to_owned()));
+    let steps = words::advice(&told.incident).join("\n");
+    assert!(steps.contains(advice), "{title}: {steps}");
+    story.sees(MINUTE, &quiet());
+    assert_eq!(story.deliveries.len(), 2, "it ends: {}", story.transcript);
+    assert!(words::ending(&story.deliveries[1].incident).starts_with("over"));
+}
+
 #[test]
-fn every_situation_has_its_words() {
+fn every_situation_of_a_group_has_its_words() {
     let with = |group: GroupStatus| FleetStatus { groups: vec![group], ..quiet() };
     let held = |reason: &str, message: &str| with(group("gw", Phase::Held, vec![waits(reason, message)]));
-    let mut guarded = report(BAD, None);
-    let guard = GroupReport {
-        waiting_on: vec![waits("guard", "changes 12 of 20 groups")],
-        ..GroupReport::ended(Ending::NoOp, "", START)
-    };
-    guarded.groups.insert("gw".to_owned(), guard);
-    let rejected =
-        CommitReport { diagnostics: vec!["fleet.yaml:2: wrong".to_owned()], ..report(BAD, Some(Ending::Rejected)) };
-    let mut refused = quiet();
-    (refused.sync.error, refused.sync.refused) = (Some("the head is not synced: it is not signed".to_owned()), true);
-    let mut blocked = quiet();
-    (blocked.journal.error, blocked.journal.blocked) = (Some("storing failed: no space".to_owned()), true);
-    let mut unpushed = quiet();
-    unpushed.journal.error = Some("pushing failed: denied".to_owned());
     let aborted = "aborted by ann at 2026: too slow; revert the commit";
-    for (status, severity, words_wanted, advice) in [
+    for (status, severity, title, advice) in [
         (
             with(group("gw", Phase::Failed, vec![waits("failed", "3 agents failed")])),
             "critical",
@@ -418,6 +418,28 @@ fn every_situation_has_its_words() {
             "gw: the rollout stands still, agents fall sick with and without it; 1111111",
             "not the reason",
         ),
+    ] {
+        assert_told(&status, severity, title, advice);
+    }
+}
+
+#[test]
+fn every_situation_of_the_fleet_has_its_words() {
+    let mut guarded = report(BAD, None);
+    let guard = GroupReport {
+        waiting_on: vec![waits("guard", "changes 12 of 20 groups")],
+        ..GroupReport::ended(Ending::NoOp, "", START)
+    };
+    guarded.groups.insert("gw".to_owned(), guard);
+    let rejected =
+        CommitReport { diagnostics: vec!["fleet.yaml:2: wrong".to_owned()], ..report(BAD, Some(Ending::Rejected)) };
+    let mut refused = quiet();
+    (refused.sync.error, refused.sync.refused) = (Some("the head is not synced: it is not signed".to_owned()), true);
+    let mut blocked = quiet();
+    (blocked.journal.error, blocked.journal.blocked) = (Some("storing failed: no space".to_owned()), true);
+    let mut unpushed = quiet();
+    unpushed.journal.error = Some("pushing failed: denied".to_owned());
+    for (status, severity, title, advice) in [
         (
             FleetStatus { commits: vec![guarded], ..quiet() },
             "warning",
@@ -434,18 +456,7 @@ fn every_situation_has_its_words() {
         (blocked, "critical", "the journal cannot be stored, nothing new is offered", "disk"),
         (unpushed, "warning", "the journal does not reach the remote", "write access"),
     ] {
-        let mut story = Story::new();
-        story.sees(20 * MINUTE, &status);
-        let [told] = &story.deliveries[..] else { panic!("{words_wanted}: {}", story.transcript) };
-        assert_eq!(
-            (told.incident.severity().name(), words::title(&told.incident)),
-            (severity, words_wanted.to_owned())
-        );
-        let steps = words::advice(&told.incident).join("\n");
-        assert!(steps.contains(advice), "{words_wanted}: {steps}");
-        story.sees(MINUTE, &quiet());
-        assert_eq!(story.deliveries.len(), 2, "it ends: {}", story.transcript);
-        assert!(words::ending(&story.deliveries[1].incident).starts_with("over"));
+        assert_told(&status, severity, title, advice);
     }
     let local = FleetStatus {
         journal: JournalStatus { error: Some("pushing is refused".to_owned()), local_only: true, ..quiet().journal },

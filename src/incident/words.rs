@@ -16,7 +16,7 @@ pub fn title(incident: &Incident) -> String {
 }
 
 fn what(incident: &Incident, section: &Section) -> String {
-    let failed: usize = incident.sections.values().map(|section| failed(section)).sum();
+    let failed: usize = incident.sections.values().map(failed).sum();
     let agents = if failed == 1 { "1 agent".to_owned() } else { format!("{failed} agents") };
     let counted = |text: &str| if failed == 0 { text.to_owned() } else { format!("{text}, {agents} failed") };
     match section.part.situation {

@@ -14,8 +14,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::alert;
 use crate::forge::outbound::teller;
+use crate::incident::Severity;
 use crate::serve::traffic::{TlsTraffic, Traffic};
+use crate::settings::alerts::ReceiverKind;
 use crate::time::Timestamp;
 use crate::view::{Counts, FleetStatus};
 
@@ -55,6 +58,17 @@ struct StateLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindResult {
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SeverityLabel {
+    severity: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Info {
     version: String,
     instance: String,
@@ -75,6 +89,7 @@ pub struct Metrics {
     turns: Turns,
     traffic: Arc<Traffic>,
     forge: Arc<teller::Counts>,
+    alerts: Arc<alert::Counts>,
 }
 
 /// The loop's turns, in seconds.
@@ -105,6 +120,11 @@ impl Metrics {
     /// What is counted of telling a forge.
     pub fn forge(&self) -> Arc<teller::Counts> {
         Arc::clone(&self.forge)
+    }
+
+    /// What is counted of alerts.
+    pub fn alerts(&self) -> Arc<alert::Counts> {
+        Arc::clone(&self.alerts)
     }
 
     /// The remote answered.
@@ -163,6 +183,9 @@ impl Metrics {
         if status.forge.is_some() {
             register_forge(&mut registry, &self.forge);
         }
+        if status.alerts.is_some() {
+            register_alerts(&mut registry, &self.alerts);
+        }
         register_status(&mut registry, status);
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -208,6 +231,26 @@ fn register_forge(registry: &mut Registry, counts: &teller::Counts) {
     let waiting: Gauge = Gauge::default();
     waiting.set(i64::try_from(counts.waiting.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
     registry.register("forge_statuses_waiting", "Statuses that wait to be posted", waiting);
+}
+
+fn register_alerts(registry: &mut Registry, counts: &alert::Counts) {
+    let sent = Family::<KindResult, Counter>::default();
+    for kind in ReceiverKind::ALL {
+        let of = counts.of(kind);
+        for (result, count) in
+            [("ok", &of.ok), ("failed", &of.failed), ("throttled", &of.throttled), ("refused", &of.refused)]
+        {
+            let labels = KindResult { kind: kind.name(), result };
+            sent.get_or_create(&labels).inc_by(count.load(Ordering::Relaxed));
+        }
+    }
+    registry.register("alerts_sent", "Messages to receivers of alerts by what came of them; refused: given up", sent);
+    let open = Family::<SeverityLabel, Gauge>::default();
+    for severity in Severity::ALL {
+        let count = i64::try_from(counts.open(severity)).unwrap_or(i64::MAX);
+        open.get_or_create(&SeverityLabel { severity: severity.name() }).set(count);
+    }
+    registry.register("incidents", "Incidents that have not ended", open);
 }
 
 fn register_traffic(registry: &mut Registry, traffic: &Traffic) {

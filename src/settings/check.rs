@@ -2,6 +2,7 @@
 
 mod access;
 mod agents;
+mod alerts;
 mod forge;
 
 use std::fmt::Display;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use access::{access, journal, verify};
 use agents::agents;
 
+use super::alerts::AlertSettings;
 use super::layers::{Given, Source};
 use super::{
     Environment, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoUrl, SecretFile, Settings,
@@ -160,6 +162,15 @@ pub(super) fn check(
     if reader.problems.is_empty() { Ok(settings) } else { Err(SettingsError::Values(reader.problems)) }
 }
 
+/// Checks what was given about alerts, and the instance that they are sent as.
+pub(super) fn alerts_alone(given: &Given) -> Result<(String, Option<AlertSettings>), SettingsError> {
+    let mut reader = Reader { given, problems: Vec::new() };
+    let mut name = "default".to_owned();
+    reader.set(&mut name, "instance", instance);
+    let settings = alerts::alerts(&mut reader, &mut Vec::new());
+    if reader.problems.is_empty() { Ok((name, settings)) } else { Err(SettingsError::Values(reader.problems)) }
+}
+
 fn repository(reader: &mut Reader<'_>) -> Option<RepoUrl> {
     if !reader.given.contains_key("repo") {
         let message = "no repository is named: `gitamp serve --repo https://git.example.com/team/fleet.git`, GITAMP_REPO, \
@@ -191,6 +202,7 @@ fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environm
     agents::access(settings, reader);
     forge::forge(settings, reader);
     without_history(settings, reader);
+    settings.alerts = alerts::alerts(reader, &mut settings.warnings);
     running(settings, reader);
     warn(settings);
 }

@@ -258,6 +258,10 @@ pub struct ServeArgs {
     #[serde(alias = "revertPullRequest")]
     pub revert_pull_request: Option<Text>,
 
+    /// Who is told of incidents; only in the file, because it is a list.
+    #[arg(skip)]
+    pub alerts: Option<AlertsArgs>,
+
     /// Where health, metrics and the reading API are served, or `off` [default: 127.0.0.1:4321]
     #[arg(long, value_name = "IP:PORT", help_heading = "Running it")]
     pub admin_listen: Option<Text>,
@@ -291,6 +295,55 @@ pub struct VerifyArgs {
     pub allowed_signers: Option<Text>,
     /// `verify-keyring`.
     pub keyring: Option<Text>,
+}
+
+/// `alerts: {waitsTooLong: 4h, staleAfter: 15m, receivers: [...]}` in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    default,
+    expecting = "a mapping with `receivers`, `waitsTooLong` and `staleAfter`"
+)]
+pub struct AlertsArgs {
+    /// How long a rollout may stand still.
+    pub waits_too_long: Option<Text>,
+    /// How long the repository may be out of reach.
+    pub stale_after: Option<Text>,
+    /// Who is told.
+    pub receivers: Vec<ReceiverArgs>,
+}
+
+/// One of `receivers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    default,
+    expecting = "a receiver: a mapping with `name`, `type`, and `url` or `urlFile`"
+)]
+pub struct ReceiverArgs {
+    /// What it is called.
+    pub name: Option<Text>,
+    /// `webhook`, `slack` or `alertmanager`.
+    #[serde(rename = "type")]
+    pub kind: Option<Text>,
+    /// Where it is.
+    pub url: Option<Text>,
+    /// A file that says where it is.
+    pub url_file: Option<Text>,
+    /// A file with what messages are signed with.
+    pub secret_file: Option<Text>,
+    /// A file with a token for it.
+    pub token_file: Option<Text>,
+    /// Certificates that it is known by.
+    pub ca_file: Option<Text>,
+    /// `warning` or `critical`.
+    pub severity: Option<Text>,
+    /// Globs over groups' names.
+    pub groups: Option<Vec<Text>>,
+    /// Whether it hears of what concerns no group in particular.
+    pub fleet: Option<Text>,
 }
 
 impl ServeArgs {
@@ -346,9 +399,12 @@ pub type Given = BTreeMap<String, (String, Source)>;
 pub fn add_layer(given: &mut Given, layer: &ServeArgs, source: &Source) -> Result<(), serde_json::Error> {
     let serde_json::Value::Object(values) = serde_json::to_value(layer)? else { return Ok(()) };
     for (key, value) in values {
-        if let serde_json::Value::String(text) = value {
-            given.entry(key).or_insert_with(|| (text, source.clone()));
+        if value.is_null() {
+            continue;
         }
+        // What is no single value travels as the JSON of it.
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        given.entry(key).or_insert_with(|| (text, source.clone()));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! `GITAMP_CONFIG` names, else `/etc/gitamp/gitamp.yaml` when there is one. Relative paths in the file are taken from the file's
 //! directory, all others from the working directory. All problems are reported at once, each by the name its author used.
 
+pub mod alerts;
 mod check;
 pub mod forge;
 pub mod layers;
@@ -225,6 +226,8 @@ pub struct Settings {
     pub hooks: Option<HookSettings>,
     /// The forge that is told what becomes of commits; `None`: none is.
     pub forge: Option<forge::ForgeSettings>,
+    /// Who is told of incidents; `None`: nobody.
+    pub alerts: Option<alerts::AlertSettings>,
     /// Where the reading admin listener is; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
     /// Lowercase host names under which it may be asked, besides loopback and addresses.
@@ -274,6 +277,7 @@ impl Settings {
             forget_after: Duration::from_secs(3600),
             hooks: None,
             forge: None,
+            alerts: None,
             admin_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4321))),
             admin_hosts: Vec::new(),
             state_dir,
@@ -336,6 +340,16 @@ pub fn state_dir_of_daemon(args: &ServeArgs) -> Result<PathBuf, SettingsError> {
     let is_elsewhere = || elsewhere.join(ADMIN_SOCKET).try_exists().unwrap_or(true);
     let use_system = is_default && !own.join(ADMIN_SOCKET).exists() && is_elsewhere();
     Ok(if use_system { elsewhere.to_owned() } else { own })
+}
+
+/// Who the daemon of these flags, this environment and this file tells of incidents, and as which `--instance`; nothing else of the
+/// settings is looked at. `None`: nobody.
+///
+/// # Errors
+/// As for [`Settings::load`], concerning alerts alone.
+pub fn alerts_of_daemon(args: &ServeArgs) -> Result<(String, Option<alerts::AlertSettings>), SettingsError> {
+    let (given, _) = gather(args, &Environment::read())?;
+    check::alerts_alone(&given)
 }
 
 /// Who became root to run this program, as `sudo` says it.

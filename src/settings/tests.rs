@@ -643,7 +643,11 @@ fn the_example_of_a_settings_file_can_be_used() {
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a private file");
     let whole: String = text
         .lines()
-        .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).or(Some(line)))
+        .filter_map(|line| {
+            // A setting, or a line that belongs to one: comments stand one space behind their mark.
+            let is_setting = |rest: &&str| rest.starts_with("  ") || !rest.starts_with([' ', '#']);
+            line.strip_prefix('#').filter(is_setting).or(Some(line))
+        })
         .filter(|line| !["tag:", "forge-app", "depth:"].iter().any(|other| line.starts_with(other)))
         .map(|line| line.replace("/etc/gitamp/", &format!("{}/", case.directory.path().display())) + "\n")
         .collect();
@@ -663,15 +667,99 @@ fn the_example_of_a_settings_file_can_be_used() {
         "tls-key.pem",
         "agents-ca.pem",
         "agents-crl.pem",
+        "alerts-secret",
     ] {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }
+    std::fs::write(case.directory.path().join("slack-url"), "https://hooks.slack.com/services/x").expect("writing");
     let mut case = case.file(&whole);
     case.args.repo = None;
     let settings = case.good();
+    assert_eq!(settings.alerts.expect("alerts").receivers.len(), 3, "{whole}");
     assert_eq!(settings.reference, Reference::Branch("main".to_owned()), "{whole}");
     for key in layers::keys() {
         let is_there = text.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{key}:")));
         assert!(is_there, "`{key}` is missing in the example");
+    }
+}
+
+/// A receiver that is fine, and files beside the settings.
+fn with_alerts(case: Case, alerts: &str) -> Case {
+    for (name, text) in
+        [("secret", "hunter2"), ("chat", "https://hooks.example.com/s3cret"), ("no-url", "hooks.example.com/s3cret")]
+    {
+        std::fs::write(case.directory.path().join(name), text).expect("writing");
+    }
+    case.file(&format!("alerts:\n{alerts}"))
+}
+
+#[test]
+fn receivers_of_alerts_come_from_the_file() {
+    use crate::settings::alerts::{Address, Least, ReceiverKind};
+    assert_eq!(Case::new().good().alerts, None);
+    let text = "  staleAfter: 5m
+  receivers:
+    - {name: ops, type: webhook, url: 'http://ops.example.com/x', secretFile: secret}
+    - {name: chat, type: slack, urlFile: chat, severity: critical, groups: [prod/**, '*'], fleet: false}
+    - {name: am, type: alertmanager, url: 'https://am.example.com/base', tokenFile: secret}
+";
+    let case = with_alerts(Case::new(), text);
+    let alerts = case.good().alerts.expect("alerts");
+    assert_eq!((alerts.waits_too_long.as_secs(), alerts.stale_after.as_secs()), (4 * 3600, 300));
+    let [ops, chat, am] = &alerts.receivers[..] else { panic!("three of them") };
+    assert_eq!(
+        (ops.name.as_str(), ops.kind, ops.least, ops.fleet),
+        ("ops", ReceiverKind::Webhook, Least::Warning, true)
+    );
+    assert_eq!(ops.secrets().expect("a secret").len(), 1);
+    assert_eq!((chat.least, chat.fleet, chat.groups.len()), (Least::Critical, false, 2));
+    assert!(matches!(&chat.address, Address::File(_)) && am.token.is_some());
+    assert_eq!(chat.address.get().expect("an address").host_str(), Some("hooks.example.com"));
+    assert!(!format!("{alerts:?}").contains("s3cret"));
+    let unsigned =
+        with_alerts(Case::new(), "  receivers: [{name: ops, type: webhook, url: 'https://x.example.com'}]\n").good();
+    assert!(
+        unsigned.warnings.iter().any(|warning| warning.contains("`ops` are not signed")),
+        "{:?}",
+        unsigned.warnings
+    );
+}
+
+#[test]
+fn what_is_wrong_with_alerts_is_said_with_its_place() {
+    let one = |receiver: &str| format!("  receivers: [{{{receiver}}}]\n");
+    for (text, words) in [
+        ("  receivers: []\n".to_owned(), "`alerts.receivers` in "),
+        (
+            "  waitsTooLong: 5s\n  receivers: [{name: a, type: slack, urlFile: chat}]\n".to_owned(),
+            "`alerts.waitsTooLong` in ",
+        ),
+        ("  staleAfter: soon\n  receivers: [{name: a, type: slack, urlFile: chat}]\n".to_owned(), "is not a duration"),
+        (one("type: slack, urlFile: chat"), "`alerts.receivers[0].name` in "),
+        (one("name: a, urlFile: chat"), "missing: webhook, slack or alertmanager"),
+        (one("name: a, type: pigeon, urlFile: chat"), "not pigeon"),
+        (one("name: a, type: slack, url: 'https://hooks.example.com/s3cret'"), "urlFile"),
+        (one("name: a, type: webhook"), "it is not said where it is"),
+        (one("name: a, type: webhook, url: 'https://x.example', urlFile: chat"), "say the same"),
+        (one("name: a, type: webhook, url: 'ftp://x.example/s3cret'"), "https://"),
+        (one("name: a, type: webhook, url: 'https://u:s3cret@x.example'"), "without user"),
+        (one("name: a, type: webhook, urlFile: no-url"), "no-url"),
+        (one("name: a, type: webhook, urlFile: nowhere"), "cannot read"),
+        (
+            one("name: a, type: slack, urlFile: chat, secretFile: secret"),
+            "only messages of the type `webhook` are signed",
+        ),
+        (one("name: a, type: alertmanager, url: 'http://am.example', tokenFile: secret"), "would show the token"),
+        (one("name: a, type: slack, urlFile: chat, severity: info"), "must be warning"),
+        (one("name: a, type: slack, urlFile: chat, groups: ['a[']"), "not a pattern"),
+        (one("name: a, type: slack, urlFile: chat, colour: red"), "colour"),
+        (one("name: a b, type: slack, urlFile: chat"), "must be letters"),
+        (
+            "  receivers: [{name: a, type: slack, urlFile: chat}, {name: a, type: slack, urlFile: chat}]\n".to_owned(),
+            "`alerts.receivers[1].name` in ",
+        ),
+    ] {
+        let error = with_alerts(Case::new(), &text).error();
+        assert!(error.contains(words) && !error.contains("s3cret"), "{text}: {error}");
     }
 }

@@ -8,8 +8,8 @@ use crate::fleet::snapshot::CommitId;
 use crate::forge::outbound::comment;
 use crate::forge::outbound::pulls::NewPull;
 use crate::forge::outbound::statuses::reference_of;
-use crate::view::text::{clip, plain};
 use crate::time::Timestamp;
+use crate::view::text::{clip, plain};
 use crate::view::{CommitReport, Ending};
 
 /// Commits that are remembered; the oldest ones are forgotten first.

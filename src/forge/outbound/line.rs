@@ -146,12 +146,7 @@ impl Line {
 }
 
 /// The request for a call, with this header that says who we are.
-pub(super) fn request(
-    kind: Kind,
-    api: &Url,
-    call: &Call,
-    who: &(&'static str, Secret),
-) -> Result<Request, Trouble> {
+pub(super) fn request(kind: Kind, api: &Url, call: &Call, who: &(&'static str, Secret)) -> Result<Request, Trouble> {
     let whole = format!("{}/{}", api.as_str().trim_end_matches('/'), call.path);
     let target = Url::parse(&whole).map_err(|error| Trouble::Transient(error.to_string()))?;
     Ok(Request {

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::fleet::snapshot::{CommitId, CommitInfo};
-use crate::view::text::{clip, plain};
 use crate::settings::forge::UrlTemplate;
 use crate::time::Timestamp;
+use crate::view::text::{clip, plain};
 use crate::view::{CommitReport, Ending, GroupReport};
 
 /// Groups that get a context of their own; a commit that changes more gets the one for all of them only.

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::*;
 use crate::forge::outbound::credentials::{self, InstallationToken};
 use crate::forge::outbound::dialect::{Kind, Project, Verdict, judge};
-use crate::http::{Answer, pause};
 use crate::forge::outbound::statuses::{State, Status};
+use crate::http::{Answer, pause};
 use crate::settings::SecretFile;
 
 fn project(kind: Kind) -> Project {
