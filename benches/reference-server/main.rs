@@ -215,6 +215,9 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// Which of the fleets of a measurement is meant.
+type Pick = fn(&Measured) -> &Large;
+
 fn report(arguments: &Arguments, [ours, all, turn]: &[Measured; 3]) {
     println!(
         "\n{} agents, {ATTRIBUTES} attributes each, a configuration of {} KiB\n",
@@ -241,7 +244,7 @@ fn report(arguments: &Arguments, [ours, all, turn]: &[Measured; 3]) {
     row("a push: until the last APPLIED", "s", &|measured| Some(measured.last_applied));
     row("a push: processor time of the server", "s", &|measured| Some(measured.processor));
     let pushes = format!("{LARGE_PUSHES} pushes of {} KiB to {}", large_kib(arguments), large_fleet(arguments));
-    let cases: [(&str, fn(&Measured) -> &Large); 2] =
+    let cases: [(&str, Pick); 2] =
         [("", |measured| &measured.large), (", a tenth deaf", |measured| &measured.large_with_deaf)];
     for (whom, large) in cases {
         let last = format!("{pushes}{whom}: until the last reader's APPLIED");
