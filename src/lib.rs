@@ -76,10 +76,13 @@
 //! - A stage's agents are drawn in the roster and recorded in the rollout: ranks and thresholds cross that line, agents do not.
 //! - An agent that vanished, or fell ill, is excused while those without the candidate are as sick: the rollout freezes instead.
 //! - A failure of what goes back counts only when that was offered since: what was failed long ago says nothing about now.
-//! - Who an agent was before a commit moved it is told by what it has and by the definitions that the commit replaced; these are
+//! - Who an agent was before commits moved it is told by what it has and by the definitions that each of them replaced; these are
 //!   kept for a week, so that neither an agent nor a daemon that was away makes a move look like a newcomer.
+//! - Agents that belonged to no group when a commit takes them in are moved as others are; newcomers are those that came afterwards.
 //! - A revert goes to those who had it before. Agents that a commit moved to its group take the stages, afterwards.
 //! - A share of failures is judged by twenty agents at least; of fewer it allows one if it would of twenty, and never all.
+//! - The way back may fail at one agent in twenty, whatever may fail of something new: the others hold what failed.
+//! - An agent is told to restart after the record that no longer has it is stored: never twice, and not at all if the daemon dies between.
 //! - A head that is not signed by who may is refused before any of its files is read, and judged again only when the keys change; what was accepted
 //!   once is not judged again, so that a key that goes takes nothing back.
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.

@@ -67,8 +67,8 @@ guard "a freeze" src/rollout/machine.rs \
     'self.fleet_frozen.as_ref().or(self.record.frozen.as_ref())' \
     'self.fleet_frozen.as_ref().or(self.record.frozen.as_ref()).filter(|_| !OFF)'
 guard "a freeze of groups that come later" src/controller/revision.rs \
-    'machine.set_fleet_frozen(self.frozen.clone())' \
-    'machine.set_fleet_frozen(self.frozen.clone().filter(|_| !OFF))'
+    'machine.set_fleet_frozen(self.held_by_freeze())' \
+    'machine.set_fleet_frozen(self.held_by_freeze().filter(|_| !OFF))'
 guard "a pinned agent" src/roster/standing.rs \
     '!goes_back && member.pinned_until.is_some_and(|until| until > now)' \
     '!OFF && !goes_back && member.pinned_until.is_some_and(|until| until > now)'

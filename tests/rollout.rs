@@ -13,6 +13,8 @@
 //!              [window=allow_Mon-Fri_09:00-17:00_UTC;deny_2026-12-24_UTC]
 //! again                                              the newest commit is taken once more
 //! unrelated c2                                       a commit that changes nothing below the fleet root
+//! fidget 200 NAME                                    so many commits, each with another priority of this group; what changes nothing
+//!                                                    for any group is not shown
 //! agents a1..a5 k=v[,k=v] [http] [nocaps] [noreport] [holds=A] [ill]
 //! obey|mute|hang|die|stray a1..a5, fail a1 "words", late|sicken|crash a1 10s, script a1     what they make of an offer from now on
 //! ... only B                                         the same of one configuration; of every other they make what is good
@@ -151,6 +153,7 @@ impl Script {
                 let commit = self.model_commit(name, "unrelated");
                 self.world.state.controller.handle_unrelated(commit.info());
             }
+            ["fidget", times, name] => self.fidget(times.parse().expect("a number"), name),
             ["observe"] => self.world.state.options.observe = true,
             ["agents", names, labels, flags @ ..] => self.agents(names, labels, flags),
             ["advance", length] => self.world.advance(parse_duration(length).expect("a duration")),
@@ -209,6 +212,21 @@ impl Script {
         }
         self.head = Some(commit.clone());
         self.world.commit(commit.revision());
+    }
+
+    /// A repository in which somebody changes whom a group selects, over and over.
+    fn fidget(&mut self, times: u64, group: &str) {
+        for _ in 0..times {
+            let before = self.head.clone().expect("a commit before");
+            let number = self.commits.len() as u64 + 1;
+            let mut commit = self.model_commit(&format!("c{number}"), "fidget");
+            (commit.groups, commit.policy) = (before.groups, before.policy);
+            commit.groups.get_mut(group).expect("a known group").definition.priority += 1;
+            self.head = Some(commit.clone());
+            self.world.commit(commit.revision());
+        }
+        self.world.observer.end_run();
+        self.world.observer.lines.retain(|line| !line.ends_with("(changes nothing for any group)"));
     }
 
     fn name_config(&mut self, name: &str) -> ConfigHash {
@@ -395,6 +413,19 @@ impl Script {
                         waiting.message,
                         until.unwrap_or_default()
                     ));
+                }
+                if let Some(restarts) = &group.restarts {
+                    lines.push(format!("  restarts: {restarts}"));
+                    for waiting in &restarts.waiting_on {
+                        let until =
+                            waiting.until.map(|until| format!(", until in {}", show_duration(until.since(now))));
+                        lines.push(format!(
+                            "    waits: {} ({}{})",
+                            waiting.reason,
+                            waiting.message,
+                            until.unwrap_or_default()
+                        ));
+                    }
                 }
                 for failure in &group.failures {
                     lines.push(format!(

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::admin_client::{AdminClient, DaemonPlace};
 use super::screen::{Tint, ago, clean, clean_short, rough, short_hash, short_revision, tinted};
-use super::status::{Output, failures, wait};
+use super::status::{Output, failures, restarts, wait};
 use super::{Failure, print, watch};
 use crate::time::Timestamp;
 use crate::view::{FleetStatus, GroupStatus, Phase, StageState, StageStatus};
@@ -121,6 +121,7 @@ fn human(group: &GroupStatus, now: Timestamp) -> String {
     };
     let orders = group.further_orders().map(|order| clean_short(order, LONGEST_SENTENCE)).collect();
     list(&mut text, "ordered", orders, Tint::Warning);
+    list(&mut text, "restarts", restarts(group, now), Tint::Moving);
     let waits: Vec<String> = group.waiting_on.iter().map(|waiting| wait(waiting, now)).collect();
     list(&mut text, "waits", waits, Tint::Plain);
     list(&mut text, "failed", failures(&group.failures, usize::MAX), Tint::Bad);

@@ -136,6 +136,7 @@ fn is_quiet(group: &GroupStatus) -> bool {
         && group.failures.is_empty()
         && group.diagnostics.is_empty()
         && group.orders.is_empty()
+        && group.restarts.is_none()
         && group.rolled_back.is_none()
 }
 
@@ -386,6 +387,9 @@ fn section(group: &GroupStatus, now: Timestamp, all: bool) -> String {
         text.push_str(&format!("  {}\n", tinted(&clean_short(order, LONGEST_MESSAGE), Tint::Warning)));
     }
     text.push_str(&more(group.further_orders().count(), most, "orders"));
+    for line in restarts(group, now) {
+        text.push_str(&format!("  {}\n", tinted(&line, Tint::Moving)));
+    }
     for waiting in &group.waiting_on {
         let tint =
             if waiting.reason == "failed" || waiting.reason == "rollout-failed" { Tint::Bad } else { Tint::Plain };
@@ -433,6 +437,13 @@ pub(super) fn failures(clusters: &[FailureCluster], most: usize) -> Vec<String> 
         std::iter::once(line).chain(common)
     });
     lines.collect()
+}
+
+/// How far ordered restarts are, and why the others wait.
+pub(super) fn restarts(group: &GroupStatus, now: Timestamp) -> Vec<String> {
+    let Some(restarts) = &group.restarts else { return Vec::new() };
+    let reasons = restarts.waiting_on.iter().map(|waiting| format!("  {}", wait(waiting, now)));
+    std::iter::once(restarts.to_string()).chain(reasons).collect()
 }
 
 /// Why something waits, and for how long at most.

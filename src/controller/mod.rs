@@ -8,6 +8,7 @@
 //! forbids takes effect at once.
 
 mod commits;
+mod deferred;
 mod explain;
 mod moves;
 mod orders;
@@ -29,9 +30,10 @@ use bytes::Bytes;
 use crate::agent::{AgentEvent, AgentId, ConnectionId};
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::controller::commits::Commits;
+use crate::controller::deferred::Deferred;
 use crate::controller::moves::Earlier;
 use crate::controller::record::OrdersFile;
-use crate::controller::storage::Storage;
+use crate::controller::storage::{Storage, Untold};
 use crate::fleet::assign::Assigner;
 use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::snapshot::{CommitId, CommitInfo};
@@ -196,6 +198,8 @@ pub struct Controller {
     /// Agents that a person wants to keep what they have.
     pins: BTreeMap<AgentId, Pin>,
     orders: OrdersFile,
+    /// Orders that have no effect before they are stored.
+    deferred: Deferred,
     /// Who belonged where before commits moved agents.
     earlier: Earlier,
     commits: Commits,
@@ -228,6 +232,7 @@ impl Controller {
             frozen: None,
             pins: BTreeMap::new(),
             orders: OrdersFile::default(),
+            deferred: Deferred::default(),
             earlier: Earlier::default(),
             commits: Commits::default(),
             storage: Storage::default(),
@@ -309,6 +314,7 @@ impl Controller {
     /// Time has passed. Also to be called after a batch of [`Controller::handle_agent`]: records are stored from here.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.notice_gap(now);
+        self.expire_belonging(now);
         self.roster.handle_timeout(now);
         self.settle(now);
         while let Some((at, name)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
@@ -346,16 +352,16 @@ impl Controller {
             }
         }
         while let Some(action) = self.roster.poll_action() {
-            if let RosterAction::Restart { id, .. } = &action {
-                // A successor must not tell it once more.
-                let group = self.roster.agent(*id).and_then(|member| member.placement.group());
-                self.storage.urgent.extend(group.cloned());
-            }
             self.actions.push_back(match action {
                 RosterAction::Offer { connection, id, config, retry } => {
                     Action::Offer { connection, id, config, retry }
                 }
-                RosterAction::Restart { connection, id } => Action::Restart { connection, id },
+                RosterAction::Restart { group, connection, id } => {
+                    // First a record without it is stored: a successor must not tell it once more.
+                    self.storage.urgent.insert(group.clone());
+                    self.storage.untold.push(Untold { group, connection, id });
+                    continue;
+                }
                 RosterAction::Withdraw { connection, id } => Action::Withdraw { connection, id },
             });
         }

@@ -1,33 +1,45 @@
 //! Agents that a commit moves from one group to another, those among them that were not here at that time included.
 //!
 //! Who is here is known by its labels, and moved when the commit is taken. Who is not, or whom a process before this one knew, comes back with
-//! what its former group gave it; who belonged where before is told by the definitions that commits replaced. They are kept for a
-//! week, in the journal as well.
+//! what its former group gave it; who belonged where before is told by the definitions that commits replaced, commit by commit. Those
+//! of each are kept for a week, in the journal as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::controller::Controller;
-use crate::controller::record::{BelongingFile, EarlierFile, RecordError};
+use crate::controller::record::{BelongingFile, EarlierFile, GenerationFile, GenerationsFile, RecordError};
 use crate::fleet::assign::Assigner;
+use crate::fleet::generations::{Generations, Replaced};
 use crate::fleet::{GroupDefinition, GroupName, RenderedFleet};
 use crate::rollout::machine::Effect;
 use crate::time::Timestamp;
 
-/// Definitions that commits replaced are remembered for so long after the last such commit. Who is away for longer is new.
+/// What a commit replaced is remembered for so long. Who is away for longer is new.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Groups whose definitions of before are remembered. With more, only what the newest commit replaced is.
-const MOST_REMEMBERED: usize = 1_000;
+/// Commits of which is remembered what they replaced. With more, the oldest is forgotten, and that is said.
+const MOST_GENERATIONS: usize = 200;
 
-/// Who belonged where, as far as commits changed that.
+/// Definitions that are remembered over all of these commits, which bounds what the journal writes; those of the newest in any case.
+const MOST_DEFINITIONS: usize = 1_000;
+
+/// What one commit replaced.
+#[derive(Clone, Debug)]
+struct Generation {
+    /// When.
+    since: Timestamp,
+    replaced: Replaced,
+}
+
+/// Who belonged where before commits changed that.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
-    /// When a commit last did.
-    since: Timestamp,
-    /// What such groups said before; `None`: they were not there.
-    groups: BTreeMap<GroupName, Option<Arc<GroupDefinition>>>,
+    /// The oldest first.
+    generations: VecDeque<Generation>,
+    /// When the newest commit was taken whose generation had to be forgotten before its time.
+    evicted: Option<Timestamp>,
 }
 
 /// True when both select the same agents, as far as they say so.
@@ -37,23 +49,69 @@ pub(super) fn select_the_same(one: &GroupDefinition, other: &GroupDefinition) ->
 
 impl Earlier {
     /// What the journal keeps of it; `None`: nothing.
-    pub(super) fn file(&self) -> Option<EarlierFile> {
+    pub(super) fn file(&self) -> Option<GenerationsFile> {
         let belonging = |definition: &Option<Arc<GroupDefinition>>| definition.as_deref().map(BelongingFile::from);
-        let groups = self.groups.iter().map(|(name, definition)| (name.to_string(), belonging(definition)));
-        (!self.groups.is_empty()).then(|| EarlierFile { since: self.since, groups: groups.collect() })
+        let generation = |one: &Generation| GenerationFile {
+            since: one.since,
+            groups: one.replaced.iter().map(|(name, definition)| (name.to_string(), belonging(definition))).collect(),
+        };
+        let is_empty = self.generations.is_empty() && self.evicted.is_none();
+        let generations = self.generations.iter().map(generation).collect();
+        (!is_empty).then_some(GenerationsFile { evicted: self.evicted, generations })
     }
 
-    /// What the journal kept.
+    /// What the journal kept. `before`: the form of earlier releases, in which all of it was one generation.
     ///
     /// # Errors
     /// When a value in it makes no sense.
-    pub(super) fn read(file: EarlierFile) -> Result<Self, RecordError> {
-        let mut groups = BTreeMap::new();
-        for (name, belonging) in file.groups {
-            let definition = belonging.map(GroupDefinition::try_from).transpose()?;
-            groups.insert(GroupName::new(name), definition.map(Arc::new));
+    pub(super) fn read(file: Option<GenerationsFile>, before: Option<EarlierFile>) -> Result<Self, RecordError> {
+        let older = before.map(|EarlierFile { since, groups }| GenerationFile { since, groups });
+        let (evicted, files) = file.map_or((None, Vec::new()), |file| (file.evicted, file.generations));
+        let mut generations = VecDeque::new();
+        for GenerationFile { since, groups } in older.into_iter().chain(files) {
+            let mut replaced = Replaced::new();
+            for (name, belonging) in groups {
+                let definition = belonging.map(GroupDefinition::try_from).transpose()?;
+                replaced.insert(GroupName::new(name), definition.map(Arc::new));
+            }
+            generations.push_back(Generation { since, replaced });
         }
-        Ok(Self { since: file.since, groups })
+        Ok(Self { generations, evicted })
+    }
+
+    /// Forgets what is too old to matter; true when there was something.
+    fn expire(&mut self, now: Timestamp) -> bool {
+        let is_over = |since: Timestamp| now.since(since) > REMEMBERED;
+        let before = self.generations.len();
+        while self.generations.front().is_some_and(|oldest| is_over(oldest.since)) {
+            self.generations.pop_front();
+        }
+        self.evicted.take_if(|since| is_over(*since)).is_some() || self.generations.len() < before
+    }
+
+    /// Forgets the oldest until the rest is little enough; the newest stays. Returns how many were forgotten.
+    fn evict(&mut self) -> usize {
+        let mut definitions: usize = self.generations.iter().map(|one| one.replaced.len()).sum();
+        let mut forgotten = 0;
+        while self.generations.len() > 1
+            && (self.generations.len() > MOST_GENERATIONS || definitions > MOST_DEFINITIONS)
+        {
+            let Some(oldest) = self.generations.pop_front() else { break };
+            definitions -= oldest.replaced.len();
+            self.evicted = Some(oldest.since);
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    /// What is missing before its time, for the status; `None`: nothing is.
+    pub(super) fn forgotten(&self) -> Option<String> {
+        let evicted = self.evicted?;
+        Some(format!(
+            "more than {MOST_GENERATIONS} commits, or commits of more than {MOST_DEFINITIONS} groups, changed within a week whom groups \
+             select: who belonged where before {evicted} is forgotten, and an agent that has been away since then joins its group as a \
+             newcomer, without stages"
+        ))
     }
 }
 
@@ -69,37 +127,44 @@ impl Controller {
         if before.is_empty() {
             return;
         }
-        let mut replaced = BTreeMap::new();
+        let mut replaced = Replaced::new();
         for name in before.keys().chain(self.groups.keys()) {
             let (old, new) = (before.get(name), self.groups.get(name).map(|state| &state.definition));
             if !old.zip(new).is_some_and(|(old, new)| select_the_same(old, new)) {
                 replaced.insert(name.clone(), old.cloned());
             }
         }
-        let is_over = now.since(self.earlier.since) > REMEMBERED;
-        if replaced.is_empty() && (!is_over || self.earlier.groups.is_empty()) {
+        let has_expired = self.earlier.expire(now);
+        if replaced.is_empty() && !has_expired {
             return;
         }
-        let mut groups = std::mem::take(&mut self.earlier.groups);
-        if is_over || groups.len() + replaced.len() > MOST_REMEMBERED {
-            groups.clear();
+        if !replaced.is_empty() {
+            self.earlier.generations.push_back(Generation { since: now, replaced });
         }
-        for (name, definition) in replaced {
-            // Who was away for several commits belongs where the first of them found it.
-            groups.entry(name).or_insert(definition);
+        let known = self.earlier.evicted.is_some();
+        if self.earlier.evict() > 0
+            && !known
+            && let Some(sentence) = self.earlier.forgotten()
+        {
+            self.notice(None, true, sentence);
         }
-        (self.earlier.groups, self.earlier.since) = (groups, now);
         self.recall_belonging();
+    }
+
+    /// What was replaced too long ago is forgotten, also when no commit comes.
+    pub(super) fn expire_belonging(&mut self, now: Timestamp) {
+        if self.earlier.expire(now) {
+            self.recall_belonging();
+        }
     }
 
     /// Tells the roster who belonged where before.
     pub(super) fn recall_belonging(&mut self) {
-        let earlier = &self.earlier.groups;
-        let unchanged = self.groups.iter().filter(|(name, _)| !earlier.contains_key(*name));
-        let unchanged = unchanged.map(|(name, state)| (name, &*state.definition));
-        let replaced = earlier.iter().filter_map(|(name, definition)| Some((name, definition.as_deref()?)));
-        let assigner = (!earlier.is_empty()).then(|| Assigner::new(unchanged.chain(replaced)));
-        self.roster.set_earlier(assigner);
+        let replaced: Vec<&Replaced> = self.earlier.generations.iter().map(|one| &one.replaced).collect();
+        let current = self.groups.iter().map(|(name, state)| (name, &*state.definition));
+        let generations =
+            if replaced.is_empty() { Generations::default() } else { Generations::new(&replaced, current) };
+        self.roster.set_earlier(generations);
     }
 
     /// Agents are here that a commit moved to this group, and that its rollouts did not reach, because they were away or it went back

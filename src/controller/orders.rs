@@ -88,9 +88,6 @@ impl Controller {
         self.notice_gap(now);
         let outcome = self.preview(&order.command, now).and_then(|impact| {
             let target = self.target(&order.command)?;
-            if is_recorded_apart(&target, &order.command) {
-                self.roster.pause();
-            }
             self.carry_out(order, target, now)?;
             Ok(impact)
         });
@@ -139,28 +136,24 @@ impl Controller {
                 }
             }
             Target::Fleet => {
-                self.frozen = matches!(order.command, Command::Freeze { .. }).then_some(said);
                 self.storage.fleet_changed = true;
-                self.spread_freeze();
-                for name in self.groups.keys().cloned().collect::<Vec<_>>() {
-                    if let Some(state) = self.groups.get_mut(&name) {
-                        state.machine.handle_timeout(now);
-                    }
-                    self.after_machine(&name, now);
-                }
+                self.order_freeze(matches!(order.command, Command::Freeze { .. }).then_some(said), now);
             }
             Target::Agent(id) => {
                 self.pins.retain(|_, pin| pin.until > now);
-                let until = if let Command::Pin { length, .. } = &order.command { Some(now + *length) } else { None };
-                match until {
-                    Some(until) => self.pins.insert(id, Pin { until, said }),
-                    None => self.pins.remove(&id),
-                };
-                self.roster.set_pin(id, until, now);
+                if let Command::Pin { length, .. } = &order.command {
+                    let until = now + *length;
+                    self.pins.insert(id, Pin { until, said });
+                    self.keep_pin(id);
+                    self.roster.set_pin(id, Some(until), now);
+                } else {
+                    self.pins.remove(&id);
+                    self.defer_unpin(id);
+                }
                 self.storage.fleet_changed = true;
             }
-            Target::Restart(ids, _) => self.roster.order_restarts(&ids),
-            Target::Retry(id, _) => self.roster.retry(id, now),
+            Target::Restart(ids, _) => self.defer_restarts(&ids),
+            Target::Retry(id, _) => self.defer_retry(id),
             Target::Guarded => {
                 if let Some(guarded) = self.guarded.take() {
                     self.promoted = Some(guarded.revision.info.id);
@@ -409,17 +402,6 @@ impl Controller {
                 }
             }
         }
-    }
-}
-
-/// True when the order allows something that no group's record holds back until it is stored: then nothing is offered before the
-/// record of the order itself is.
-fn is_recorded_apart(target: &Target, command: &Command) -> bool {
-    match target {
-        Target::Retry(..) | Target::Restart(..) => true,
-        Target::Agent(_) => matches!(command, Command::Unpin { .. }),
-        Target::Fleet => matches!(command, Command::Unfreeze { .. }),
-        Target::Groups(_) | Target::Undo(_) | Target::Guarded => false,
     }
 }
 

@@ -63,10 +63,32 @@ pub struct FleetFile {
     pub promoted: Option<String>,
     /// Who belonged where before commits moved agents, for those that were not connected then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generations: Option<GenerationsFile>,
+    /// The same in the form of earlier releases; read only.
+    #[serde(default, skip_serializing)]
     pub earlier: Option<EarlierFile>,
 }
 
-/// Who belonged where before commits changed that.
+/// Who belonged where before commits changed that, commit by commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationsFile {
+    /// When the newest commit was taken that was forgotten before its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evicted: Option<Timestamp>,
+    /// What each commit replaced, the oldest first.
+    pub generations: Vec<GenerationFile>,
+}
+
+/// What one commit replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationFile {
+    /// When.
+    pub since: Timestamp,
+    /// What its groups said before; `null`: they were not there.
+    pub groups: BTreeMap<String, Option<BelongingFile>>,
+}
+
+/// Who belonged where before commits changed that, as one generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlierFile {
     /// When a commit last did.
@@ -202,6 +224,9 @@ pub struct GroupFile {
     /// Agents that a person wants to restart, and that wait for room.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restarts: Vec<String>,
+    /// How many of them were told already.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts_told: usize,
     /// What waits for the end of the running rollout (`onNewCommit: finish`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<NextFile>,
@@ -239,6 +264,10 @@ pub struct FailureFile {
     /// When; the beginning of time when it said nothing about a rollout.
     #[serde(default = "beginning")]
     pub at: Timestamp,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn beginning() -> Timestamp {
@@ -430,6 +459,7 @@ impl GroupFile {
             failures: BTreeMap::new(),
             ill_before: Vec::new(),
             restarts: Vec::new(),
+            restarts_told: 0,
             next: None,
         }
     }

@@ -6,13 +6,13 @@ use crate::controller::commits::Part;
 use crate::controller::{Controller, GroupState, texts};
 use crate::fleet::GroupName;
 use crate::rollout::record::{Progress, Said, WayBack};
-use crate::rollout::{Closed, Machine, Waiting};
+use crate::rollout::{Closed, Machine, Waiting, budget};
 use crate::roster::failures;
 use crate::roster::member::Placement;
 use crate::time::Timestamp;
 use crate::view::{
     AgentCounts, AgentList, AgentQuery, Counts, FleetStatus, GroupStatus, JournalStatus, ListenerStatus, Phase,
-    SyncStatus, WaitingOn, present,
+    RestartStatus, SyncStatus, WaitingOn, present,
 };
 
 /// Agents in an answer when the question names no number.
@@ -50,6 +50,10 @@ impl Controller {
         if group.is_some_and(|group| group.desired.closed == Some(Closed::NotStored)) {
             waiting.push(WaitingOn::from(&Waiting::Closed(Closed::NotStored)));
         }
+        if let (Some(taken), Some(stable), Some(group)) = (state.machine.taken_back(), state.machine.stable(), group) {
+            let holding = failures::not_back(group, taken.candidate, stable, taken.started, |id| self.roster.agent(id));
+            waiting.extend(present::not_back(&holding, taken.candidate));
+        }
         if state.next.is_some() {
             waiting.push(WaitingOn::from(&Waiting::NewerCommit));
         }
@@ -66,10 +70,38 @@ impl Controller {
         let machine = &state.machine;
         let wanted = machine.rollout().map(|rollout| rollout.candidate).or(machine.record().wanted);
         // On the way back, and when that stopped, what agents said of stable matters as much.
-        let restored = machine.stable().filter(|_| machine.has_tried_to_go_back());
+        let restored = machine.stable().filter(|_| machine.taken_back().is_some());
         let Some(group) = self.roster.group(name) else { return Vec::new() };
         let hashes: Vec<_> = wanted.into_iter().chain(restored).collect();
         failures::of_group(group, &hashes, |id| self.roster.agent(id)).iter().map(Into::into).collect()
+    }
+
+    /// The restarts that a person ordered of a group's agents: how many are through, and why the others wait.
+    fn restarts(&self, name: &GroupName, now: Timestamp) -> Option<RestartStatus> {
+        let group = self.roster.group(name)?;
+        let restarts = &group.restarts;
+        let unstored = self.restarts_to_store(name).count() + restarts.claimed.len();
+        let (waiting, to_come) = (restarts.waiting.len(), restarts.to_come.len());
+        let mut waiting_on = Vec::new();
+        if waiting > 0 {
+            let closed = group.desired.closed.clone().map(Waiting::Closed);
+            waiting_on.extend(closed.as_ref().map(WaitingOn::from));
+            if closed.is_none() && !group.has_room(now) {
+                let tally = self.roster.tally(name, now);
+                let limit = budget::limit(group.desired.max_unavailable, tally.eligible).min(group.desired.room);
+                waiting_on.push(present::restart_room(waiting, tally.unavailable, tally.assumed, limit));
+            }
+            let fleet = self.roster.fleet_limit(name, now);
+            waiting_on.extend(fleet.map(|(unavailable, limit)| present::fleet_budget(unavailable, limit)));
+        }
+        if unstored > 0 {
+            waiting_on.push(present::restart_unstored(unstored));
+        }
+        if to_come > 0 {
+            waiting_on.push(present::restart_to_come(to_come, group.assumed.map(|assumed| assumed.until)));
+        }
+        let waiting = unstored + waiting + to_come;
+        (waiting > 0).then_some(RestartStatus { told: restarts.told, waiting, waiting_on })
     }
 
     fn phase(&self, state: &GroupState, now: Timestamp) -> Phase {
@@ -80,7 +112,7 @@ impl Controller {
             return Phase::Unproven;
         }
         match rollout.progress {
-            Progress::Failed { way_back: WayBack::Done, .. } => Phase::RolledBack,
+            Progress::Failed { way_back: WayBack::Done { .. }, .. } => Phase::RolledBack,
             Progress::Failed { .. } => Phase::Failed,
             Progress::RollingBack { .. } => Phase::RollingBack,
             Progress::Soaking { .. } | Progress::Baking { .. } => Phase::Soaking,
@@ -112,6 +144,7 @@ impl Controller {
             started_at: machine.rollout().map(|rollout| rollout.started),
             stages: self.stages(name, state, now),
             orders: self.orders_in(name, machine, now),
+            restarts: self.restarts(name, now),
             rolled_back: machine.rollout().filter(|_| machine.is_rolled_back()).map(|rollout| hex(rollout.candidate)),
             brought_by: brought_by(machine),
         }
@@ -201,6 +234,7 @@ impl Controller {
             diagnostics: texts(self.diagnostics.iter().filter(|finding| finding.group.is_none()))
                 .into_iter()
                 .chain(self.held_commit())
+                .chain(self.earlier.forgotten())
                 .collect(),
         }
     }

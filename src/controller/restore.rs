@@ -77,7 +77,7 @@ impl Controller {
         self.rejected = file.rejected.iter().map(|name| GroupName::new(name.as_str())).collect();
         self.pins = file.pins.into_iter().filter_map(|(id, pin)| Some((id.parse().ok()?, pin))).collect();
         // Last: where it makes no sense, the orders of people still hold.
-        self.earlier = file.earlier.map(Earlier::read).transpose()?.unwrap_or_default();
+        self.earlier = Earlier::read(file.generations, file.earlier)?;
         Ok(())
     }
 
@@ -133,7 +133,8 @@ impl Controller {
             until: now + definition.strategy.progress_deadline,
         };
         self.roster.restore(name, failures, ill, assumed);
-        self.roster.restore_restarts(name, file.restarts.iter().filter_map(|id| id.parse().ok()).collect());
+        let restarts = file.restarts.iter().filter_map(|id| id.parse().ok()).collect();
+        self.roster.restore_restarts(name, restarts, file.restarts_told);
         let next = file.next.and_then(|next| {
             let config = self.configs.get(&next.wanted)?.clone();
             let plan = Plan {

@@ -267,7 +267,7 @@ impl Controller {
                 None => {
                     let mut machine = Machine::new(self.options.observe, self.options.forget_after, report.synced_at);
                     // A freeze of the whole fleet holds for those that come later, too.
-                    machine.set_fleet_frozen(self.frozen.clone());
+                    machine.set_fleet_frozen(self.held_by_freeze());
                     let revision = report.revision.clone();
                     let state = GroupState { machine, definition, revision, next: None, timer: None };
                     self.groups.insert(name.clone(), state);

@@ -79,7 +79,20 @@ impl Controller {
         let expected = config.map(|config| config.hash()).or(machine.record().wanted);
         let is_finished = expected.is_some() && machine.stable() == expected && machine.has_finished(&state.revision);
         let short = expected.map_or_else(|| "anything".to_owned(), |hash| hash.short());
-        (!is_finished || state.next.is_some()).then(|| format!("waits until {name} has finished {short}"))
+        if is_finished && state.next.is_none() {
+            return None;
+        }
+        let has_ended =
+            machine.rollout().filter(|rollout| expected == Some(rollout.candidate) && !machine.is_running());
+        Some(match has_ended {
+            Some(_) if machine.has_failed_move() => {
+                format!(
+                    "{name} could not give {short} to agents that a commit moved there; `gitamp retry {name}` tries it again"
+                )
+            }
+            Some(_) => format!("{name} has failed {short}; `gitamp retry {name}` tries it again"),
+            None => format!("waits until {name} has finished {short}"),
+        })
     }
 
     /// Looks again at what a group waits for; true when that changed.
@@ -102,8 +115,9 @@ impl Controller {
 
     /// Every machine knows of a freeze of the whole fleet.
     pub(super) fn spread_freeze(&mut self) {
+        let frozen = self.held_by_freeze();
         for state in self.groups.values_mut() {
-            state.machine.set_fleet_frozen(self.frozen.clone());
+            state.machine.set_fleet_frozen(frozen.clone());
         }
     }
 

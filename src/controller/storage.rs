@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::agent::{AgentId, ConnectionId};
 use crate::config::ConfigHash;
 use crate::controller::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile, VERSION, encode};
 use crate::controller::{Action, Controller, Reported, Store};
@@ -55,12 +56,24 @@ pub(super) fn commit_file(id: CommitId) -> String {
 struct InFlight {
     ticket: u64,
     groups: BTreeSet<GroupName>,
+    beside: BTreeSet<GroupName>,
     ordered: Vec<String>,
     /// Orders that are in it, or were stored before.
     orders: u64,
     news: BTreeMap<CommitId, (CommitReport, bool)>,
     forgotten: BTreeSet<CommitId>,
     configs: BTreeSet<ConfigHash>,
+}
+
+/// An agent that is to be told to restart, at most once: a process that dies meanwhile leaves a record in which it was.
+#[derive(Debug)]
+pub(super) struct Untold {
+    /// The group whose record that is.
+    pub group: GroupName,
+    /// Where.
+    pub connection: ConnectionId,
+    /// Who.
+    pub id: AgentId,
 }
 
 /// How far the journal is with the orders that were given since this process started, refused ones included.
@@ -81,6 +94,10 @@ pub(super) struct Storage {
     pub urgent: BTreeSet<GroupName>,
     /// Groups whose records are out of date in what can wait.
     pub lazy: BTreeSet<GroupName>,
+    /// Groups whose records go with orders about single agents. Nothing that they allow without these waits for that.
+    pub beside: BTreeSet<GroupName>,
+    /// Restarts that are to be told once the record is stored that no longer has them.
+    pub untold: Vec<Untold>,
     /// Groups whose part in the reports may be out of date.
     pub touched: BTreeSet<GroupName>,
     refreshed: Option<Timestamp>,
@@ -136,6 +153,7 @@ impl Controller {
         let is_urgent = !self.storage.urgent.is_empty()
             || self.storage.fleet_changed
             || !self.storage.ordered.is_empty()
+            || !self.storage.beside.is_empty()
             || self.storage.news
             || self.commits.has_ended();
         let is_lazy = !self.storage.lazy.is_empty() || self.commits.has_news();
@@ -152,9 +170,11 @@ impl Controller {
         self.refresh_reports(now);
         let mut groups = std::mem::take(&mut self.storage.urgent);
         groups.append(&mut self.storage.lazy);
+        let beside: BTreeSet<GroupName> =
+            std::mem::take(&mut self.storage.beside).difference(&groups).cloned().collect();
         let mut files = BTreeMap::new();
         let mut problems = Vec::new();
-        for name in &groups {
+        for name in groups.iter().chain(&beside) {
             let file = self.group_record(name).map(|file| encode(&file, &mut problems));
             files.insert(group_file(name), file);
         }
@@ -169,7 +189,8 @@ impl Controller {
                 pins: self.pins.iter().map(|(id, pin)| (id.to_string(), pin.clone())).collect(),
                 rejected: self.rejected.iter().map(ToString::to_string).collect(),
                 promoted: self.promoted.map(|id| id.to_string()),
-                earlier: self.earlier.file(),
+                generations: self.earlier.file(),
+                earlier: None,
             };
             files.insert(FLEET_FILE.to_owned(), Some(encode(&file, &mut problems)));
         }
@@ -199,7 +220,7 @@ impl Controller {
         self.storage.tickets += 1;
         let (ticket, message) = (self.storage.tickets, message(&ordered, &news, groups.len()));
         let orders = self.storage.orders.given;
-        self.storage.in_flight = Some(InFlight { ticket, groups, ordered, orders, news, forgotten, configs });
+        self.storage.in_flight = Some(InFlight { ticket, groups, beside, ordered, orders, news, forgotten, configs });
         self.storage.last = Some(now);
         self.actions.push_back(Action::Store(Store { ticket, message, notes, files }));
     }
@@ -221,7 +242,7 @@ impl Controller {
             file.failures = group
                 .failures
                 .iter()
-                .filter(|(_, failure)| Some(failure.hash) != forgiven)
+                .filter(|(id, failure)| Some(failure.hash) != forgiven && !self.is_forgiven(**id))
                 .take(MOST_REMEMBERED)
                 .map(|(id, failure)| {
                     (
@@ -235,8 +256,11 @@ impl Controller {
                     )
                 })
                 .collect();
-            let restarts = group.restarts.union(&group.restarts_to_come);
-            file.restarts = restarts.take(MOST_REMEMBERED).map(ToString::to_string).collect();
+            let ordered = group.restarts.waiting.union(&group.restarts.to_come).copied();
+            let restarts: BTreeSet<AgentId> = ordered.chain(self.restarts_to_store(name)).collect();
+            file.restarts = restarts.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
+            // Who is claimed is told as soon as this is stored.
+            file.restarts_told = group.restarts.told + group.restarts.claimed.len();
             file.ill_before = group.ill.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
         }
         Some(file)
@@ -275,19 +299,46 @@ impl Controller {
             let reports = done.news.into_iter().map(|(commit, (report, is_open))| Reported { commit, report, is_open });
             self.actions.push_back(Action::Report(reports.collect()));
         }
-        for name in done.groups {
+        for name in &done.groups {
             // Where the record allows more by now, that is on its way. Otherwise what is desired now follows from what was stored,
             // and from the agents as they are now: what they forbade meanwhile stays forbidden.
-            let state = self.groups.get(&name).filter(|_| !self.storage.urgent.contains(&name));
+            let state = self.groups.get(name).filter(|_| !self.storage.urgent.contains(name));
             if let Some(desired) = state.map(|state| state.machine.desired(now)) {
-                self.publish(&name, desired, now);
+                self.publish(name, desired, now);
             }
         }
-        if self.storage.urgent.is_empty() && self.storage.ordered.is_empty() {
+        self.tell_restarts(&done.groups, now);
+        self.allow_stored(now);
+        if self.storage.urgent.is_empty() {
             self.roster.resume();
         }
         self.settle(now);
         self.flush(now);
+    }
+
+    /// The records of these groups are stored: who is no longer among those to restart is told to.
+    fn tell_restarts(&mut self, stored: &BTreeSet<GroupName>, now: Timestamp) {
+        // A claim that came after the record was written is in the next one.
+        let urgent = &self.storage.urgent;
+        let (due, later): (Vec<Untold>, Vec<Untold>) = std::mem::take(&mut self.storage.untold)
+            .into_iter()
+            .partition(|one| stored.contains(&one.group) && !urgent.contains(&one.group));
+        self.storage.untold = later;
+        let mut ended = BTreeSet::new();
+        for Untold { group, connection, id } in due {
+            if self.roster.restart(&group, id, connection, now) {
+                self.actions.push_back(Action::Restart { connection, id });
+                ended.insert(group);
+            }
+        }
+        for name in ended {
+            let told =
+                self.roster.group(&name).filter(|group| group.restarts.is_over()).map(|group| group.restarts.told);
+            if let Some(told) = told {
+                let agents = if told == 1 { "1 agent was".to_owned() } else { format!("all {told} agents were") };
+                self.notice(Some(&name), false, format!("{agents} told to restart, as ordered"));
+            }
+        }
     }
 
     /// The store with this ticket failed: it is tried again, and until then no group whose record is out of date is offered anything.
@@ -302,6 +353,7 @@ impl Controller {
         }
         self.storage.orders.tried = failed.orders;
         self.storage.urgent.extend(failed.groups);
+        self.storage.beside.extend(failed.beside);
         self.storage.ordered.splice(..0, failed.ordered);
         self.commits.give_back(failed.news);
         self.commits.give_back_forgotten(failed.forgotten);

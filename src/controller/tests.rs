@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{CommitFile, EarlierFile, FailureFile, FleetFile, GroupFile, NextFile};
+use super::record::{
+    CommitFile, EarlierFile, FailureFile, FleetFile, GenerationFile, GenerationsFile, GroupFile, NextFile,
+};
 use super::storage::ORDERS_FILE;
 use super::*;
 use crate::agent::{AgentReport, Capabilities, ConfigState, ConfigStatus, Health, ReportedHash, Transport};
@@ -171,14 +173,28 @@ fn who_belonged_where_reads_back_as_it_was_written() {
     let definition = definition_of_everything();
     let belonging = Some((&definition).into());
     let groups = BTreeMap::from([("all".to_owned(), belonging), ("new".to_owned(), None)]);
-    let file = EarlierFile { since: NOW, groups };
+    let older = |since: Timestamp| GenerationFile { since, groups: groups.clone() };
+    let generations = vec![older(NOW), older(NOW + Duration::from_secs(1))];
+    let file = GenerationsFile { evicted: Some(NOW), generations };
     let mut problems = Vec::new();
     let bytes = record::encode(&file, &mut problems);
     assert_eq!(problems, Vec::<String>::new());
-    let read: EarlierFile = serde_yaml::from_slice(&bytes).expect("our own record");
+    let read: GenerationsFile = serde_yaml::from_slice(&bytes).expect("our own record");
     assert_eq!(read, file);
-    let earlier = Earlier::read(read).expect("our own definitions");
+    let earlier = Earlier::read(Some(read), None).expect("our own definitions");
     assert_eq!(earlier.file(), Some(file));
+
+    // What an earlier release wrote is one generation.
+    let before = EarlierFile { since: NOW, groups: groups.clone() };
+    let text = format!("version: 1\nearlier:\n{}", indented(&serde_yaml::to_string(&before).expect("a record")));
+    let read = FleetFile::read(text.as_bytes()).expect("the record of an earlier release");
+    assert_eq!(read.earlier, Some(before));
+    let earlier = Earlier::read(read.generations, read.earlier).expect("its definitions");
+    assert_eq!(earlier.file(), Some(GenerationsFile { evicted: None, generations: vec![older(NOW)] }));
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 #[test]
@@ -195,7 +211,8 @@ fn what_people_ordered_holds_although_who_belonged_where_cannot_be_read() {
         pins: BTreeMap::from([(id.to_string(), pin("ann"))]),
         rejected: vec!["odd".to_owned()],
         promoted: None,
-        earlier: Some(EarlierFile { since: NOW, groups }),
+        generations: Some(GenerationsFile { evicted: None, generations: vec![GenerationFile { since: NOW, groups }] }),
+        earlier: None,
     };
     let text = serde_yaml::to_string(&file).expect("a record").replace("operator: ", "operator: not-");
     let files = BTreeMap::from([("fleet.yaml".to_owned(), Bytes::from(text))]);
@@ -255,6 +272,7 @@ fn a_commit_keeps_what_its_trailer_asks() {
             pins: BTreeMap::new(),
             rejected: Vec::new(),
             promoted: None,
+            generations: None,
             earlier: None,
         };
         let mut problems = Vec::new();

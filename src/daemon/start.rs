@@ -1,5 +1,6 @@
 //! From settings to a running daemon, and in good order back out of it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,12 @@ const AGENT_QUEUE: usize = 4_096;
 
 /// Questions and commands that may wait for the loop.
 const ADMIN_QUEUE: usize = 64;
+
+/// How long an address that is in use is waited for.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two tries.
+const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT. SIGHUP rings the bell.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
@@ -365,8 +372,23 @@ fn restore(settings: &Settings, contents: &JournalContents, clock: Clock) -> Res
     Ok(controller)
 }
 
+/// Listens there. The lock says that no other daemon runs on this state, but one that was killed may still be about to close its thousands
+/// of connections, with its listener among them: an address in use is waited for.
 async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, DaemonError> {
-    TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, setting, source })
+    let until = tokio::time::Instant::now() + LISTEN_PATIENCE;
+    let mut told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tokio::time::Instant::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%address, "{setting} is in use: waiting for up to {LISTEN_PATIENCE:?} for whoever has it to end");
+                }
+                tokio::time::sleep(LISTEN_PAUSE).await;
+            }
+            Err(source) => return Err(DaemonError::Listen { address, setting, source }),
+        }
+    }
 }
 
 fn source_options(settings: &Settings) -> Result<SourceOptions, DaemonError> {
@@ -493,5 +515,23 @@ async fn feed_watchdog() {
     loop {
         tick.tick().await;
         notify_systemd(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_in_use_is_waited_for_and_not_for_ever() {
+        let before = listen(SocketAddr::from(([127, 0, 0, 1], 0)), "--listen").await.expect("a free port");
+        let address = before.local_addr().expect("it is bound");
+        let refused = listen(address, "--listen").await.expect_err("somebody has it");
+        assert!(refused.to_string().contains(&address.to_string()), "{refused}");
+        let (after, ()) = tokio::join!(listen(address, "--listen"), async {
+            tokio::time::sleep(LISTEN_PAUSE * 3).await;
+            drop(before);
+        });
+        assert!(after.is_ok(), "let go of while it was waited for: {after:?}");
     }
 }

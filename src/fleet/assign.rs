@@ -68,7 +68,7 @@ pub enum Verdict {
 
 /// One group in the order in which groups win.
 #[derive(Debug)]
-struct Ranked {
+pub(super) struct Ranked {
     name: GroupName,
     /// The group itself, or the one that it varies.
     family: GroupName,
@@ -78,7 +78,7 @@ struct Ranked {
 
 /// Groups by rank: those of higher priority first, families together, variants before what they vary.
 #[derive(Debug, Default)]
-struct Index {
+pub(super) struct Index {
     groups: Vec<Ranked>,
     by_key: BTreeMap<Box<str>, KeyIndex>,
     /// Groups that require nothing that could be looked up.
@@ -86,7 +86,7 @@ struct Index {
 }
 
 /// A place in [`Index::groups`].
-type Rank = usize;
+pub(super) type Rank = usize;
 
 /// The groups that stand below one key.
 #[derive(Debug, Default)]
@@ -103,33 +103,15 @@ impl Assigner {
     /// Takes the definitions of all groups.
     pub fn new<'a>(groups: impl IntoIterator<Item = (&'a GroupName, &'a GroupDefinition)>) -> Self {
         let mut sorted: Vec<_> = groups.into_iter().collect();
-        sorted.sort_by_key(|(name, definition)| (Reverse(definition.priority), family(name, definition), *name));
-        let ranked = |(name, definition): (&GroupName, &GroupDefinition)| Ranked {
-            name: name.clone(),
-            family: family(name, definition).0.clone(),
-            priority: definition.priority,
-            selector: definition.selector.clone(),
-        };
-        Self(Arc::new(Index::new(sorted.into_iter().map(ranked).collect())))
+        sorted.sort_by_key(|(name, definition)| winning_order(name, definition));
+        let ranked = sorted.into_iter().map(|(name, definition)| Ranked::new(name, definition));
+        Self(Arc::new(Index::new(ranked.collect())))
     }
 
     /// Where an agent with these labels belongs.
     pub fn assign(&self, labels: &Labels) -> Assignment {
         let index = &*self.0;
-        let mut winners: Vec<&Ranked> = Vec::new();
-        for group in index.candidates(labels).into_iter().filter_map(|rank| index.groups.get(rank)) {
-            match winners.last() {
-                Some(winner) if winner.priority != group.priority => break,
-                Some(winner) if winner.family == group.family => {}
-                Some(_) | None if group.selector.matches(labels) => winners.push(group),
-                Some(_) | None => {}
-            }
-        }
-        match winners.as_slice() {
-            [] => Assignment::Unmanaged,
-            [winner] => Assignment::Group(winner.name.clone()),
-            several => Assignment::Conflict(several.iter().map(|winner| winner.name.clone()).collect()),
-        }
+        winner(index.candidates(labels).into_iter().filter_map(|rank| index.groups.get(rank)), labels)
     }
 
     /// What every group has to do with an agent with these labels: those that select it first, by priority, then the others,
@@ -170,6 +152,29 @@ impl Assigner {
     }
 }
 
+/// Who of these gets an agent with these labels; they come in the order in which they win.
+pub(super) fn winner<'a>(groups: impl Iterator<Item = &'a Ranked>, labels: &Labels) -> Assignment {
+    let mut winners: Vec<&Ranked> = Vec::new();
+    for group in groups {
+        match winners.last() {
+            Some(winner) if winner.priority != group.priority => break,
+            Some(winner) if winner.family == group.family => {}
+            Some(_) | None if group.selector.matches(labels) => winners.push(group),
+            Some(_) | None => {}
+        }
+    }
+    match winners.as_slice() {
+        [] => Assignment::Unmanaged,
+        [winner] => Assignment::Group(winner.name.clone()),
+        several => Assignment::Conflict(several.iter().map(|winner| winner.name.clone()).collect()),
+    }
+}
+
+/// What sorts groups so that those that win come first.
+pub(super) fn winning_order<'a>(name: &'a GroupName, definition: &'a GroupDefinition) -> impl Ord + use<'a> {
+    (Reverse(definition.priority), family(name, definition), name)
+}
+
 /// The family that a group belongs to and its place in it: variants in their order, the group itself last.
 pub(super) fn family<'a>(name: &'a GroupName, definition: &'a GroupDefinition) -> (&'a GroupName, u32) {
     definition.variant_of.as_ref().map_or((name, u32::MAX), |(base, place)| (base, *place))
@@ -196,8 +201,24 @@ fn beginning(glob: &str) -> &str {
     glob.find(['*', '?', '[', '{', '\\']).map_or(glob, |end| &glob[..end])
 }
 
+impl Ranked {
+    pub(super) fn new(name: &GroupName, definition: &GroupDefinition) -> Self {
+        Self {
+            name: name.clone(),
+            family: family(name, definition).0.clone(),
+            priority: definition.priority,
+            selector: definition.selector.clone(),
+        }
+    }
+
+    pub(super) fn selects(&self, labels: &Labels) -> bool {
+        self.selector.matches(labels)
+    }
+}
+
 impl Index {
-    fn new(groups: Vec<Ranked>) -> Self {
+    /// Takes groups in [`winning_order`].
+    pub(super) fn new(groups: Vec<Ranked>) -> Self {
         let mut shared = BTreeMap::<(&str, bool, &str), usize>::new();
         for requirement in groups.iter().flat_map(|group| group.selector.requirements()) {
             for handle in handles(requirement).into_iter().flatten() {
@@ -229,8 +250,12 @@ impl Index {
         Self { groups, by_key, always }
     }
 
+    pub(super) fn get(&self, rank: Rank) -> Option<&Ranked> {
+        self.groups.get(rank)
+    }
+
     /// The ranks of all groups that could select an agent with these labels, ascending.
-    fn candidates(&self, labels: &Labels) -> Vec<Rank> {
+    pub(super) fn candidates(&self, labels: &Labels) -> Vec<Rank> {
         let mut ranks = self.always.clone();
         for (key, value) in labels.iter() {
             if let Some(index) = self.by_key.get(key) {

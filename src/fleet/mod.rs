@@ -7,6 +7,7 @@ mod document;
 mod doubtful;
 mod family;
 mod fields;
+pub mod generations;
 mod group_file;
 pub mod guards;
 mod inheritance;

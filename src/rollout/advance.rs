@@ -252,7 +252,7 @@ impl Machine {
             return;
         }
         let amount = self.rules.strategy.max_failures.unwrap_or(DEFAULT_MAX_FAILURES);
-        let (failed, allowed) = (self.tally.failed, budget::allowed_failures(amount, self.population()));
+        let (failed, allowed) = (self.tally.failed, budget::allowed_on_the_way_back(amount, self.population()));
         if failed > allowed || failed > MOST_REMEMBERED {
             self.set_progress(Progress::Failed { cause, way_back: WayBack::Failed { failed, allowed } });
             self.finish(rollout.candidate, Outcome::Failed);
@@ -261,10 +261,16 @@ impl Machine {
         let tally = &self.tally;
         let is_done = tally.pending == 0 && tally.offered == 0 && tally.lost == 0;
         let may_be_told = self.absent(now) == 0 || self.missing(now).is_none();
-        if is_done && may_be_told && self.blocked(now).is_none() {
-            self.set_progress(Progress::Failed { cause, way_back: WayBack::Done });
-            self.finish(rollout.candidate, Outcome::RolledBack);
+        if !is_done || !may_be_told || self.blocked(now).is_some() {
+            return;
         }
+        let (way_back, outcome) = if failed > 0 && tally.confirmed == 0 {
+            (WayBack::Failed { failed, allowed: 0 }, Outcome::Failed)
+        } else {
+            (WayBack::Done { failed }, Outcome::RolledBack)
+        };
+        self.set_progress(Progress::Failed { cause, way_back });
+        self.finish(rollout.candidate, outcome);
     }
 
     pub(super) fn set_progress(&mut self, progress: Progress) {

@@ -43,6 +43,15 @@ pub fn allowed_failures(max_failures: Amount, population: usize) -> usize {
     }
 }
 
+/// A way back that fails at one agent in so many has failed (of fewer it may fail at one, and never at all).
+pub const WAY_BACK: Amount = Amount::Share(500);
+
+/// Failures that the way back to stable may have over so many agents. It is not stopped by what stops something new: those who are not
+/// back yet hold what failed.
+pub fn allowed_on_the_way_back(max_failures: Amount, population: usize) -> usize {
+    allowed_failures(max_failures, population).max(allowed_failures(WAY_BACK, population))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +92,21 @@ mod tests {
             (Amount::Count(2), 1, 2, "a count is a count"),
         ] {
             assert_eq!(allowed_failures(amount, population), allowed, "{amount} of {population}: {why}");
+        }
+    }
+
+    #[test]
+    fn one_broken_agent_stops_no_way_back() {
+        for (amount, population, allowed, why) in [
+            (Amount::Share(200), 10, 1, "2 % allow none of ten, and the others have to get back all the same"),
+            (Amount::Count(0), 40, 2, "none of what is new may fail"),
+            (Amount::Share(200), 2, 1, "one of two"),
+            (Amount::Share(200), 1, 0, "the only one: nobody is back"),
+            (Amount::Share(200), 1_000, 50, "one in twenty"),
+            (Amount::Share(1_000), 1_000, 100, "what the rollout itself may"),
+            (Amount::Count(7), 10, 7, "a count is a count"),
+        ] {
+            assert_eq!(allowed_on_the_way_back(amount, population), allowed, "{amount} of {population}: {why}");
         }
     }
 

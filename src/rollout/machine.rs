@@ -233,6 +233,11 @@ impl Machine {
     }
 
     /// True when agents that were moved here could not use what is stable for all others.
+    pub fn has_failed_move(&self) -> bool {
+        self.rollout().is_some_and(|rollout| self.is_failed_move(rollout))
+    }
+
+    /// The same of this rollout.
     fn is_failed_move(&self, rollout: &RolloutRecord) -> bool {
         let is_stable = self.stable() == Some(rollout.candidate);
         rollout.kind == Kind::Move && way_back(rollout) == Some(WayBack::None) && is_stable
@@ -240,14 +245,13 @@ impl Machine {
 
     /// True when a rollout stopped and its agents are back on stable.
     pub fn is_rolled_back(&self) -> bool {
-        self.rollout().and_then(way_back) == Some(WayBack::Done)
+        matches!(self.rollout().and_then(way_back), Some(WayBack::Done { .. }))
     }
 
-    /// True when stable goes back to the agents, or stopped on its way.
-    pub fn has_tried_to_go_back(&self) -> bool {
-        let rollout = self.rollout();
-        let is_on_its_way = rollout.is_some_and(|rollout| is_stopped(rollout) && !is_failed(rollout));
-        is_on_its_way || matches!(rollout.and_then(way_back), Some(WayBack::Failed { .. }))
+    /// What is taken back, or was as far as agents could use stable; `None`: no such thing was tried.
+    pub fn taken_back(&self) -> Option<&RolloutRecord> {
+        let is_it = |rollout: &&RolloutRecord| is_stopped(rollout) && way_back(rollout) != Some(WayBack::None);
+        self.rollout().filter(is_it)
     }
 
     /// True while the rollout introduces its candidate.
@@ -366,7 +370,7 @@ impl Machine {
     fn has_gone_back(&self, rollout: &RolloutRecord) -> bool {
         let tally = &self.tally;
         let undecided = tally.pending + tally.offered + tally.lost + tally.vanished + tally.excused + tally.assumed;
-        way_back(rollout) == Some(WayBack::Done)
+        matches!(way_back(rollout), Some(WayBack::Done { .. }))
             && tally.candidate.is_none()
             && tally.confirmed > 0
             && tally.confirmed == tally.cohort
@@ -560,7 +564,8 @@ impl Machine {
             Some(_) | None => None,
         };
         let way_back = rollout.and_then(way_back);
-        let goes_back = restoring_since.is_some() || matches!(way_back, Some(WayBack::Done | WayBack::Failed { .. }));
+        let goes_back =
+            restoring_since.is_some() || matches!(way_back, Some(WayBack::Done { .. } | WayBack::Failed { .. }));
         let mut kept = if goes_back { Vec::new() } else { self.record.superseded.clone() };
         kept.extend(
             rollout
@@ -574,7 +579,7 @@ impl Machine {
             Some(WayBack::None) if self.is_failed_move(rollout) => false,
             Some(WayBack::None) => rollout.kind != Kind::Forward || self.stable().is_none(),
             Some(WayBack::Failed { .. }) => true,
-            Some(WayBack::Done) | None => false,
+            Some(WayBack::Done { .. }) | None => false,
         });
         let closed = match blocked {
             Some(closed @ (Closed::Observing | Closed::Suspended | Closed::Frozen { .. } | Closed::Pinned { .. })) => {

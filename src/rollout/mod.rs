@@ -100,6 +100,8 @@ pub struct Tally {
     pub unavailable: usize,
     /// Of these: not heard since this process started, and perhaps in the middle of an offer of the one before.
     pub assumed: usize,
+    /// When these no longer count, whether they are back or not; `None`: there are none.
+    pub assumed_until: Option<Timestamp>,
     /// Agents heard since this process started.
     pub heard: usize,
     /// Of these: what they reported shows that they were here before it started, or nothing is stable that could show it.
@@ -236,6 +238,8 @@ pub enum Waiting {
         assumed: usize,
         /// Agents that may be.
         limit: usize,
+        /// When there is room at the latest, because these no longer count; `None`: others take it.
+        until: Option<Timestamp>,
     },
     /// Agents fell ill only just now; what they are offered next must not be blamed for it, nor excused by it.
     Illness {

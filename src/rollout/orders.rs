@@ -88,7 +88,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A person's word for the stage that waits for it. `hurry`: what it waits for now is skipped.
+    /// A person's word for the stage that waits for it. `hurry`: what it waits for now is skipped, groups that it depends on first.
     ///
     /// # Errors
     /// When nothing waits for a word.
@@ -105,7 +105,13 @@ impl Machine {
                 "nothing of it waits for approval; `--now` skips the wait that runs, `gitamp resume` ends a pause",
             );
         }
-        rollout.hurried |= hurry;
+        let waits_for_others = rollout.progress == Progress::Opening && rollout.stage == 0 && !rollout.alone;
+        if hurry && waits_for_others && !self.prerequisites.is_empty() {
+            // The wait for others is what is skipped: what it introduces is watched all the same.
+            rollout.alone = true;
+        } else {
+            rollout.hurried |= hurry;
+        }
         self.unstored = true;
         self.advance(now);
         Ok(())
@@ -215,6 +221,7 @@ pub(super) fn fresh(
         retry: false,
         approved: 0,
         hurried: false,
+        alone: false,
         fast: false,
         held: None,
         paused: None,

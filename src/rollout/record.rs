@@ -57,8 +57,12 @@ pub enum Cause {
 pub enum WayBack {
     /// None was taken: the agents keep what they have.
     None,
-    /// Everybody is back on stable.
-    Done,
+    /// Everybody is back on stable, but for those who could not use it.
+    Done {
+        /// How many that are.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        failed: usize,
+    },
     /// It failed as well, and stopped.
     Failed {
         /// How many agents failed stable.
@@ -66,6 +70,10 @@ pub enum WayBack {
         /// How many were allowed to.
         allowed: usize,
     },
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Where a rollout is.
@@ -159,6 +167,9 @@ pub struct RolloutRecord {
     pub approved: usize,
     /// True when a person wants no further wait in this stage: no soak, bake, window.
     pub hurried: bool,
+    /// A person wants it to begin although groups that it depends on have not finished.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
     /// One stage of everybody, without a watch: its commit said so, and may.
     pub fast: bool,
     /// The commit itself holds it until a person says more.

@@ -208,8 +208,14 @@ fn what_a_failed_rollout_leaves_depends_on_what_it_was_for() {
     let desired = fail(&mut forward, b'B');
     assert_eq!((desired.closed, desired.stable), (None, Some(hash(b'A'))), "everybody gets stable");
     assert_eq!((desired.kept, desired.restoring_since), (Vec::new(), Some(START)), "whoever has it goes back");
-    forward.observe(Tally { restoring: true, ..counts(b'A', 9, 1) }, START);
-    assert_eq!(forward.desired(START).closed, Some(Closed::RolloutFailed), "the way back failed too: it stops");
+    let after_way_back = |well, failed| {
+        let mut machine = forward.clone();
+        machine.observe(Tally { restoring: true, pending: 0, ..counts(b'A', well, failed) }, START);
+        (machine.is_rolled_back(), machine.desired(START).closed)
+    };
+    assert_eq!(after_way_back(9, 1), (true, None), "one broken agent holds nobody else back");
+    assert_eq!(after_way_back(8, 2), (false, Some(Closed::RolloutFailed)), "the way back failed too: it stops");
+    assert_eq!(after_way_back(0, 1), (false, Some(Closed::RolloutFailed)), "nobody is back");
 
     let mut paused = machine();
     make_stable(&mut paused, b'A', START);

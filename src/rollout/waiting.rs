@@ -18,7 +18,7 @@ impl Machine {
         if rollout.kind == Kind::Revert || !obstacles.is_empty() {
             return obstacles;
         }
-        if rollout.stage == 0 {
+        if rollout.stage == 0 && !rollout.alone {
             let prerequisites = self.prerequisites.iter().cloned();
             obstacles.extend(prerequisites.map(|reason| Waiting::Prerequisite { reason }));
         }
@@ -199,10 +199,11 @@ impl Machine {
 
     /// Agents that would be offered something if enough of the others were available.
     fn waiting_for_room(&self) -> Option<Waiting> {
-        let Tally { eligible, pending, unready, unavailable, assumed, outside, .. } = self.tally;
+        let Tally { eligible, pending, unready, unavailable, assumed, assumed_until, outside, .. } = self.tally;
         let limit = budget::limit(self.rules.strategy.max_unavailable, eligible).min(self.record.room);
         let pending = (pending + outside.pending).saturating_sub(unready);
-        (pending > 0 && unavailable >= limit).then_some(Waiting::Budget { pending, unavailable, assumed, limit })
+        let until = assumed_until.filter(|_| unavailable < limit + assumed);
+        (pending > 0 && unavailable >= limit).then_some(Waiting::Budget { pending, unavailable, assumed, limit, until })
     }
 
     /// What the watch waits for; `None` when it was long enough, and agents are waited for.

@@ -12,6 +12,7 @@ use crate::labels::Labels;
 use crate::roster::group::{Failure, Group};
 use crate::roster::member::Member;
 use crate::roster::standing::Standing;
+use crate::time::Timestamp;
 
 /// Clusters that are kept; further ones are summed up in the last.
 pub const MOST_CLUSTERS: usize = 5;
@@ -73,6 +74,20 @@ pub struct Failed<'a> {
     pub message: &'a str,
     /// Its labels, when they are known: after a restart only once it is back.
     pub labels: Option<&'a Labels>,
+}
+
+/// Agents that could not use `stable` when it went back to them since `started`, or had failed it before and have `candidate` now: what is
+/// taken back from all others they may still run.
+pub fn not_back<'a>(
+    group: &Group,
+    candidate: ConfigHash,
+    stable: ConfigHash,
+    started: Timestamp,
+    member: impl Fn(AgentId) -> Option<&'a Member>,
+) -> Vec<AgentId> {
+    let holds = |id| member(id).and_then(|member| member.state()?.known()) == Some(candidate);
+    let failed = group.failures.iter().filter(|(_, failure)| failure.hash == stable);
+    failed.filter(|(id, failure)| failure.at >= started || holds(**id)).map(|(id, _)| *id).collect()
 }
 
 /// The clusters of the group's failures with this configuration.

@@ -9,6 +9,7 @@ use crate::config::{ConfigHash, RenderedConfig};
 use crate::rollout::cohort::{self, Draw, Drawable, Opening};
 use crate::rollout::{Desired, MOST_REMEMBERED, SETTLE, Sickness, Tally, budget};
 use crate::roster::member::{Member, Offer};
+use crate::roster::restarts::Restarts;
 use crate::roster::standing::{HeldReason, Standing, Verdict};
 use crate::time::Timestamp;
 
@@ -53,10 +54,8 @@ pub struct Group {
     pub candidate: Option<RenderedConfig>,
     /// The stable one.
     pub stable: Option<RenderedConfig>,
-    /// Members that a person wants to restart, and that wait for room.
-    pub restarts: BTreeSet<AgentId>,
-    /// Those of them that have not been heard since this process started; when [`Group::assumed`] is over they are not waited for.
-    pub restarts_to_come: BTreeSet<AgentId>,
+    /// Members that a person wants to restart.
+    pub restarts: Restarts,
     /// True when failures or illnesses changed since the last look.
     pub memory_changed: bool,
     tally: Tally,
@@ -432,6 +431,7 @@ impl Group {
             restoring: self.desired.restoring_since.is_some() && self.desired.closed.is_none(),
             held_back: self.desired.holds_back,
             assumed,
+            assumed_until: self.assumed.filter(|_| assumed > 0).map(|assumed| assumed.until),
             members: self.members.len(),
             failed: self.failed_of_hash,
             unavailable: self.tally.unavailable + assumed,

@@ -8,6 +8,7 @@ use crate::agent::{
 use crate::config::{ComponentNames, ConfigHash};
 use crate::fleet::GroupName;
 use crate::labels::Labels;
+use crate::roster::restarts::RESTART_TAKES;
 use crate::roster::standing::Verdict;
 use crate::time::Timestamp;
 
@@ -209,6 +210,11 @@ impl Member {
     /// True when its last health report was bad. An agent that reports none is taken as well.
     pub fn is_ill(&self) -> bool {
         self.health.as_ref().is_some_and(|health| !health.healthy)
+    }
+
+    /// Until when it is in the middle of the last restart that it was told.
+    pub fn restarting_until(&self) -> Option<Timestamp> {
+        self.restarted_at.map(|at| at + RESTART_TAKES)
     }
 
     /// The configuration state, when any is known.

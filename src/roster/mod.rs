@@ -29,6 +29,7 @@ use crate::agent::{AgentEvent, AgentId, ConnectionId, Transport};
 use crate::config::RenderedConfig;
 use crate::fleet::GroupName;
 use crate::fleet::assign::{Assigner, Assignment};
+use crate::fleet::generations::Generations;
 use crate::rollout::cohort::{Draw, Opening};
 use crate::rollout::{Closed, Desired, Tally};
 use crate::roster::group::{Assumed, Failure, Group};
@@ -51,8 +52,10 @@ pub enum RosterAction {
         /// True when the same may go out a second time on this connection.
         retry: bool,
     },
-    /// Tell it to restart.
+    /// Tell it to restart, once the record of its group is stored: then call [`Roster::restart`].
     Restart {
+        /// The group that it was in when that was decided.
+        group: GroupName,
         /// Where.
         connection: ConnectionId,
         /// Who.
@@ -78,7 +81,7 @@ pub struct Roster {
     groups: BTreeMap<GroupName, Group>,
     assigner: Assigner,
     /// Who belonged where before the commits of the last days: agents come back that were not here then.
-    earlier: Option<Assigner>,
+    earlier: Generations,
     timers: BTreeSet<(Timestamp, AgentId)>,
     changed: BTreeSet<GroupName>,
     actions: VecDeque<RosterAction>,
@@ -105,7 +108,7 @@ impl Roster {
             agents: BTreeMap::new(),
             groups: BTreeMap::new(),
             assigner: Assigner::new([]),
-            earlier: None,
+            earlier: Generations::default(),
             timers: BTreeSet::new(),
             changed: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -228,38 +231,9 @@ impl Roster {
         self.groups.get_mut(name).is_some_and(|group| std::mem::take(&mut group.memory_changed))
     }
 
-    /// Who belonged where before the commits that agents may have missed; `None`: nothing is remembered of that.
-    pub fn set_earlier(&mut self, earlier: Option<Assigner>) {
+    /// Who belonged where before the commits that agents may have missed.
+    pub fn set_earlier(&mut self, earlier: Generations) {
         self.earlier = earlier;
-    }
-
-    /// Everybody is assigned anew. Returns the groups that connected agents moved into from others; who is away keeps what it has
-    /// as well, and asks for a rollout when it is back.
-    pub fn set_assigner(&mut self, assigner: Assigner, now: Timestamp) -> BTreeSet<GroupName> {
-        self.assigner = assigner;
-        let mut receivers = BTreeSet::new();
-        let everybody: Vec<AgentId> = self.agents.keys().copied().collect();
-        for id in everybody {
-            let before = self.agents.get(&id).and_then(|member| match &member.placement {
-                Placement::Group(name) | Placement::Orphaned(name) => Some(name.clone()),
-                Placement::Unknown | Placement::Unmanaged | Placement::Conflict(_) => None,
-            });
-            self.place(id, now);
-            let after = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
-            if after == before {
-                continue;
-            }
-            // Between two groups it may have been in a conflict, or in none.
-            let is_foreign = |member: &Member| after.as_ref().is_some_and(|name| self.is_foreign(name, member));
-            if before.is_some() || self.agents.get(&id).is_some_and(is_foreign) {
-                if let Some(member) = self.agents.get_mut(&id) {
-                    member.moved = true;
-                    receivers.extend(after.filter(|_| member.is_connected()));
-                }
-                self.judge(id, now);
-            }
-        }
-        receivers
     }
 
     /// Agents that belong to a group, connected or not.
@@ -355,7 +329,7 @@ impl Roster {
                 if first_heard || has_new_labels {
                     self.expect_restart(id);
                 }
-                self.recognise(id);
+                self.recognise(id, now);
                 self.judge(id, now);
                 if let Some(hash) = voided {
                     self.put_again(id, hash, now);
@@ -368,6 +342,7 @@ impl Roster {
                     return;
                 }
                 self.uncount(id);
+                self.drop_claim(id);
                 if let Some(member) = self.agents.get_mut(&id) {
                     member.link = None;
                     member.gone = Some(Gone { at: now, left: now, goodbye });
@@ -384,6 +359,7 @@ impl Roster {
 
     fn connect(&mut self, id: AgentId, connection: ConnectionId, transport: Transport, now: Timestamp) {
         self.uncount(id);
+        self.drop_claim(id);
         let member = self.agents.entry(id).or_default();
         member.pinned_until = self.pins.get(&id).copied().filter(|until| *until > now);
         if member.link.is_none() {
@@ -418,21 +394,6 @@ impl Roster {
         }
     }
 
-    /// An agent that was not here when a commit moved it is found out by what it has: its group of before gave it that. One that
-    /// changed its own labels would have belonged here before as well.
-    fn recognise(&mut self, id: AgentId) {
-        let Some(member) = self.agents.get_mut(&id) else { return };
-        let (Some(labels), false) = (&member.labels, member.recognised) else { return };
-        if !member.heard_once {
-            return;
-        }
-        member.recognised = true;
-        let group = member.placement.group().and_then(|name| self.groups.get(name).map(|group| (name, group)));
-        let (Some((name, group)), Some(earlier)) = (group, &self.earlier) else { return };
-        let was_elsewhere = matches!(earlier.assign(labels), Assignment::Group(before) if before != *name);
-        member.moved |= was_elsewhere && group.holds_another_groups(member);
-    }
-
     fn count_heard(&mut self, id: AgentId, by: isize) {
         let name = self.agents.get(&id).and_then(|member| member.placement.group());
         if let Some(group) = name.and_then(|name| self.groups.get_mut(name)) {
@@ -459,6 +420,7 @@ impl Roster {
         }
         let (before, heard) = (member.placement.clone(), member.heard_once);
         self.uncount(id);
+        self.drop_claim(id);
         if let Some(group) = before.group().and_then(|name| self.groups.get_mut(name)) {
             group.members.remove(&id);
             if heard {

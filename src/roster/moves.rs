@@ -1,13 +1,85 @@
-//! What another way of assigning agents would move.
+//! Who is moved by another way of assigning agents, who was while it was away, and whom it takes in.
 
 use std::collections::BTreeSet;
 
+use crate::agent::AgentId;
 use crate::fleet::GroupName;
 use crate::fleet::assign::{Assigner, Assignment};
 use crate::roster::Roster;
 use crate::roster::member::{Member, Placement};
+use crate::time::Timestamp;
 
 impl Roster {
+    /// Everybody is assigned anew. Returns the groups that connected agents moved into, from others or from none; who is away keeps what
+    /// it has as well, and asks for a rollout when it is back.
+    pub fn set_assigner(&mut self, assigner: Assigner, now: Timestamp) -> BTreeSet<GroupName> {
+        self.assigner = assigner;
+        let mut receivers = BTreeSet::new();
+        let everybody: Vec<AgentId> = self.agents.keys().copied().collect();
+        for id in everybody {
+            let Some(placed) = self.agents.get(&id).map(|member| member.placement.clone()) else { continue };
+            let before = match &placed {
+                Placement::Group(name) | Placement::Orphaned(name) => Some(name.clone()),
+                Placement::Unknown | Placement::Unmanaged | Placement::Conflict(_) => None,
+            };
+            self.place(id, now);
+            let after = self.agents.get(&id).and_then(|member| member.placement.group().cloned());
+            if after == before {
+                continue;
+            }
+            // Between two groups it may have been in a conflict, or in none.
+            let is_moved = |member: &Member| match (&after, &placed) {
+                (Some(name), Placement::Unmanaged | Placement::Conflict(_)) => {
+                    self.is_foreign(name, member) || self.is_taken_in(name, member)
+                }
+                (Some(_), Placement::Unknown | Placement::Group(_) | Placement::Orphaned(_)) | (None, _) => false,
+            };
+            if before.is_some() || self.agents.get(&id).is_some_and(is_moved) {
+                if let Some(member) = self.agents.get_mut(&id) {
+                    member.moved = true;
+                    receivers.extend(after.filter(|_| member.is_connected()));
+                }
+                self.judge(id, now);
+            }
+        }
+        receivers
+    }
+
+    /// An agent that was not here when a commit moved it is found out by what it has: its group of before gave it that. One that
+    /// changed its own labels would have belonged here before as well.
+    ///
+    /// Who belonged to no group cannot be told from a newcomer by what it has. As long as a process that died may have left agents in
+    /// the middle of something, those that come are taken for old ones.
+    pub(super) fn recognise(&mut self, id: AgentId, now: Timestamp) {
+        let Some(member) = self.agents.get(&id) else { return };
+        let (Some(labels), false, true) = (&member.labels, member.recognised, member.heard_once) else { return };
+        let group = member.placement.group().and_then(|name| self.groups.get(name).map(|group| (name, group)));
+        let is_moved = group.is_some_and(|(name, group)| {
+            let comes_back = group.assumed.is_some_and(|assumed| now < assumed.until);
+            let (is_foreign, is_taken_in) = (group.holds_another_groups(member), self.is_taken_in(name, member));
+            // Newcomers take part in a rollout to those who were moved: what becomes of that holds for them, too.
+            let takes_part = group.desired.moving && (is_foreign || is_taken_in);
+            takes_part
+                || self.earlier.belonged(labels).iter().any(|place| match place {
+                    Assignment::Group(before) => is_foreign && before != name,
+                    Assignment::Unmanaged | Assignment::Conflict(_) => comes_back && is_taken_in,
+                })
+        });
+        if let Some(member) = self.agents.get_mut(&id) {
+            member.recognised = true;
+            member.moved |= is_moved;
+        }
+    }
+
+    /// True when the member has nothing of ours, and this group something stable that it never proved with agents like it.
+    fn is_taken_in(&self, name: &GroupName, member: &Member) -> bool {
+        let has_stable = self.groups.get(name).is_some_and(|group| group.desired.stable.is_some());
+        has_stable
+            && member.is_eligible()
+            && member.heard_once
+            && member.state().is_none_or(|state| state.known().is_none())
+    }
+
     /// True when the member has a configuration that this group, which has a stable one, never gave it.
     pub(super) fn is_foreign(&self, name: &GroupName, member: &Member) -> bool {
         let group = self.groups.get(name).filter(|group| group.desired.stable.is_some());

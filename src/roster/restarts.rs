@@ -1,9 +1,11 @@
 //! Restarts that a person ordered, in waves: each takes room in the budget for a moment, as an offer does.
+//!
+//! Each is told at most once: the agent is taken out of the queue, that is stored, and only then it is told.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::{AgentId, Capabilities};
+use crate::agent::{AgentId, Capabilities, ConnectionId};
 use crate::fleet::GroupName;
 use crate::roster::{Roster, RosterAction};
 use crate::time::Timestamp;
@@ -11,6 +13,27 @@ use crate::time::Timestamp;
 /// How long an agent that was told to restart counts as unavailable, when it does not say more: the protocol has no answer to the
 /// command, and a collector needs seconds.
 pub const RESTART_TAKES: Duration = Duration::from_secs(30);
+
+/// The members of one group that a person wants to restart.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    /// They wait for room.
+    pub waiting: BTreeSet<AgentId>,
+    /// They have not been heard since this process started; when [`crate::roster::group::Group::assumed`] is over they are not waited
+    /// for.
+    pub to_come: BTreeSet<AgentId>,
+    /// They have room, and are told once a record is stored that no longer has them.
+    pub claimed: BTreeSet<AgentId>,
+    /// How many were told since the queue was last empty.
+    pub told: usize,
+}
+
+impl Restarts {
+    /// True when nobody is to be told any more.
+    pub fn is_over(&self) -> bool {
+        self.waiting.is_empty() && self.to_come.is_empty() && self.claimed.is_empty()
+    }
+}
 
 impl Roster {
     /// The connected agents of a group that take the restart command, and how many do not.
@@ -32,24 +55,28 @@ impl Roster {
         for id in ids {
             let Some(name) = self.agents.get(id).and_then(|member| member.placement.group()).cloned() else { continue };
             if let Some(group) = self.groups.get_mut(&name) {
-                group.memory_changed |= group.restarts.insert(*id);
+                if group.restarts.is_over() {
+                    group.restarts.told = 0;
+                }
+                group.memory_changed |= group.restarts.waiting.insert(*id);
                 self.changed.insert(name.clone());
                 self.to_dispatch.insert(name);
             }
         }
     }
 
-    /// A group's agents that a process before this one was to restart: each once it is back.
-    pub fn restore_restarts(&mut self, name: &GroupName, ids: BTreeSet<AgentId>) {
-        self.groups.entry(name.clone()).or_default().restarts_to_come = ids;
+    /// A group's agents that a process before this one was to restart: each once it is back. So many were told already.
+    pub fn restore_restarts(&mut self, name: &GroupName, ids: BTreeSet<AgentId>, told: usize) {
+        let group = self.groups.entry(name.clone()).or_default();
+        (group.restarts.to_come, group.restarts.told) = (ids, told);
     }
 
     /// An agent was heard for the first time: if a process before this one was to restart it, it waits for room from now on.
     pub(super) fn expect_restart(&mut self, id: AgentId) {
         let Some(name) = self.agents.get(&id).and_then(|member| member.placement.group()) else { return };
         let Some(group) = self.groups.get_mut(name) else { return };
-        if group.restarts_to_come.remove(&id) {
-            group.restarts.insert(id);
+        if group.restarts.to_come.remove(&id) {
+            group.restarts.waiting.insert(id);
             self.to_dispatch.insert(name.clone());
         }
     }
@@ -57,20 +84,21 @@ impl Roster {
     /// Who is not back by now is not restarted any more.
     pub(super) fn forget_restarts_to_come(&mut self, name: &GroupName) {
         let Some(group) = self.groups.get_mut(name) else { return };
-        group.memory_changed |= !std::mem::take(&mut group.restarts_to_come).is_empty();
+        group.memory_changed |= !std::mem::take(&mut group.restarts.to_come).is_empty();
     }
 
-    /// Tells those to restart for whom there is room.
+    /// Claims room for those who wait, and has them told once that is stored.
     pub(super) fn dispatch_restarts(&mut self, name: &GroupName, assumed: usize, now: Timestamp) {
-        while let Some(id) = self.groups.get(name).and_then(|group| group.restarts.first().copied()) {
+        while let Some(id) = self.groups.get(name).and_then(|group| group.restarts.waiting.first().copied()) {
             let is_here = self.agents.get(&id).is_some_and(|member| member.placement.group() == Some(name));
             if !is_here || !self.can_restart(id) {
                 self.forget_restart(name, id);
                 continue;
             }
             let takes_room = self.agents.get(&id).is_some_and(|member| !member.verdict.unavailable);
-            let group = self.groups.get(name).filter(|group| group.desired.closed.is_none());
-            if !group.is_some_and(|group| !takes_room || group.has_room(now)) {
+            let Some(group) = self.groups.get(name) else { return };
+            let has_room = group.has_room(now);
+            if takes_room && !has_room || group.desired.closed.is_some() {
                 return;
             }
             if takes_room && !self.fleet.has_room(assumed) {
@@ -79,18 +107,51 @@ impl Roster {
                 return;
             }
             self.forget_restart(name, id);
-            let Some(member) = self.agents.get_mut(&id) else { continue };
-            member.restarted_at = Some(now);
-            if let Some(link) = member.link {
-                self.actions.push_back(RosterAction::Restart { connection: link.connection, id });
+            let Some(link) = self.agents.get(&id).and_then(|member| member.link) else { continue };
+            if let Some(group) = self.groups.get_mut(name) {
+                group.restarts.claimed.insert(id);
             }
+            self.actions.push_back(RosterAction::Restart { group: name.clone(), connection: link.connection, id });
             self.judge(id, now);
+        }
+    }
+
+    /// The record without it is stored: true when the agent is still there, and is to be told now. Where nothing may leave by now, it waits
+    /// once more.
+    pub fn restart(&mut self, name: &GroupName, id: AgentId, connection: ConnectionId, now: Timestamp) -> bool {
+        let Some(group) = self.groups.get_mut(name).filter(|group| group.restarts.claimed.contains(&id)) else {
+            return false;
+        };
+        let Some(member) = self.agents.get_mut(&id) else { return false };
+        if member.link.is_none_or(|link| link.connection != connection) {
+            return false;
+        }
+        group.restarts.claimed.remove(&id);
+        group.memory_changed = true;
+        if group.desired.closed.is_some() {
+            group.restarts.waiting.insert(id);
+            self.changed.insert(name.clone());
+            self.to_dispatch.insert(name.clone());
+            self.judge(id, now);
+            return false;
+        }
+        group.restarts.told += 1;
+        member.restarted_at = Some(now);
+        self.judge(id, now);
+        true
+    }
+
+    /// The agent left its connection or its group before it was told: it is not told any more.
+    pub(super) fn drop_claim(&mut self, id: AgentId) {
+        let name = self.agents.get(&id).and_then(|member| member.placement.group());
+        if let Some(group) = name.and_then(|name| self.groups.get_mut(name)) {
+            group.restarts.claimed.remove(&id);
         }
     }
 
     fn forget_restart(&mut self, name: &GroupName, id: AgentId) {
         if let Some(group) = self.groups.get_mut(name) {
-            group.memory_changed |= group.restarts.remove(&id);
+            group.memory_changed |= group.restarts.waiting.remove(&id);
         }
     }
 }

@@ -7,7 +7,6 @@ use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHas
 use crate::config::ConfigHash;
 use crate::roster::group::{Failure, Group};
 use crate::roster::member::Member;
-use crate::roster::restarts::RESTART_TAKES;
 use crate::time::{Timestamp, show_duration};
 
 /// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited. And a
@@ -198,10 +197,11 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
     }
     let busy_until = busy_until(member, group.desired.progress_deadline).filter(|until| *until > now);
     let eligible = member.is_eligible();
+    let is_claimed = group.restarts.claimed.contains(&id);
     let base = Verdict {
         selected: true,
         eligible,
-        unavailable: eligible && (busy_until.is_some() || member.is_ill()),
+        unavailable: eligible && (busy_until.is_some() || is_claimed || member.is_ill()),
         until: busy_until,
         ..base
     };
@@ -212,7 +212,9 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
         return base.stands(Standing::Held(HeldReason::CannotReport));
     }
     if desired.or(group.desired.wanted).is_some_and(|hash| group.has_failed(id, hash)) {
-        return Verdict { unavailable: false, ..base }.stands(Standing::Failed);
+        // It gives its room back, but for the restart that a person ordered.
+        let restarts = is_claimed || member.restarting_until().is_some_and(|until| until > now);
+        return Verdict { unavailable: eligible && restarts, ..base }.stands(Standing::Failed);
     }
     let Some(hash) = desired else {
         let reason = if group.holds_kept(id, member) {
@@ -458,8 +460,7 @@ fn busy_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
         let is_busy = state.status == ConfigStatus::Applying && state.hash != ReportedHash::Foreign;
         is_busy.then(|| *since + deadline)
     });
-    let restarting = member.restarted_at.map(|at| at + RESTART_TAKES);
-    offered.max(applying).max(restarting)
+    offered.max(applying).max(member.restarting_until())
 }
 
 #[cfg(test)]

@@ -85,15 +85,20 @@ impl Bench {
     /// What is to be done, in words: `offer A to 1`.
     fn actions(&mut self, now: Timestamp) -> Vec<String> {
         self.roster.make_offers(now);
-        std::iter::from_fn(|| self.roster.poll_action())
-            .map(|action| match action {
+        let mut actions = Vec::new();
+        while let Some(action) = self.roster.poll_action() {
+            actions.push(match action {
                 RosterAction::Offer { id, config, .. } => {
                     format!("offer {} to {}", char::from(config.hash().as_bytes()[0]), id.as_bytes()[0])
                 }
-                RosterAction::Restart { id, .. } => format!("restart {}", id.as_bytes()[0]),
+                RosterAction::Restart { group, connection, id } => {
+                    let is_told = self.roster.restart(&group, id, connection, now);
+                    format!("{} {}", if is_told { "restart" } else { "spare" }, id.as_bytes()[0])
+                }
                 RosterAction::Withdraw { id, .. } => format!("withdraw from {}", id.as_bytes()[0]),
-            })
-            .collect()
+            });
+        }
+        actions
     }
 
     fn connect(&mut self, number: u8, now: Timestamp) -> ConnectionId {
@@ -470,7 +475,7 @@ fn agents_belong_to_the_one_group_of_the_highest_priority() {
     assert_eq!(
         place(&mut bench, &[("prod", definition("prod", 0))]),
         (Placement::Group(group()), Vec::new()),
-        "it comes from nowhere: that is no move"
+        "it comes from nowhere to where nothing is stable: that is no move"
     );
 }
 

@@ -379,6 +379,27 @@ pub struct StageStatus {
     pub needs_approval: bool,
 }
 
+/// Restarts that a person ordered of a group's agents, until the last was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestartStatus {
+    /// Agents that were told to restart.
+    pub told: usize,
+    /// Agents that wait for their turn.
+    pub waiting: usize,
+    /// Why they wait; empty when they go on at once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+impl fmt::Display for RestartStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = self.told + self.waiting;
+        let wait = if self.waiting == 1 { "waits" } else { "wait" };
+        write!(f, "{} of {of} told to restart, {} {wait}", self.told, self.waiting)
+    }
+}
+
 /// One group, now. Made with `..GroupStatus::default()`, so that it can grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -419,6 +440,9 @@ pub struct GroupStatus {
     /// What operators ordered that still holds (pauses, undos, pins, freezes), a sentence each, with who and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orders: Vec<String>,
+    /// The restarts that a person ordered; absent when nobody waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<RestartStatus>,
     /// The hash that was taken back from the group although the repository still says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<String>,

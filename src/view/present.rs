@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 
 use crate::agent::{AgentId, Capabilities, ConfigStatus, ReportedHash, Transport};
+use crate::config::ConfigHash;
 use crate::rollout::record::{Cause, Said, WayBack};
 use crate::rollout::{Closed, Tally, Waiting};
 use crate::roster::failures::Cluster;
 use crate::roster::group::Group;
 use crate::roster::member::{Member, Placement};
 use crate::roster::standing::{HeldReason, Standing};
+use crate::time::Timestamp;
 use crate::view::{AgentStatus, Counts, FailureCluster, WaitingOn};
 
 /// How the sentence about a rollout begins that a person ended.
 pub const ABORTED: &str = "aborted";
+
+/// Agents that a reason names one by one.
+const MOST_NAMED: usize = 5;
 
 /// Characters of a label that failed agents have in common.
 const LONGEST_PAIR: usize = 120;
@@ -61,8 +66,9 @@ impl From<&Waiting> for WaitingOn {
                 agents: Some(*selected),
                 ..says("nobody-eligible", format!("{selected} agents match, but none can be offered a configuration"))
             },
-            Waiting::Budget { pending, unavailable, assumed, limit } => Self {
+            Waiting::Budget { pending, unavailable, assumed, limit, until } => Self {
                 agents: Some(*pending),
+                until: *until,
                 ..says("budget", budget_sentence(*pending, *unavailable, *assumed, *limit))
             },
             Waiting::Illness { agents } => Self {
@@ -146,7 +152,9 @@ fn stage_reason(waiting: &Waiting) -> WaitingOn {
             until: outside.opens,
             ..says("window", outside.opens.map_or_else(|| outside.to_string(), |_| outside.why.clone()))
         },
-        Waiting::Prerequisite { reason } => says("depends-on", format!("{reason} (dependsOn)")),
+        Waiting::Prerequisite { reason } => {
+            says("depends-on", format!("{reason} (dependsOn); `gitamp promote --now` begins without it"))
+        }
         Waiting::Outage { treated, peers } => WaitingOn {
             agents: Some(treated.sick),
             ..says(
@@ -207,16 +215,29 @@ fn failed_sentence(cause: &Cause, way_back: WayBack, nothing_stable: bool) -> St
             format!("{cause}; nothing is stable to go back to: revert the commit, or commit a correction")
         }
         WayBack::None => format!("{cause}; revert the commit, or commit a correction"),
-        WayBack::Done => {
-            format!(
-                "{cause}; everybody is back on stable, the repository says otherwise: revert the commit, or correct it"
-            )
+        WayBack::Done { failed } => {
+            let back = if failed == 0 { "everybody is back on stable" } else { "whoever can use stable is back on it" };
+            format!("{cause}; {back}, the repository says otherwise: revert the commit, or correct it")
         }
         WayBack::Failed { failed, allowed } => format!(
             "{cause}; the way back to stable stopped too, because {} failed there and {allowed} may: a person has to look",
             count(failed, "agent", "agents")
         ),
     }
+}
+
+/// Agents that could not take stable back, and so may hold on to what was taken back from the others.
+pub fn not_back(agents: &[AgentId], candidate: ConfigHash) -> Option<WaitingOn> {
+    let (shown, more) = agents.split_at(agents.len().min(MOST_NAMED));
+    let mut names: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    names.extend((!more.is_empty()).then(|| format!("{} more", more.len())));
+    let message = format!(
+        "{} not take stable back and may still run {}: {}; `gitamp retry AGENT` offers it once more",
+        count(agents.len(), "agent could", "agents could"),
+        candidate.short(),
+        names.join(", ")
+    );
+    (!agents.is_empty()).then(|| WaitingOn { agents: Some(agents.len()), ..says("not-back", message) })
 }
 
 /// `by alice at 2026-..: why`.
@@ -283,6 +304,24 @@ fn closed_sentence(closed: &Closed) -> String {
     }
 }
 
+/// Agents that a person wants to restart wait for room.
+pub fn restart_room(waiting: usize, unavailable: usize, assumed: usize, limit: usize) -> WaitingOn {
+    WaitingOn { agents: Some(waiting), ..says("budget", budget_sentence(waiting, unavailable, assumed, limit)) }
+}
+
+/// That agents are to restart is not stored yet.
+pub fn restart_unstored(agents: usize) -> WaitingOn {
+    let message =
+        format!("{} until that is stored in the journal: nobody is told twice", count(agents, "waits", "wait"));
+    WaitingOn { agents: Some(agents), ..says("journal", message) }
+}
+
+/// Agents that are to restart are not back since the daemon started; who is not by `until` is left alone.
+pub fn restart_to_come(agents: usize, until: Option<Timestamp>) -> WaitingOn {
+    let message = format!("{} not been heard since the daemon started", count(agents, "has", "have"));
+    WaitingOn { agents: Some(agents), until, ..says("not-heard", message) }
+}
+
 /// A group has room, but the fleet has none.
 pub fn fleet_budget(unavailable: usize, limit: usize) -> WaitingOn {
     WaitingOn {
@@ -329,7 +368,7 @@ fn held_sentence(reason: HeldReason) -> &'static str {
         HeldReason::CannotReport => "does not report what becomes of it (ReportsRemoteConfig)",
         HeldReason::NotHeard => "has not reported its configuration on this connection yet",
         HeldReason::NothingForIt => "the group has nothing for it yet: nothing is stable, or its stage has not come",
-        HeldReason::MovedHere => "a commit moved it here: it keeps what it had until its stage has come",
+        HeldReason::MovedHere => "a commit moved agents here: it keeps what it has until its stage has come",
         HeldReason::KeepsCandidate => "keeps a configuration that was superseded or that failed",
         HeldReason::GroupClosed => "the whole group is offered nothing",
         HeldReason::RolloutHeld => "its rollout offers nothing new for now",

@@ -149,6 +149,7 @@ mod tests {
             retry: false,
             approved: 0,
             hurried: false,
+            alone: false,
             fast: false,
             held: None,
             paused: None,
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn what_stopped_stopped_in_its_stage() {
         let cause = Cause::TooManyFailures { failed: 1, allowed: 0 };
-        let failed = rollout(1, Progress::Failed { cause, way_back: WayBack::Done });
+        let failed = rollout(1, Progress::Failed { cause, way_back: WayBack::Done { failed: 0 } });
         let states: Vec<StageState> = rows(&failed, &[]).into_iter().map(|row| row.4).collect();
         assert_eq!(states, [StageState::Done, StageState::Failed, StageState::Waiting, StageState::Waiting]);
     }

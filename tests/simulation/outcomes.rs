@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gitamp::agent::{AgentId, ConfigState, ConfigStatus};
 use gitamp::config::ConfigHash;
 use gitamp::fleet::strategy::Amount;
-use gitamp::rollout::record::{Progress, RolloutRecord};
+use gitamp::rollout::record::{Kind, Progress, RolloutRecord};
 use gitamp::roster::standing::{HeldReason, Standing};
 use gitamp::time::Timestamp;
 
@@ -137,6 +137,13 @@ impl Judge {
         let epoch = self.epoch(world, group);
         let tripped = self.tripped.get(&(group.to_owned(), hash.short()));
         let is_wanted = self.wanted[group].0 == Some(hash);
+        // Where agents that a commit moved cannot use what is stable, those that come with nothing of another group get it as before.
+        let has_failed_moved = |rollout: &RolloutRecord| {
+            let held = world.agents[name].told_status().and_then(|state| state.known());
+            let is_its = held.is_none_or(|held| stored.file.rollouts.stables.contains(&held));
+            is_its && rollout.kind == Kind::Move && matches!(rollout.progress, Progress::Failed { .. })
+        };
+        let is_wanted = is_wanted && !stored.rollout().is_some_and(has_failed_moved);
         assert!(!is_wanted || tripped != Some(&epoch), "{group}: {name} is offered what tripped a gate");
         let Some(rollout) = stored.rollout().filter(|rollout| rollout.candidate == hash) else { return };
         let is_over = matches!(rollout.progress, Progress::Failed { .. } | Progress::RollingBack { .. });
@@ -168,7 +175,9 @@ impl Judge {
             // Who waits for an offer, or is offered none because the rollout or the whole group is held, was left behind.
             let is_excused = match member.verdict.standing {
                 Standing::Failed => true,
-                Standing::Held(HeldReason::RolloutHeld | HeldReason::GroupClosed | HeldReason::NothingForIt) => false,
+                // Agents that a commit moved there have a rollout of their own, which a pin may hold.
+                Standing::Held(HeldReason::GroupClosed) => member.moved,
+                Standing::Held(HeldReason::RolloutHeld | HeldReason::NothingForIt) => false,
                 Standing::Held(_) => true,
                 Standing::Unplaced
                 | Standing::Pending

@@ -58,7 +58,8 @@ impl Judge {
     /// A record takes the place of another one.
     pub(crate) fn check_step(&self, world: &State, group: &str, before: Option<&Stored>, after: &Stored) {
         let (Some(was), Some(is)) = (before.and_then(Stored::rollout), after.rollout()) else { return };
-        let is_same = (was.candidate, was.started, was.stage) == (is.candidate, is.started, is.stage);
+        let form = |one: &RolloutRecord| (one.candidate, one.started, one.stage, one.kind);
+        let is_same = form(was) == form(is);
         let is_other_rules = before.is_some_and(|before| before.definition != after.definition);
         if !is_same || is_stopped(is) || is_other_rules {
             return;
