@@ -46,10 +46,14 @@ impl Machine {
         let mut reasons = Vec::new();
         let said = rollout.paused.iter().chain(&rollout.held).filter(|_| rollout.kind != Kind::Revert);
         reasons.extend(said.cloned().map(|said| Waiting::Paused { said }));
-        if self.tally.excused > 0 && rollout.kind != Kind::Revert {
-            reasons.push(Waiting::Outage { treated: self.tally.treated, peers: self.tally.peers });
-        }
+        reasons.extend(self.outage().filter(|_| rollout.kind != Kind::Revert));
         reasons
+    }
+
+    /// Agents are sick with it that would have failed, were not those without it as sick.
+    fn outage(&self) -> Option<Waiting> {
+        let Tally { excused, treated, peers, .. } = self.tally;
+        (excused > 0).then_some(Waiting::Outage { treated, peers })
     }
 
     /// Nobody is there who could be offered anything.
@@ -127,6 +131,10 @@ impl Machine {
             return vec![Waiting::NoAgents];
         }
         let mut waiting = self.holding_back(rollout);
+        if rollout.kind == Kind::Revert {
+            // It is not held back, but neither does it end as long as nobody can tell what its agents suffer from.
+            waiting.extend(self.outage());
+        }
         if tally.eligible == 0 && tally.selected > 0 {
             waiting.push(Waiting::NobodyEligible { selected: tally.selected });
         }

@@ -62,7 +62,7 @@ impl Roster {
             takes_part
                 || self.earlier.belonged(labels).iter().any(|place| match place {
                     Assignment::Group(before) => is_foreign && before != name,
-                    Assignment::Unmanaged | Assignment::Conflict(_) => comes_back && is_taken_in,
+                    Assignment::Unmanaged | Assignment::Conflict(_) => is_foreign || comes_back && is_taken_in,
                 })
         });
         if let Some(member) = self.agents.get_mut(&id) {
