@@ -268,6 +268,31 @@ fn bomb() -> Vec<u8> {
     pack
 }
 
+/// What a remote sends builds on what it takes for granted here: when that is damaged, the remote is not to blame.
+#[tokio::test]
+async fn a_change_to_a_file_that_is_damaged_here_is_taken_in_by_a_new_mirror() {
+    let home = tempfile::tempdir().expect("a directory");
+    let author = Author::new(home.path().join("fleet"));
+    let line = |number: u64| format!("{:016x}\n", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let large: String = (1..20_000).map(line).collect();
+    author.commit("One", &[("a.yaml", &large)]);
+    git(home.path(), &["clone", "-q", "--bare", "fleet", "fleet.git"]);
+    let server = Server::start(&home.path().join("fleet.git"), Day::Good);
+    let mut mirror = open(options(&server.url(), &home.path().join("state"))).await;
+    mirror.sync().await.expect("a good day");
+    let packs = std::fs::read_dir(home.path().join("state/mirror.git/objects/pack")).expect("a directory").flatten();
+    let pack = packs.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|kind| kind == "pack"));
+    let pack = pack.expect("what was fetched");
+    let mut bytes = std::fs::read(&pack).expect("a pack");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].fill(0x55);
+    std::fs::remove_file(&pack).expect("it may be read-only");
+    std::fs::write(&pack, bytes).expect("room");
+    author.commit("Two", &[("a.yaml", &format!("{large}more\n"))]);
+    author.git(&["push", "-q", "../fleet.git", "main"]);
+    mirror.sync().await.expect("made anew");
+}
+
 #[tokio::test]
 async fn a_pack_that_explodes_ends_its_transfer_and_nothing_else() {
     let home = tempfile::tempdir().expect("a directory");
@@ -283,7 +308,7 @@ async fn a_pack_that_explodes_ends_its_transfer_and_nothing_else() {
     for _ in 0..2 {
         let error = mirror.sync().await.expect_err("17 GB");
         let SyncError::Transport(failure) = &error else { panic!("{error}") };
-        assert_eq!(failure.kind, FailureKind::Protocol, "{failure}");
+        assert_eq!(failure.kind, FailureKind::Content, "{failure}");
         assert!(failure.message.contains("beyond all memory") && failure.message.contains("git fsck"), "{failure}");
     }
     let read = |mirror: Mirror| async move {

@@ -139,6 +139,7 @@ impl PushPace {
             | FailureKind::NoSuchRef
             | FailureKind::NotFastForward
             | FailureKind::Protocol
+            | FailureKind::Content
             | FailureKind::Local
             | FailureKind::Child => up_to(Self::LONGEST),
         }
@@ -187,6 +188,7 @@ mod tests {
         FailureKind::NotFastForward,
         FailureKind::PushRefused,
         FailureKind::Protocol,
+        FailureKind::Content,
         FailureKind::Local,
         FailureKind::Child,
     ];

@@ -188,10 +188,9 @@ impl Transfer<'_> {
             ErrorClass::Invalid | ErrorClass::NoMemory | ErrorClass::Indexer | ErrorClass::Zlib | ErrorClass::Odb
         );
         if failure.kind == FailureKind::Local && is_about_content && self.state.receiving.get() {
-            // Ours is not to blame, and making it anew would bring the same.
             let said = error.message();
             return TransportError::new(
-                FailureKind::Protocol,
+                FailureKind::Content,
                 format!(
                     "{}: what it sends cannot be taken in: {said} (objects that are broken, or that grow beyond all memory: see what \
                      `git fsck` says there)",

@@ -48,6 +48,8 @@ pub enum FailureKind {
     PushRefused,
     /// What was received is over a limit, or is no Git protocol.
     Protocol,
+    /// Objects came that cannot be taken in: they are broken, they grow beyond all memory, or our copy lacks what they build on.
+    Content,
     /// Our own copy cannot be used: damaged, locked, or the disk is full.
     Local,
     /// The process that does the transfer could not be started, or died.
@@ -69,7 +71,8 @@ impl FailureKind {
             | Self::NotFound
             | Self::NoSuchRef
             | Self::PushRefused
-            | Self::Protocol => FailureClass::Stalled,
+            | Self::Protocol
+            | Self::Content => FailureClass::Stalled,
         }
     }
 }
@@ -125,6 +128,7 @@ pub(crate) fn classify(error: &git2::Error, shown: &str, elapsed: Duration, sile
         FailureKind::Protocol => {
             "the answer is not what a Git server says: check that --repo is a repository's address"
         }
+        FailureKind::Content => "see what `git fsck` says there",
         FailureKind::Local => "our copy cannot be used; it is set aside and made anew",
         FailureKind::Child => "it is tried again",
     };

@@ -303,6 +303,7 @@ impl Journal {
                     | FailureKind::NotFound
                     | FailureKind::NoSuchRef
                     | FailureKind::Protocol
+                    | FailureKind::Content
                     | FailureKind::Local
                     | FailureKind::Child => return Err(error.into()),
                 },

@@ -85,6 +85,8 @@ pub struct Mirror {
     reference: Option<String>,
     /// Set when something could not be read, or all history is missing: the next sync clones anew.
     damaged: AtomicBool,
+    /// What came could not be taken in, and a new mirror could not take it in either: the remote is to blame, not ours.
+    remote_is_broken: bool,
 }
 
 impl Mirror {
@@ -116,6 +118,7 @@ impl Mirror {
             head,
             reference: None,
             damaged: AtomicBool::new(damaged),
+            remote_is_broken: false,
         })
     }
 
@@ -134,6 +137,14 @@ impl Mirror {
             Err(SyncError::Transport(error)) if error.kind == FailureKind::Local => {
                 tracing::warn!(%error, "the mirror cannot be used and is made anew");
                 self.clone_anew().await
+            }
+            // What comes builds on what is here, so either may be broken. A new mirror needs nothing of ours, but is too dear to try each time.
+            Err(SyncError::Transport(error)) if error.kind == FailureKind::Content && !self.remote_is_broken => {
+                tracing::warn!(%error, "perhaps the mirror is damaged: it is made anew");
+                let outcome = self.clone_anew().await;
+                self.remote_is_broken =
+                    matches!(&outcome, Err(SyncError::Transport(error)) if error.kind == FailureKind::Content);
+                outcome
             }
             Err(SyncError::Local { reason, .. }) => {
                 tracing::warn!(reason, "the mirror cannot be used and is made anew");
@@ -173,6 +184,7 @@ impl Mirror {
 
     fn remember(&mut self, head: &Head) {
         self.head = Some(head.commit);
+        self.remote_is_broken = false;
         self.reference = Some(head.reference.clone());
     }
 
