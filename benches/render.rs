@@ -257,7 +257,10 @@ fn settled(fleet: &RenderedFleet) -> (Controller, Timestamp) {
             health: Some(Health { healthy: true, message: None }),
             ..AgentReport::default()
         };
-        controller.handle_agent(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
+        controller.handle_agent(
+            AgentEvent::Connected { id, connection, transport: Transport::WebSocket, proofs: Labels::default() },
+            now,
+        );
         controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
     }
     perform(&mut controller, now);

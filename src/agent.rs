@@ -195,6 +195,8 @@ pub enum AgentEvent {
         connection: ConnectionId,
         /// How.
         transport: Transport,
+        /// The labels that it proved on that connection. What is known of an agent that proved others is of somebody else.
+        proofs: Labels,
     },
     /// Something changed. Events of a connection that no longer has the agent are ignored.
     Report {

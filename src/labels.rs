@@ -16,36 +16,83 @@ pub struct Labels(Arc<Packed>);
 struct Packed {
     /// Key, value, key, value, ... without separators.
     text: Box<str>,
-    /// Where each key and each value ends in `text`; two entries a label, keys ascending.
+    /// Where each key and each value ends in `text`; two entries a label, keys ascending. The highest bit of a key's entry says that the
+    /// label is proven.
     ends: Box<[u32]>,
+}
+
+/// See [`Packed::ends`]. No text is that long.
+const PROVEN: u32 = 1 << 31;
+
+impl Default for Labels {
+    /// None.
+    fn default() -> Self {
+        Self::pack(std::iter::empty())
+    }
 }
 
 impl Labels {
     /// Packs the pairs. The first pair of a key wins: identifying attributes come before the others.
     pub fn new<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let mut sorted = std::collections::BTreeMap::<String, String>::new();
-        for (key, value) in pairs {
-            sorted.entry(key.into()).or_insert_with(|| value.into());
+        Self::pack(pairs.into_iter().map(|(key, value)| (key.into(), value.into(), false)))
+    }
+
+    /// The same of what a credential gives: all of these are proven.
+    pub fn proven<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        Self::pack(pairs.into_iter().map(|(key, value)| (key.into(), value.into(), true)))
+    }
+
+    /// These labels with those of a credential, which win: whatever somebody says of itself, it cannot say something else than what it
+    /// proved.
+    #[must_use]
+    pub fn with_proofs(&self, proofs: &Self) -> Self {
+        if proofs.is_empty() {
+            return self.clone();
         }
-        let mut text = String::with_capacity(sorted.iter().map(|(key, value)| key.len() + value.len()).sum());
+        let all = proofs.iter_all().chain(self.iter_all());
+        Self::pack(all.map(|(key, value, is_proven)| (key.to_owned(), value.to_owned(), is_proven)))
+    }
+
+    fn pack(labels: impl Iterator<Item = (String, String, bool)>) -> Self {
+        let mut sorted = std::collections::BTreeMap::<String, (String, bool)>::new();
+        for (key, value, is_proven) in labels {
+            sorted.entry(key).or_insert((value, is_proven));
+        }
+        let mut text = String::with_capacity(sorted.iter().map(|(key, (value, _))| key.len() + value.len()).sum());
         let mut ends = Vec::with_capacity(sorted.len() * 2);
-        for part in sorted.iter().flat_map(|(key, value)| [key, value]) {
-            text.push_str(part);
-            ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        for (key, (value, is_proven)) in &sorted {
+            for (part, mark) in [(key, if *is_proven { PROVEN } else { 0 }), (value, 0)] {
+                text.push_str(part);
+                ends.push(u32::try_from(text.len()).unwrap_or(PROVEN - 1).min(PROVEN - 1) | mark);
+            }
         }
         Self(Arc::new(Packed { text: text.into_boxed_str(), ends: ends.into_boxed_slice() }))
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
+        self.find(key).map(|(value, _)| value)
+    }
+
+    /// The value of `key`, when a credential gave it.
+    pub fn get_proven(&self, key: &str) -> Option<&str> {
+        self.find(key).filter(|(_, is_proven)| *is_proven).map(|(value, _)| value)
+    }
+
+    /// True when a credential gave this label.
+    pub fn is_proven(&self, key: &str) -> bool {
+        self.get_proven(key).is_some()
+    }
+
+    fn find(&self, key: &str) -> Option<(&str, bool)> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = usize::midpoint(low, high);
-            let (here, value) = self.pair(middle);
+            let (here, value, is_proven) = self.at(middle);
             match here.cmp(key) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Some(value),
+                std::cmp::Ordering::Equal => return Some((value, is_proven)),
             }
         }
         None
@@ -53,7 +100,23 @@ impl Labels {
 
     /// The labels, keys ascending.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        (0..self.len()).map(|index| self.pair(index))
+        self.iter_all().map(|(key, value, _)| (key, value))
+    }
+
+    fn iter_all(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        (0..self.len()).map(|index| self.at(index))
+    }
+
+    /// Those that a credential gave.
+    #[must_use]
+    pub fn proofs(&self) -> Self {
+        let proven = self.iter_all().filter(|(_, _, is_proven)| *is_proven);
+        Self::proven(proven.map(|(key, value, _)| (key, value)))
+    }
+
+    /// True when a credential gave any of them.
+    pub fn has_proofs(&self) -> bool {
+        self.iter_all().any(|(_, _, is_proven)| is_proven)
     }
 
     /// How many labels there are.
@@ -66,10 +129,11 @@ impl Labels {
         self.0.ends.is_empty()
     }
 
-    fn pair(&self, index: usize) -> (&str, &str) {
+    fn at(&self, index: usize) -> (&str, &str, bool) {
         let start = if index == 0 { 0 } else { self.0.ends[index * 2 - 1] as usize };
-        let (key_end, value_end) = (self.0.ends[index * 2] as usize, self.0.ends[index * 2 + 1] as usize);
-        (&self.0.text[start..key_end], &self.0.text[key_end..value_end])
+        let (key_end, value_end) = (self.0.ends[index * 2], self.0.ends[index * 2 + 1] as usize);
+        let (is_proven, key_end) = (key_end & PROVEN != 0, (key_end & !PROVEN) as usize);
+        (&self.0.text[start..key_end], &self.0.text[key_end..value_end], is_proven)
     }
 }
 
@@ -155,6 +219,8 @@ pub struct Requirement {
     operator: Operator,
     values: Arc<[String]>,
     globs: Arc<[GlobMatcher]>,
+    /// True when only what a credential gave counts.
+    proven: bool,
 }
 
 impl Requirement {
@@ -180,7 +246,19 @@ impl Requirement {
                 .collect::<Result<Arc<[_]>, _>>()?,
             Operator::In | Operator::NotIn | Operator::Exists | Operator::DoesNotExist => Arc::new([]),
         };
-        Ok(Self { key: key.into(), operator, values: values.into(), globs })
+        Ok(Self { key: key.into(), operator, values: values.into(), globs, proven: false })
+    }
+
+    /// The same, looking at what credentials gave alone: a label that an agent only claims is as good as none, and an agent that proved
+    /// nothing at all meets no such condition, not even one on what must be absent.
+    #[must_use]
+    pub fn demanding_proof(&self) -> Self {
+        Self { proven: true, ..self.clone() }
+    }
+
+    /// True when only what a credential gave counts.
+    pub fn demands_proof(&self) -> bool {
+        self.proven
     }
 
     /// The label's key.
@@ -200,7 +278,10 @@ impl Requirement {
 
     /// True when the labels meet the condition.
     pub fn matches(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
+        if self.proven && !labels.has_proofs() {
+            return false;
+        }
+        let value = if self.proven { labels.get_proven(&self.key) } else { labels.get(&self.key) };
         let among = |value: &str| self.values.iter().any(|one| one == value);
         let globbed = |value: &str| self.globs.iter().any(|glob| glob.is_match(value));
         match self.operator {
@@ -216,7 +297,8 @@ impl Requirement {
 
 impl PartialEq for Requirement {
     fn eq(&self, other: &Self) -> bool {
-        (&self.key, self.operator, &self.values) == (&other.key, other.operator, &other.values)
+        (&self.key, self.operator, &self.values, self.proven)
+            == (&other.key, other.operator, &other.values, other.proven)
     }
 }
 
@@ -232,6 +314,9 @@ impl fmt::Display for Requirement {
     /// As `kubectl` writes selectors: `key in (a, b)`, `!key`, `key=value` for one value; globs as `key glob (a*)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, values) = (&self.key, self.values.join(", "));
+        if self.proven {
+            f.write_str("proven ")?;
+        }
         match self.operator {
             Operator::In if self.values.len() == 1 => write!(f, "{key}={values}"),
             Operator::In => write!(f, "{key} in ({values})"),
@@ -267,6 +352,12 @@ impl Selector {
         let mut requirements = self.requirements.clone();
         requirements.extend(other.requirements.iter().filter(|one| !self.requirements.contains(one)).cloned());
         Self { requirements }
+    }
+
+    /// The same, looking at what credentials gave alone; see [`Requirement::demanding_proof`].
+    #[must_use]
+    pub fn demanding_proof(&self) -> Self {
+        Self { requirements: self.requirements.iter().map(Requirement::demanding_proof).collect() }
     }
 
     /// The conditions, all of which must hold.
@@ -343,6 +434,33 @@ mod tests {
             let requirement = requirement(key, operator, values);
             assert_eq!(requirement.matches(&labels), expected, "{requirement}: {why}");
         }
+    }
+
+    #[test]
+    fn what_is_proven_wins_and_what_is_claimed_proves_nothing() {
+        let claimed = Labels::new([("env", "prod"), ("region", "eu"), ("zone", "")]);
+        let proofs = Labels::proven([("env", "staging"), ("token.name", "t")]);
+        let labels = claimed.with_proofs(&proofs);
+        assert_eq!(labels.to_string(), "env=staging, region=eu, token.name=t, zone=");
+        assert_eq!((labels.get("env"), labels.get_proven("env")), (Some("staging"), Some("staging")));
+        assert_eq!((labels.get("region"), labels.get_proven("region")), (Some("eu"), None));
+        assert_eq!(labels.proofs(), proofs);
+        assert_eq!(claimed.with_proofs(&Labels::proven::<String, String>([])), claimed);
+        assert_ne!(Labels::new([("a", "b")]), Labels::proven([("a", "b")]), "the same text is not the same");
+        for (key, operator, values, of_proofs, of_claims) in [
+            ("env", Operator::In, &["staging"][..], true, false),
+            ("region", Operator::In, &["eu"], false, false),
+            ("region", Operator::DoesNotExist, &[], true, false),
+            ("region", Operator::NotIn, &["eu"], true, false),
+            ("env", Operator::Glob, &["st*"], true, false),
+        ] {
+            let demanding = requirement(key, operator, values).demanding_proof();
+            assert_eq!(demanding.matches(&labels), of_proofs, "{demanding}");
+            assert_eq!(demanding.matches(&claimed), of_claims, "{demanding}: nothing is proven");
+            assert_ne!(demanding, requirement(key, operator, values));
+        }
+        let both = Selector::new(vec![requirement("env", Operator::Exists, &[])]);
+        assert_eq!(both.and(&both.demanding_proof()).to_string(), "env, proven env");
     }
 
     #[test]

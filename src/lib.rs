@@ -40,7 +40,7 @@
 //! | [`incident`] | yes | what needs a person: incidents from their beginning to their end, and who is told of them when |
 //! | [`opamp`] | yes | protobuf, framing, one agent's session, one connection's sessions |
 //! | [`trust`] | yes | who signed a commit: SSH and OpenPGP signatures, and the keys that count |
-//! | [`identity`] | yes | who somebody proved to be: the names in client certificates |
+//! | [`identity`] | yes | who somebody proved to be: client certificates, tokens, JWTs, and the labels that they give |
 //! | [`http`] | no | one request to somebody else's server, and its answer |
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
 //! | [`forge`] | no | forges: proofs of the secret and push events in; statuses, comments and reverts out, by a task nobody waits for |

@@ -26,12 +26,15 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use gitamp::agent::{AgentEvent, AgentId, ConnectionId};
 use gitamp::clock::Clock;
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
+use gitamp::identity::tokens::{Entry, TokenFile, new_token};
 use gitamp::opamp::proto::*;
+use gitamp::serve::gate::Gate;
 use gitamp::serve::tls::{ClientCertificates, Tls, TlsLimits};
 use gitamp::serve::traffic::Traffic;
 use gitamp::serve::{AgentLinks, AgentMessage, AgentServerOptions, serve_agents};
-use gitamp::settings::{SecretFile, TlsSettings};
+use gitamp::settings::{ProofSettings, SecretFile, TlsSettings};
 use gitamp::simulate::client_config;
+use gitamp::time::Timestamp;
 
 /// Nothing in these tests takes long; what is not there by then will never come.
 const BOUND: Duration = Duration::from_secs(30);
@@ -135,8 +138,16 @@ impl House {
     }
 
     async fn websocket(&self, own: Option<&str>) -> Result<Socket, String> {
+        self.enter(own, None).await
+    }
+
+    /// The same with a bearer token.
+    async fn enter(&self, own: Option<&str>, bearer: Option<&str>) -> Result<Socket, String> {
         let stream = self.connect(own).await.map_err(|error| error.to_string())?;
-        let request = format!("wss://{}/v1/opamp", self.at).into_client_request().expect("a request");
+        let mut request = format!("wss://{}/v1/opamp", self.at).into_client_request().expect("a request");
+        if let Some(bearer) = bearer {
+            request.headers_mut().insert("authorization", format!("Bearer {bearer}").parse().expect("a header"));
+        }
         let upgraded = bounded("an upgrade", tokio_tungstenite::client_async(request, stream)).await;
         upgraded.map(|(socket, _)| socket).map_err(|error| error.to_string())
     }
@@ -149,6 +160,48 @@ impl House {
                 && id == agent(who)
             {
                 return connection;
+            }
+        }
+    }
+
+    /// One poll; the status and the body of the answer.
+    async fn poll(&self, bearer: &str, message: &AgentToServer) -> (u16, Vec<u8>) {
+        let mut stream = self.connect(None).await.expect("a handshake");
+        let message = message.encode_to_vec();
+        let head = format!(
+            "POST /v1/opamp HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/x-protobuf\r\nAuthorization: Bearer \
+             {bearer}\r\nContent-Length: {}\r\n\r\n",
+            message.len()
+        );
+        stream.write_all(&[head.as_bytes(), &message].concat()).await.expect("written");
+        let mut answer = Vec::new();
+        bounded("an answer", stream.read_to_end(&mut answer)).await.expect("in order");
+        let split = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+        let status = String::from_utf8_lossy(&answer[9..12]).parse().expect("a status");
+        (status, answer[split..].to_vec())
+    }
+
+    /// The labels in the next report of this agent.
+    async fn labels(&mut self, who: u8) -> String {
+        loop {
+            let message = bounded("a report", self.events.recv()).await.expect("the listener runs");
+            if let AgentEvent::Report { id, report, .. } = message.event
+                && id == agent(who)
+                && let Some(labels) = report.labels
+            {
+                return format!("{labels}; proven {}", labels.proofs());
+            }
+        }
+    }
+
+    /// Waits until this agent is gone.
+    async fn gone(&mut self, who: u8) {
+        loop {
+            let message = bounded("its end", self.events.recv()).await.expect("the listener runs");
+            if let AgentEvent::Gone { id, .. } = message.event
+                && id == agent(who)
+            {
+                return;
             }
         }
     }
@@ -342,7 +395,7 @@ async fn only_certificates_that_count_come_in() {
     let house = House::open(files.settings(true, true), ClientCertificates::Welcome, QUICK).await;
     let refused = house.websocket(None).await.expect_err("nothing proved");
     assert!(refused.contains("401"), "{refused}");
-    assert_eq!(house.traffic.unproven.get(), 1);
+    assert_eq!(house.traffic.gate.unproven.get(), 1);
     assert!(house.websocket(Some("client")).await.is_ok());
 }
 
@@ -364,7 +417,7 @@ async fn a_revoked_certificate_ends_its_connection_and_no_other() {
     reached("the broken list to be noticed", || house.state().problem.is_some()).await;
     files.put("revoked.crl", "crl");
     assert_eq!(hear(&mut gone).await, Err(CloseCode::Policy));
-    assert_eq!(house.traffic.revoked.get(), 1);
+    assert_eq!(house.traffic.gate.revoked.get(), 1);
     say(&mut kept, &heartbeat(2, 1)).await;
     hear(&mut kept).await.expect("the other one is as it was");
     assert!(house.websocket(Some("revoked")).await.is_err(), "nor does it come in again");
@@ -388,6 +441,206 @@ async fn an_agent_that_never_reads_blocks_nobody_over_tls() {
     house.links.offer(connection, agent(1), config(1, 32 << 20), false);
     reached("it to be given up", || house.traffic.deaf.get() == 1).await;
     drop(deaf);
+}
+
+/// Tokens of agents, in a file that tests change.
+struct Keyring {
+    files: Files,
+    entries: TokenFile,
+}
+
+impl Keyring {
+    fn new() -> Self {
+        let keyring = Self { files: Files::new(), entries: TokenFile::default() };
+        keyring.store();
+        keyring
+    }
+
+    fn store(&self) {
+        self.files.write("tokens", self.entries.render().expect("text").as_bytes());
+    }
+
+    /// A new token of this name, with a label.
+    fn issue(&mut self, name: &str, random: u8, env: &str, expires: Option<Timestamp>) -> String {
+        let (token, sha256) = new_token(&[random; 32]);
+        let labels = [("env".to_owned(), env.to_owned())].into();
+        self.entries.tokens.push(Entry { name: name.to_owned(), sha256, created: None, expires, labels });
+        self.store();
+        token
+    }
+
+    fn revoke(&mut self, name: &str) {
+        self.entries.tokens.retain(|entry| entry.name != name);
+        self.store();
+    }
+
+    async fn open(&self, issuers: bool) -> House {
+        let traffic = Arc::new(Traffic::default());
+        let tls =
+            Tls::open(self.files.settings(false, false), ClientCertificates::Welcome, QUICK, Arc::clone(&traffic.tls));
+        let proofs = ProofSettings {
+            tokens: Some(self.files.path("tokens")),
+            issuers: issuers.then(|| self.files.path("issuers")),
+        };
+        let gate = Gate::open(proofs, QUICK.reload, Arc::clone(&traffic.gate)).expect("files that can be used");
+        let options = AgentServerOptions {
+            tls: Some(Arc::new(tls.expect("files"))),
+            gate: Some(Arc::new(gate)),
+            ..AgentServerOptions::default()
+        };
+        House::with(options, traffic).await
+    }
+}
+
+#[tokio::test]
+async fn a_token_gives_labels_that_win_and_nothing_else_comes_in() {
+    let mut keyring = Keyring::new();
+    let token = keyring.issue("eu", 1, "prod", None);
+    let mut house = keyring.open(false).await;
+    for (count, bearer) in [(1, None), (2, Some("gitamp_wrong")), (3, Some(""))] {
+        let refused = house.enter(None, bearer).await.expect_err("nothing proved");
+        assert!(refused.contains("401"), "{refused}");
+        assert_eq!(house.traffic.gate.unproven.get(), count);
+    }
+    assert_eq!(house.poll("gitamp_wrong", &hello(1)).await.0, 401);
+    let mut socket = house.enter(None, Some(&token)).await.expect("known");
+    let mut hello = hello(1);
+    let claim = |key: &str, value: &str| {
+        let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
+        KeyValue { key: key.into(), value }
+    };
+    let description = hello.agent_description.as_mut().expect("described");
+    description.identifying_attributes.extend([
+        claim("env", "staging"),
+        claim("token.name", "admin"),
+        claim("tls.cn", "admin"),
+    ]);
+    description.non_identifying_attributes.push(claim("env", "dev"));
+    say(&mut socket, &hello).await;
+    assert_eq!(
+        house.labels(1).await,
+        "env=prod, service.name=gateway, token.name=eu; proven env=prod, token.name=eu",
+        "what it claims of the same name does not count"
+    );
+}
+
+#[tokio::test]
+async fn what_is_revoked_or_ends_loses_its_connections_and_nobody_else() {
+    let mut keyring = Keyring::new();
+    let (first, second) = (keyring.issue("first", 1, "prod", None), keyring.issue("second", 2, "prod", None));
+    let mut house = keyring.open(false).await;
+    let mut gone = house.enter(None, Some(&first)).await.expect("known");
+    let mut kept = house.enter(None, Some(&second)).await.expect("known");
+    for (who, socket) in [(1, &mut gone), (2, &mut kept)] {
+        say(socket, &hello(who)).await;
+        house.report(who).await;
+        hear(socket).await.expect("an answer");
+    }
+    let polled = house.poll(&first, &hello(3)).await;
+    assert_eq!(polled.0, 200);
+    // A file that is cut off changes nothing, and does not go unnoticed.
+    keyring.files.write("tokens", b"tokens: [{name: eu");
+    reached("the broken file to be noticed", || house.traffic.gate.is_stale.get() == 1).await;
+    keyring.revoke("first");
+    assert_eq!(hear(&mut gone).await, Err(CloseCode::Policy));
+    house.gone(3).await;
+    assert_eq!((house.traffic.gate.revoked.get(), house.traffic.gate.is_stale.get()), (2, 0));
+    assert_eq!(house.poll(&first, &hello(3)).await.0, 401);
+    say(&mut kept, &heartbeat(2, 1)).await;
+    hear(&mut kept).await.expect("the other one is as it was");
+    // Other labels are another identity: who came in with the old ones comes again.
+    keyring.entries.tokens[0].labels.insert("env".to_owned(), "dev".to_owned());
+    keyring.store();
+    assert_eq!(hear(&mut kept).await, Err(CloseCode::Policy));
+    // What ends by itself ends what it opened. A slow machine may need a longer one to come in at all.
+    for (random, seconds) in [(3, 2), (4, 8), (5, 20)] {
+        let soon = Clock::start().now() + Duration::from_secs(seconds);
+        let reloads = house.traffic.gate.reloads.get();
+        let short = keyring.issue("short", random, "prod", Some(soon));
+        reached("the token to be taken", || house.traffic.gate.reloads.get() > reloads).await;
+        if let Ok(mut ending) = house.enter(None, Some(&short)).await {
+            assert_eq!(hear(&mut ending).await, Err(CloseCode::Policy));
+            assert!(house.enter(None, Some(&short)).await.expect_err("ended").contains("401"));
+            return;
+        }
+    }
+    panic!("no token came in before its end");
+}
+
+#[tokio::test]
+async fn nobody_takes_the_uid_of_an_agent_that_proved_something_else() {
+    let mut keyring = Keyring::new();
+    let (prod, again) = (keyring.issue("prod", 1, "prod", None), keyring.issue("prod", 2, "prod", None));
+    let staging = keyring.issue("staging", 3, "staging", None);
+    let mut house = keyring.open(false).await;
+    let mut owner = house.enter(None, Some(&prod)).await.expect("known");
+    say(&mut owner, &hello(1)).await;
+    let connection = house.report(1).await;
+    hear(&mut owner).await.expect("an answer");
+    let mut thief = house.enter(None, Some(&staging)).await.expect("known");
+    say(&mut thief, &hello(1)).await;
+    let answer = hear(&mut thief).await.expect("an answer").error_response.expect("an error");
+    assert!(answer.error_message.contains("somebody else"), "{answer:?}");
+    assert_eq!(hear(&mut thief).await, Err(CloseCode::Policy));
+    let (status, body) = house.poll(&staging, &hello(1)).await;
+    assert!(status == 403 || status == 200 && !body.is_empty(), "{status}");
+    assert_eq!(house.traffic.gate.impostors.get(), 2);
+    house.links.offer(connection, agent(1), config(7, 100), false);
+    assert!(body_of(hear(&mut owner).await).is_some(), "the owner is served as before");
+    assert!(house.events.try_recv().is_err(), "the daemon heard nothing of the thief");
+    // The same agent with the token that replaces its own is itself.
+    let mut renewed = house.enter(None, Some(&again)).await.expect("known");
+    say(&mut renewed, &hello(1)).await;
+    house.report(1).await;
+    hear(&mut renewed).await.expect("an answer");
+    // An agent that polls is protected in the same way.
+    assert_eq!(house.poll(&prod, &hello(2)).await.0, 200);
+    assert_eq!(house.poll(&staging, &hello(2)).await.0, 403);
+    assert_eq!(house.traffic.gate.impostors.get(), 3);
+}
+
+fn body_of(heard: Result<ServerToAgent, CloseCode>) -> Option<Bytes> {
+    body(heard.expect("a message"))
+}
+
+#[tokio::test]
+async fn a_jwt_is_verified_once_and_goes_with_its_key() {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+    let keyring = Keyring::new();
+    let seed = ring::rand::SystemRandom::new();
+    let key = Ed25519KeyPair::generate_pkcs8(&seed).expect("a key");
+    let key = Ed25519KeyPair::from_pkcs8(key.as_ref()).expect("a key");
+    let jwks = |key: &Ed25519KeyPair| {
+        let x = URL_SAFE_NO_PAD.encode(key.public_key());
+        serde_json::json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x}]}).to_string()
+    };
+    keyring.files.write("keys", jwks(&key).as_bytes());
+    let rules = "issuers: [{issuer: https://cluster, audience: gitamp, jwksFile: keys, labels: {k8s.namespace.name: kubernetes.io/namespace}}]";
+    keyring.files.write("issuers", rules.as_bytes());
+    let mut house = keyring.open(true).await;
+    let expires = Clock::start().now().as_millis() / 1_000 + 600;
+    let claims = serde_json::json!({"iss": "https://cluster", "aud": "gitamp", "sub": "gw", "exp": expires, "kubernetes.io": {"namespace": "shop"}});
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"one"}"#),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes())));
+    let mut socket = house.enter(None, Some(&token)).await.expect("verified");
+    say(&mut socket, &hello(1)).await;
+    let labels = house.labels(1).await;
+    assert!(labels.ends_with("proven jwt.iss=https://cluster, jwt.sub=gw, k8s.namespace.name=shop"), "{labels}");
+    hear(&mut socket).await.expect("an answer");
+    for _ in 0..3 {
+        assert_eq!(house.poll(&token, &hello(2)).await.0, 200);
+    }
+    assert_eq!(house.traffic.gate.signatures.get(), 1, "polls cost no signature");
+    let other = Ed25519KeyPair::generate_pkcs8(&seed).expect("a key");
+    keyring.files.write("keys", jwks(&Ed25519KeyPair::from_pkcs8(other.as_ref()).expect("a key")).as_bytes());
+    assert_eq!(hear(&mut socket).await, Err(CloseCode::Policy));
+    assert!(house.enter(None, Some(&token)).await.expect_err("its key is gone").contains("401"));
 }
 
 /// What is wrong with files is said with their names, before anybody connects.
@@ -495,6 +748,73 @@ rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
             if counts.refused + counts.lost >= 20 { Ok(()) } else { Err(counts) }
         });
         assert_eq!(daemon.status()["agents"]["connected"], 40);
+    }
+
+    #[test]
+    fn tokens_are_made_listed_and_revoked_and_decide_who_gets_what() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("tokens.yaml");
+        let file = format!("--file={}", path.display());
+        let ask = |arguments: &[&str]| {
+            let output = run(gitamp(["token"]).args(arguments).arg(&file));
+            let (out, err) = (
+                String::from_utf8_lossy(&output.stdout).into_owned(),
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            );
+            (output.status.success(), out, err)
+        };
+        let make = |arguments: &[&str]| {
+            let (is_good, out, err) = ask(&[&["new"], arguments].concat());
+            assert!(is_good && out.starts_with("gitamp_") && !err.contains(out.trim()), "{out}{err}");
+            out.trim().to_owned()
+        };
+        let prod = make(&["prod", "--label", "env=prod", "--for", "90d"]);
+        let staging = make(&["staging", "--label=env=staging"]);
+        let text = std::fs::read_to_string(&path).expect("the file");
+        assert!(!text.contains(&prod) && text.contains("env: prod"), "{text}");
+        let proven = "apiVersion: gitamp/v1\nkind: Fleet\nboundaries: [{path: 'prod/**', trust: proven}]\n";
+        let group = |env: &str| GROUP.replace("service.name: gateway", &format!("env: {env}"));
+        let repository = Repository::with(&[
+            ("fleet.yaml", proven),
+            ("prod/g/group.yaml", &group("prod")),
+            ("prod/g/collector.yaml", &collector("basic")),
+            ("staging/g/group.yaml", &group("staging")),
+            ("staging/g/collector.yaml", &collector("detailed")),
+        ]);
+        let daemon = Daemon::start(&repository, &[&format!("--agent-token-file={}", path.display())]);
+        let fleet = |token: &str, seed: u64| {
+            let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", daemon.agents()), false).expect("loopback");
+            let mut options = Options::new(server, 5);
+            options.tokens = vec![gitamp::settings::Secret::new(token)];
+            // Everybody says that it is in production.
+            options.attributes = Attribute::parse_all(&["env=prod"]).expect("an attribute");
+            options.seed = seed;
+            Fleet::start(options).expect("a fleet")
+        };
+        let (good, liars) = (fleet(&prod, 1), fleet(&staging, 2));
+        let confirmed = |name: &str, count: u64| {
+            wait_for("a group to be confirmed", || {
+                let group = daemon.group(name);
+                if group["counts"]["confirmed"] == count { Ok(()) } else { Err(group) }
+            });
+        };
+        confirmed("prod/g", 5);
+        confirmed("staging/g", 5);
+        assert!(daemon.ask(&["status"]).contains("agents prove who they are by tokens, without encryption"));
+        let agents: serde_json::Value =
+            serde_json::from_str(&daemon.ask(&["agents", "--group", "prod/g", "--output", "json"])).expect("JSON");
+        assert_eq!(agents["agents"][0]["proven"], serde_json::json!(["env", "token.name"]), "{agents}");
+        let (is_good, listed, _) = ask(&["list"]);
+        assert!(is_good && listed.contains("env=staging") && !listed.contains("gitamp_"), "{listed}");
+        assert!(!ask(&["revoke", "nobody"]).0);
+        assert!(ask(&["revoke", "staging"]).0);
+        wait_for("the revoked to be gone", || {
+            let counts = liars.counts();
+            if counts.connected == 0 && counts.refused > 0 { Ok(()) } else { Err(counts) }
+        });
+        assert_eq!(good.counts().connected, 5, "nobody else is");
+        let log = daemon.process().log();
+        assert!(![&prod, &staging].iter().any(|token| log.contains(token.as_str())), "{log}");
     }
 
     #[test]

@@ -208,7 +208,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A group's name is a word, not the fleet: strategies depend on groups by name.
     ("rollout", &["fleet::strategy", "fleet::GroupName", "labels", "config", "time"]),
     ("roster", &["fleet", "agent", "labels", "config", "time", "rollout"]),
-    ("opamp", &["agent", "labels", "config", "time", "yaml"]),
+    // `identity`: which labels cannot be claimed is said where they are given.
+    ("opamp", &["agent", "labels", "identity", "config", "time", "yaml"]),
     ("view", &["time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster"]),
     ("controller", &["time", "labels", "config", "yaml", "fleet", "agent", "rollout", "roster", "view"]),
     ("git", &["fleet::snapshot", "view", "time", "settings"]),
@@ -408,6 +409,7 @@ const AT_HOME: &[(&[&str], &[&str], &str)] = &[
             "controller::record",  //   and as a whole,
             "controller::storage", //   to the files of the journal,
             "controller::restore", //   and back from them
+            "identity",            // tokens and claims are JSON and YAML
             "settings",
             "git",
             "serve",

@@ -220,6 +220,7 @@ mod tests {
             healthy: Some(false),
             health_message: Some("down".to_owned()),
             labels: [("host.name".to_owned(), "gw-1".to_owned()), ("region".to_owned(), "eu".to_owned())].into(),
+            proven: Vec::new(),
             components: vec!["receivers otlp".to_owned()],
             available_components: Vec::new(),
         }

@@ -26,12 +26,17 @@ const MOST_OTHERS: usize = 20;
 #[command(after_help = "Examples:\n  \
     gitamp match service.name=otelcol-gateway host.name=gw-7\n  \
     gitamp match service.name=otelcol env=prod --dir fleet/\n  \
+    gitamp match host.name=gw-7 --proven env=prod          what a token gives it counts below `trust: proven`\n  \
     gitamp match env=prod --all                             every group, however far from matching\n  \
     gitamp match env=prod --output json | jq -r .group")]
 pub(super) struct MatchArgs {
     /// A label of the agent; repeat it for each one
     #[arg(value_name = "KEY=VALUE", value_parser = read_label)]
     labels: Vec<(String, String)>,
+
+    /// A label that a certificate or a token gives the agent; repeat it for each one
+    #[arg(long, value_name = "KEY=VALUE", value_parser = read_label)]
+    proven: Vec<(String, String)>,
 
     /// The fleet root: the directory that holds fleet.yaml and the groups
     #[arg(long, short, default_value = ".", value_name = "DIR")]
@@ -75,6 +80,7 @@ pub(super) fn run(arguments: &MatchArgs) -> Result<ExitCode, Failure> {
         let key = arguments.labels.iter().map(|(key, _)| key).find(twice);
         return Err(GivenTwice(key.cloned().unwrap_or_default()).into());
     }
+    let labels = labels.with_proofs(&Labels::proven(arguments.proven.iter().cloned()));
     let snapshot = read_directory(&arguments.dir, &SnapshotLimits::default())?;
     let fleet = fleet::load(&snapshot, None);
     let defined = fleet.groups.iter().filter_map(|(name, group)| Some((name, group.definition.as_deref()?)));
@@ -164,6 +170,9 @@ fn reason(verdict: &Verdict, labels: &Labels) -> String {
 }
 
 fn found(requirement: &Requirement, labels: &Labels) -> String {
+    if requirement.demands_proof() && !labels.is_proven(requirement.key()) && labels.get(requirement.key()).is_some() {
+        return format!("and {} is only claimed", requirement.key());
+    }
     match labels.get(requirement.key()) {
         Some(value) => format!("and {} is {value:?}", requirement.key()),
         None => format!("and there is no {}", requirement.key()),

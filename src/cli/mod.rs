@@ -25,6 +25,7 @@ mod serve;
 mod simulate;
 mod status;
 mod sync;
+mod token;
 mod watch;
 
 use std::error::Error;
@@ -71,6 +72,7 @@ enum Command {
     Restart(orders::Restart),
     Freeze(orders::Freeze),
     Unfreeze(orders::Unfreeze),
+    Token(token::Arguments),
     Check(check::CheckArgs),
     Render(render::RenderArgs),
     Schema(schema::SchemaArgs),
@@ -105,6 +107,7 @@ impl Command {
             Self::Restart(arguments) => arguments.run(),
             Self::Freeze(arguments) => arguments.run(),
             Self::Unfreeze(arguments) => arguments.run(),
+            Self::Token(arguments) => arguments.run(),
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
             Self::Schema(_) => schema::run(),

@@ -311,6 +311,9 @@ struct RequirementFile {
     operator: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     values: Vec<String>,
+    /// Only what a credential gave counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    proven: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,6 +365,7 @@ fn selector_file(selector: &Selector) -> Vec<RequirementFile> {
         key: one.key().to_owned(),
         operator: one.operator().name().to_owned(),
         values: one.values().to_vec(),
+        proven: one.demands_proof(),
     };
     selector.requirements().iter().map(requirement).collect()
 }
@@ -370,7 +374,9 @@ fn selector(file: Vec<RequirementFile>) -> Result<Selector, RecordError> {
     let requirement = |one: RequirementFile| {
         let operator = Operator::ALL.into_iter().find(|operator| operator.name() == one.operator);
         let operator = operator.ok_or_else(|| RecordError::Value(format!("`{}` is no operator", one.operator)))?;
-        Requirement::new(&one.key, operator, one.values).map_err(|error| RecordError::Value(error.to_string()))
+        let read = Requirement::new(&one.key, operator, one.values);
+        let read = read.map_err(|error| RecordError::Value(error.to_string()))?;
+        Ok(if one.proven { read.demanding_proof() } else { read })
     };
     file.into_iter().map(requirement).collect::<Result<Vec<_>, _>>().map(Selector::new)
 }

@@ -319,6 +319,11 @@ fn what_was_damaged_in_the_journal_is_told_and_left_out() {
     }
 }
 
+/// An agent comes that proved nothing.
+fn connected(id: AgentId, connection: ConnectionId, transport: Transport) -> AgentEvent {
+    AgentEvent::Connected { id, connection, transport, proofs: Labels::default() }
+}
+
 #[test]
 fn what_a_build_could_run_is_shown_for_one_agent_only() {
     let mut controller = Controller::new(Options { observe: false, forget_after: Duration::from_secs(60) });
@@ -326,7 +331,7 @@ fn what_a_build_could_run_is_shown_for_one_agent_only() {
     let names: ComponentNames = ["receivers/otlp".to_owned()].into_iter().collect();
     let report = AgentReport { available: Some(Arc::new(names)), ..AgentReport::default() };
     let now = Timestamp::default();
-    controller.handle_agent(AgentEvent::Connected { id, connection, transport: Transport::Http }, now);
+    controller.handle_agent(connected(id, connection, Transport::Http), now);
     controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
     for (asked, shown) in [(None, &[][..]), (Some("0707"), &["receivers/otlp"])] {
         let list = controller.agents(&AgentQuery { id: asked.map(str::to_owned), ..AgentQuery::default() });
@@ -451,7 +456,7 @@ fn what_a_revision_leaves_as_it_is_is_not_planned() {
             health: Some(Health { healthy: true, message: None }),
             ..AgentReport::default()
         };
-        controller.handle_agent(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
+        controller.handle_agent(connected(id, connection, Transport::WebSocket), now);
         controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
     }
     let all: Vec<GroupName> = controller.groups.keys().cloned().collect();
@@ -536,7 +541,7 @@ fn a_commit_that_leaves_what_was_taken_back_as_it_is_did_not_bring_it() {
             health: Some(Health { healthy: true, message: None }),
             ..AgentReport::default()
         };
-        controller.handle_agent(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
+        controller.handle_agent(connected(id, connection, Transport::WebSocket), now);
         controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
     }
     work_off(&mut controller, None, &mut now);

@@ -28,10 +28,11 @@ use crate::fleet::snapshot::CommitId;
 use crate::forge::outbound::teller::Word;
 use crate::serve::admin::AdminRequest;
 use crate::serve::bell::Bell;
+use crate::serve::gate::Gate;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::serve::tls::{Tls, TlsError};
-use crate::serve::{AgentLinks, AgentMessage};
+use crate::serve::{AgentLinks, AgentMessage, Unusable};
 use crate::settings::Settings;
 use crate::view::command::{Impact, Order, OrderRequest, Refusal};
 use crate::view::{AlertsStatus, FleetStatus, JournalStatus, ListenerStatus, SyncStatus};
@@ -79,6 +80,9 @@ pub enum DaemonError {
     /// TLS cannot be spoken.
     #[error("cannot speak TLS with agents")]
     Tls(#[source] TlsError),
+    /// The files of tokens or issuers cannot be used.
+    #[error("cannot tell who may speak as an agent")]
+    Gate(#[source] Unusable),
     /// Another daemon uses the state directory.
     #[error("another gitamp runs with the state directory {}: stop it, or give this one its own (--state-dir)", .0.display())]
     Busy(PathBuf),
@@ -144,8 +148,15 @@ struct Daemon {
     stores: mpsc::Sender<Store>,
     orders: watch::Sender<OrdersKept>,
     forge: Forge,
-    tls: Option<Arc<Tls>>,
     alerts: watch::Receiver<Option<AlertsStatus>>,
+    door: Door,
+}
+
+/// What decides who may speak as an agent.
+#[derive(Debug)]
+struct Door {
+    tls: Option<Arc<Tls>>,
+    gate: Option<Arc<Gate>>,
 }
 
 /// What comes into the loop.
@@ -334,13 +345,22 @@ impl Daemon {
 
     /// Who may speak as an agent.
     fn listener(&self) -> ListenerStatus {
-        let Some(tls) = &self.tls else { return ListenerStatus::default() };
-        let state = tls.state(self.clock.now());
+        let state = self.door.tls.as_ref().map(|tls| tls.state(self.clock.now())).unwrap_or_default();
+        let proofs = self.settings.proofs.as_ref();
+        let kinds = [
+            ("certificates", self.door.tls.as_ref().is_some_and(|tls| tls.knows_clients())),
+            ("tokens", proofs.is_some_and(|proofs| proofs.tokens.is_some())),
+            ("JWTs", proofs.is_some_and(|proofs| proofs.issuers.is_some())),
+        ];
         ListenerStatus {
-            tls: true,
-            proofs: tls.knows_clients().then(|| "certificates".to_owned()).into_iter().collect(),
+            tls: self.door.tls.is_some(),
+            proofs: kinds.iter().filter(|(_, is_asked)| *is_asked).map(|(kind, _)| (*kind).to_owned()).collect(),
             certificate_expires: state.expires,
-            problems: state.problem.into_iter().collect(),
+            problems: state
+                .problem
+                .into_iter()
+                .chain(self.door.gate.as_ref().and_then(|gate| gate.problem()))
+                .collect(),
         }
     }
 

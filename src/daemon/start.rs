@@ -19,7 +19,7 @@ use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
 use crate::daemon::tell::Forge;
 use crate::daemon::verify::Verifier;
-use crate::daemon::{DRAIN, Daemon, DaemonError, Inputs, Known};
+use crate::daemon::{DRAIN, Daemon, DaemonError, Door, Inputs, Known};
 use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
 use crate::git::journal::{Journal, JournalContents, JournalOptions};
@@ -30,6 +30,7 @@ use crate::opamp::connection::Rules;
 use crate::opamp::wire::Limits;
 use crate::serve::admin::{self, AdminOptions, AdminRequest};
 use crate::serve::bell::Bell;
+use crate::serve::gate::Gate;
 use crate::serve::hints::Hints;
 use crate::serve::hooks::Hooks;
 use crate::serve::metrics::Metrics;
@@ -80,7 +81,8 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     };
     let source = source_options(&base.settings)?;
     let journal = journal_options(&base.settings, &source)?;
-    let tls = base.open_tls()?;
+    let (tls, gate) = (base.open_tls()?, base.open_gate()?);
+    let options = AgentServerOptions { tls, gate, ..server_options(&base.settings) };
     let agents = listen(base.settings.listen, "--listen").await?;
     let (requests_in, mut requests) = mpsc::channel(ADMIN_QUEUE);
     let admin = base.start_admin(requests_in).await?;
@@ -101,7 +103,7 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     };
     if let Some((journal, contents, syncs)) = opened {
         let (mut daemon, mut inputs, tasks) =
-            base.start(source, journal, contents, (agents, tls), requests, alarm).await?;
+            base.start(source, journal, contents, (agents, options), requests, alarm).await?;
         for reply in syncs {
             daemon.sync(reply);
         }
@@ -173,9 +175,13 @@ impl Base {
     /// TLS for the agents' port, if it speaks that.
     fn open_tls(&self) -> Result<Option<Arc<Tls>>, DaemonError> {
         let Some(files) = self.settings.tls.clone() else { return Ok(None) };
-        // Forges have no certificate of ours.
+        // Forges have no certificate of ours, and agents with a token need none.
         let has_hooks = self.settings.hooks.as_ref().is_some_and(|hooks| hooks.listen.is_none());
-        let clients = if has_hooks { ClientCertificates::Welcome } else { ClientCertificates::Demanded };
+        let clients = if has_hooks || self.settings.proofs.is_some() {
+            ClientCertificates::Welcome
+        } else {
+            ClientCertificates::Demanded
+        };
         let limits = TlsLimits {
             handshakes: self.settings.max_handshakes,
             patience: self.settings.handshake_timeout,
@@ -183,6 +189,13 @@ impl Base {
         };
         let traffic = Arc::clone(&self.metrics.traffic().tls);
         Tls::open(files, clients, limits, traffic).map(Arc::new).map(Some).map_err(DaemonError::Tls)
+    }
+
+    /// Tokens and issuers, if agents may prove themselves with any.
+    fn open_gate(&self) -> Result<Option<Arc<Gate>>, DaemonError> {
+        let Some(files) = self.settings.proofs.clone() else { return Ok(None) };
+        let traffic = Arc::clone(&self.metrics.traffic().gate);
+        Gate::open(files, TlsLimits::default().reload, traffic).map(Arc::new).map(Some).map_err(DaemonError::Gate)
     }
 
     async fn start_admin(&self, requests: mpsc::Sender<AdminRequest>) -> Result<JoinHandle<()>, DaemonError> {
@@ -205,7 +218,7 @@ impl Base {
         source: SourceOptions,
         journal: Journal,
         contents: JournalContents,
-        (agents_listener, tls): (TcpListener, Option<Arc<Tls>>),
+        (listener, options): (TcpListener, AgentServerOptions),
         requests: mpsc::Receiver<AdminRequest>,
         Alarm { looks, status: alerts, tasks: mut aborted }: Alarm,
     ) -> Result<(Daemon, Inputs, Tasks), DaemonError> {
@@ -214,9 +227,9 @@ impl Base {
         let (events_in, agents) = mpsc::channel(AGENT_QUEUE);
         let hints = Hints::default();
         let hooks = serve_hooks(&settings, &bell, &hints, clock, &metrics, &stopped).await?;
-        let traffic = metrics.traffic();
-        let options = AgentServerOptions { tls: tls.clone(), ..server_options(&settings) };
-        let (links, server) = serve::serve_agents(agents_listener, options, clock, events_in, hooks, traffic, stopped);
+        let door = Door { tls: options.tls.clone(), gate: options.gate.clone() };
+        let (links, server) =
+            serve::serve_agents(listener, options, clock, events_in, hooks, metrics.traffic(), stopped);
         let known = Known::of(&controller);
         let progress = watch::Sender::new(Progress::of(settings.repo.to_string()));
         let (found_in, found) = mpsc::channel(1);
@@ -273,8 +286,8 @@ impl Base {
             stores,
             orders: watch::Sender::default(),
             forge,
-            tls,
             alerts,
+            door,
         };
         Ok((daemon, Inputs { agents, found, stored, requests, words, looks }, tasks))
     }

@@ -242,12 +242,21 @@ impl Family {
         }
         if let Some(definition) = planned.definition.as_deref() {
             let selector = definition.selector.and(&bounds.selector);
+            // Proven or claimed, the same conditions exclude each other.
+            let excluded = contradiction(&selector);
+            let selector = if bounds.proven.is_some() { selector.demanding_proof() } else { selector };
+            if let Some(path) = bounds.proven.as_ref().filter(|_| selector.requirements().is_empty()) {
+                let message =
+                    format!("the boundary `{path}` has groups select on proven labels, and this one selects everybody");
+                let help = "select on a label that certificates or tokens give: who proved nothing gets nothing here";
+                findings.push(Diagnostic::error("selects-unproven", Some(planned.place.clone()), message).help(help));
+            }
             if selector.requirements().len() > MOST_CONDITIONS {
                 let message = format!("the group's selector has more than {MOST_CONDITIONS} conditions");
                 let help = "what is inherited counts too";
                 findings.push(Diagnostic::error("too-many", Some(planned.place.clone()), message).help(help));
             }
-            if let Some(message) = contradiction(&selector) {
+            if let Some(message) = excluded {
                 let warning = Diagnostic::warning("never-matches", Some(planned.place.clone()), message);
                 findings.push(warning.help("conditions of the directories above and of the boundaries count too"));
             }

@@ -252,9 +252,24 @@ fn by_value<'p, 'a: 'p>(key: &str, groups: &'p [Pinned<'a>]) -> ByValue<'p> {
 }
 
 fn meets(key: &str, value: &str, requirements: &[&Requirement]) -> bool {
-    let labels = Labels::new([(key, value)]);
+    let labels = somebody(requirements, [(key, value)]);
     requirements.iter().all(|requirement| requirement.matches(&labels))
 }
+
+/// An agent with these labels; where a condition looks at what is proven, one that proved them, and who it is.
+fn somebody<K: Into<String>, V: Into<String>>(
+    requirements: &[&Requirement],
+    labels: impl IntoIterator<Item = (K, V)>,
+) -> Labels {
+    if !requirements.iter().any(|requirement| requirement.demands_proof()) {
+        return Labels::new(labels);
+    }
+    let own = (PROOF.to_owned(), "example".to_owned());
+    Labels::proven(labels.into_iter().map(|(key, value)| (key.into(), value.into())).chain([own]))
+}
+
+/// What an example agent proves when nothing else is asked for.
+const PROOF: &str = "token.name";
 
 /// Labels that both selectors match, as few as possible; `None` when there are none, or none were found.
 fn example(one: &Selector, other: &Selector) -> Option<Labels> {
@@ -264,14 +279,15 @@ fn example(one: &Selector, other: &Selector) -> Option<Labels> {
     }
     let mut labels = Vec::new();
     for (key, requirements) in by_key {
-        let absent = Labels::new::<String, String>([]);
-        if requirements.iter().all(|requirement| requirement.matches(&absent)) {
+        let absent = somebody(&requirements, [("", ""); 0]);
+        if key != PROOF && requirements.iter().all(|requirement| requirement.matches(&absent)) {
             continue;
         }
         let value = values_to_try(&requirements).into_iter().find(|value| meets(key, value, &requirements))?;
         labels.push((key, value));
     }
-    let labels = Labels::new(labels);
+    let all: Vec<&Requirement> = one.requirements().iter().chain(other.requirements()).collect();
+    let labels = somebody(&all, labels);
     (one.matches(&labels) && other.matches(&labels)).then_some(labels)
 }
 

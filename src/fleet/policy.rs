@@ -55,6 +55,8 @@ struct Boundary {
     path: PathGlob,
     selector: Option<Selector>,
     max_priority: Option<i32>,
+    /// Only labels that a credential gave count.
+    proven: bool,
     place: Place,
 }
 
@@ -65,6 +67,8 @@ pub struct Bounds {
     pub selector: Selector,
     /// The highest priority allowed, and the path of the boundary that says so.
     pub max_priority: Option<(i32, String)>,
+    /// The path of a boundary that has the group select on proven labels alone (`trust: proven`).
+    pub proven: Option<String>,
 }
 
 impl Policy {
@@ -88,7 +92,7 @@ impl Policy {
 
     /// What the boundaries leave to this group: every one whose path matches is ANDed. A variant stands where its group stands.
     pub fn bounds(&self, group: &GroupName) -> Bounds {
-        let mut bounds = Bounds { selector: Selector::everybody(), max_priority: None };
+        let mut bounds = Bounds { selector: Selector::everybody(), max_priority: None, proven: None };
         let paths = group_paths(group);
         for boundary in self.boundaries.iter().filter(|boundary| boundary.path.covers(&paths)) {
             if let Some(selector) = &boundary.selector {
@@ -98,6 +102,9 @@ impl Policy {
                 && bounds.max_priority.as_ref().is_none_or(|(least, _)| most < *least)
             {
                 bounds.max_priority = Some((most, boundary.path.written.clone()));
+            }
+            if boundary.proven && bounds.proven.is_none() {
+                bounds.proven = Some(boundary.path.written.clone());
             }
         }
         bounds
@@ -203,12 +210,13 @@ fn read_policy(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Policy> {
 
 fn read_boundary(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Boundary> {
     let mut here = Vec::new();
-    let fields = Fields::open(node, "a boundary", &["path", "selector", "maxPriority"], findings)?;
+    let fields = Fields::open(node, "a boundary", &["path", "selector", "maxPriority", "trust"], findings)?;
     let path = fields.require("path", "a boundary", &mut here).and_then(|path| PathGlob::read(path, &mut here));
     let selector = fields.get("selector").and_then(|selector| read_selector(selector, &mut here));
     let max_priority = fields.get("maxPriority").and_then(|most| fields::integer(most, "`maxPriority`", "", &mut here));
-    if fields.get("selector").is_none() && fields.get("maxPriority").is_none() {
-        let message = "a boundary without `selector` and `maxPriority` bounds nothing";
+    let trust = fields.get("trust").map(|trust| read_trust(trust, &mut here));
+    if fields.get("selector").is_none() && fields.get("maxPriority").is_none() && trust.is_none() {
+        let message = "a boundary without `selector`, `maxPriority` and `trust` bounds nothing";
         here.push(Diagnostic::error("missing-field", Some(node.place.clone()), message));
     }
     let sound = !any_error(&here);
@@ -217,9 +225,24 @@ fn read_boundary(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Boundary
         path: path?,
         selector: selector.map(|selector| selector.value),
         max_priority,
+        proven: trust.unwrap_or_default(),
         place: node.place.clone(),
     };
     sound.then_some(boundary)
+}
+
+/// True for `proven`; `claimed` is what holds when nothing is said.
+fn read_trust(node: &Node, findings: &mut Vec<Diagnostic>) -> bool {
+    match fields::text(node, "`trust`", findings) {
+        Some("proven") => true,
+        Some("claimed") | None => false,
+        Some(other) => {
+            let message = format!("`trust` is `proven` or `claimed`, not `{}`", fields::shorten(other));
+            let help = "`proven`: groups select on labels that certificates and tokens gave, and on nothing else";
+            findings.push(Diagnostic::error("bad-value", Some(node.place.clone()), message).help(help));
+            false
+        }
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +254,19 @@ mod tests {
         let (policy, findings) = Policy::read(&"fleet.yaml".into(), text.as_bytes());
         assert_eq!(findings, [], "{text}");
         policy
+    }
+
+    #[test]
+    fn a_boundary_may_demand_proofs() {
+        let policy =
+            read("boundaries:\n- {path: 'prod/**', trust: proven}\n- {path: '**', maxPriority: 5, trust: claimed}\n");
+        assert_eq!(policy.bounds(&GroupName::new("prod/a@b")).proven.as_deref(), Some("prod/**"));
+        assert_eq!(policy.bounds(&GroupName::new("staging/a")).proven, None);
+        for (text, code) in [("{path: a, trust: claims}", "bad-value"), ("{path: a}", "missing-field")] {
+            let text = format!("apiVersion: gitamp/v1\nkind: Fleet\nboundaries: [{text}]\n");
+            let (_, findings) = Policy::read(&"fleet.yaml".into(), text.as_bytes());
+            assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [code], "{text}");
+        }
     }
 
     #[test]

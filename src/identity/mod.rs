@@ -1,8 +1,17 @@
-//! Who somebody proved to be, whatever they say of themselves: client certificates and the names in them.
+//! Who somebody proved to be, whatever they say of themselves: client certificates, tokens and JWTs, and the labels that they give.
 //!
-//! Whether a certificate was issued by whom we trust is judged by the TLS handshake; here its names become labels.
+//! Everything is judged from bytes and the time. Whether a certificate was issued by whom we trust is judged by the TLS handshake; here its
+//! names become labels.
 
 pub mod certificate;
+pub mod jwt;
+pub mod tokens;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::labels::Labels;
+use crate::time::Timestamp;
 
 /// Longest value of a label that a credential gives, in bytes. What is longer is left out, because a cut name is another name.
 pub const LONGEST_VALUE: usize = 1024;
@@ -10,8 +19,95 @@ pub const LONGEST_VALUE: usize = 1024;
 /// Most labels that one credential gives.
 pub const MOST_LABELS: usize = 64;
 
+/// The beginnings of labels that come from credentials alone: whoever says such a thing of itself is not believed.
+pub const RESERVED: [&str; 3] = ["tls.", "token.", "jwt."];
+
+/// True for a label that only a credential gives.
+pub fn is_reserved(key: &str) -> bool {
+    RESERVED.iter().any(|beginning| key.starts_with(beginning))
+}
+
+/// What a bearer token proved.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The labels that it gives, all of them proven.
+    pub labels: Labels,
+    /// When it ends by itself.
+    pub expires: Option<Timestamp>,
+    /// What it rests on; when that goes, it does not count any more.
+    pub source: Source,
+}
+
+/// What an identity rests on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A token with this SHA-256.
+    Token([u8; 32]),
+    /// A key of an issuer with these rules; their digest.
+    Issuer([u8; 32]),
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.labels)
+    }
+}
+
+/// Why a credential proves nothing. Nothing of the credential is repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Nothing was shown.
+    #[error("nothing was shown: send a bearer token, or show a certificate")]
+    Nothing,
+    /// Nobody has this token, or it was revoked.
+    #[error("the token is not known")]
+    Unknown,
+    /// It ended.
+    #[error("the token ended {0}")]
+    Expired(Timestamp),
+    /// It does not hold yet.
+    #[error("the token does not hold before {0}")]
+    NotYet(Timestamp),
+    /// It is no JWT that can be read.
+    #[error("the token cannot be read: {0}")]
+    Malformed(&'static str),
+    /// Its issuer is none of ours.
+    #[error("the token's issuer is not trusted here")]
+    Issuer,
+    /// It was made for somebody else.
+    #[error("the token was made for another audience")]
+    Audience,
+    /// No key of the issuer made this signature.
+    #[error("the token's signature is not of a key of its issuer")]
+    Signature,
+}
+
 /// `text`, when it may be the value of a label: not empty, printable, and not too long.
 fn presentable(text: &str) -> Option<&str> {
     let fine = !text.is_empty() && text.len() <= LONGEST_VALUE && !text.chars().any(char::is_control);
     fine.then_some(text)
+}
+
+/// Checks labels that a person wrote to be given by credentials.
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), String> {
+    if labels.len() > MOST_LABELS {
+        return Err(format!("{} labels, and at most {MOST_LABELS} are given by one credential", labels.len()));
+    }
+    for (key, value) in labels {
+        check_key(key)?;
+        if presentable(value).is_none() {
+            return Err(format!(
+                "the value of the label `{key}` is empty, not printable, or longer than {LONGEST_VALUE} bytes"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_key(key: &str) -> Result<(), String> {
+    if is_reserved(key) {
+        return Err(format!("the label `{key}` is given by gitamp itself: choose another name"));
+    }
+    let fine = presentable(key).is_some_and(|key| key.len() <= 256 && !key.contains(char::is_whitespace));
+    if fine { Ok(()) } else { Err("a label's name is empty, too long, or holds white space".to_owned()) }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::proto::{AgentDescription, AnyValue, KeyValue, any_value};
+use crate::identity::is_reserved;
 use crate::labels::Labels;
 
 /// Longest label value in bytes; longer ones are cut. Collectors put command lines and lists of addresses there.
@@ -30,7 +31,8 @@ pub fn labels(description: &AgentDescription) -> Result<Labels, TooManyLabelByte
     let mut pairs = Vec::with_capacity(attributes.clone().count());
     for KeyValue { key, value } in attributes {
         let key = clean(key, LONGEST_KEY);
-        if key.is_empty() {
+        // What only credentials give cannot be claimed.
+        if key.is_empty() || is_reserved(&key) {
             continue;
         }
         let value = clean(&show(value.as_ref()), LONGEST_VALUE);
@@ -188,6 +190,8 @@ mod tests {
                 pair("service.name", text("other")),
                 pair("os.type", text("linux")),
                 pair("", text("no key")),
+                pair("tls.cn", text("admin")),
+                pair(" token.name", text("somebody")),
                 KeyValue { key: "empty".into(), value: None },
             ],
         };

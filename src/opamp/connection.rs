@@ -18,6 +18,7 @@ use super::session::{Arrival, Offer, Session, identification};
 use super::settings::ConnectionSettings;
 use super::wire::{self, Limits, OutMessage, WireError};
 use crate::agent::{AgentEvent, AgentId, ConnectionId, Transport};
+use crate::labels::Labels;
 use crate::time::Timestamp;
 
 /// Rules of every connection of a listener.
@@ -128,6 +129,10 @@ pub struct Connection {
     events: VecDeque<AgentEvent>,
     owed: VecDeque<Owed>,
     refused_settings: Option<Box<(AgentId, Arc<str>)>>,
+    /// What the other end proved to be.
+    proofs: Labels,
+    /// Somebody here used the uid of another one.
+    refused_uid: bool,
 }
 
 impl Connection {
@@ -143,7 +148,16 @@ impl Connection {
             events: VecDeque::new(),
             owed: VecDeque::new(),
             refused_settings: None,
+            proofs: Labels::default(),
+            refused_uid: false,
         }
+    }
+
+    /// The same with an end that proved these labels: its agents have them, whatever they say of themselves.
+    #[must_use]
+    pub fn proving(mut self, proofs: Labels) -> Self {
+        self.proofs = proofs;
+        self
     }
 
     /// Its id.
@@ -164,6 +178,11 @@ impl Connection {
     /// True after so many malformed messages in a row that it should be closed.
     pub const fn is_hopeless(&self) -> bool {
         self.refusals >= MOST_REFUSALS
+    }
+
+    /// True when nobody is left here but who used the uid of another one: it should be closed.
+    pub fn is_shunned(&self) -> bool {
+        self.refused_uid && self.sessions.is_empty()
     }
 
     /// Takes one transport message: a WebSocket message with its header, or the body of a request.
@@ -236,7 +255,8 @@ impl Connection {
             Err(place) => {
                 // Most connections carry one agent: room for exactly that one.
                 self.sessions.reserve_exact(usize::from(self.sessions.is_empty()));
-                self.sessions.insert(place, Session::new(id, self.id, self.transport, context.rules.settings.clone()));
+                let (settings, proofs) = (context.rules.settings.clone(), self.proofs.clone());
+                self.sessions.insert(place, Session::new(id, self.id, self.transport, settings, proofs));
                 place
             }
         };
@@ -267,6 +287,27 @@ impl Connection {
     /// Gives a new identity to an agent whose own is in use by another one: what it said does not count. To be called before
     /// the controller learns that it is here.
     pub fn handle_duplicate(&mut self, id: AgentId, context: &Context<'_>) {
+        self.drop_session(id);
+        self.identify(id, context);
+    }
+
+    /// Refuses an agent whose uid belongs to one that proved to be somebody else: what it said does not count. To be called before the
+    /// controller learns that it is here.
+    pub fn handle_impostor(&mut self, id: AgentId) {
+        self.drop_session(id);
+        self.refused_uid = true;
+        let words = "this instance_uid belongs to an agent that proved to be somebody else".to_owned();
+        self.refuse(id.as_bytes(), ServerErrorResponseType::BadRequest, words, None);
+    }
+
+    /// Puts off an agent for which there is no room now. To be called before the controller learns that it is here.
+    pub fn handle_flood(&mut self, id: AgentId) {
+        self.drop_session(id);
+        self.put_off(id.as_bytes(), "too many new agents came from there".to_owned());
+    }
+
+    /// Forgets an agent that the controller knows nothing of yet.
+    fn drop_session(&mut self, id: AgentId) {
         if let Ok(place) = self.find(id) {
             self.sessions.remove(place);
         }
@@ -276,7 +317,6 @@ impl Connection {
             | AgentEvent::Gone { id: other, .. } => *other != id,
         });
         self.owed.retain(|owed| !matches!(owed, Owed::By(other, _) if *other == id));
-        self.identify(id, context);
     }
 
     /// Gives a new identity to an agent whose uid is a temporary one.

@@ -146,6 +146,8 @@ pub(super) struct Session {
     last: Option<Box<LastAnswer>>,
     /// What all agents are offered for their connections.
     settings: Option<Arc<ConnectionSettings>>,
+    /// What whoever speaks here proved to be.
+    proofs: Labels,
 }
 
 impl Session {
@@ -155,6 +157,7 @@ impl Session {
         connection: ConnectionId,
         transport: Transport,
         settings: Option<Arc<ConnectionSettings>>,
+        proofs: Labels,
     ) -> Self {
         Self {
             id,
@@ -183,6 +186,7 @@ impl Session {
             sent: None,
             last: None,
             settings,
+            proofs,
         }
     }
 
@@ -233,7 +237,7 @@ impl Session {
             return Ok(Taken::default());
         }
         // Everything that can fail comes before everything that changes.
-        let described = described(inbound.description.as_ref(), self.description)?;
+        let described = described(inbound.description.as_ref(), self.description, &self.proofs)?;
         let effective = ran(inbound.effective_config.as_ref(), self.effective, arrival.names)?;
         let told = components::told(inbound.available_components.as_ref())?;
 
@@ -246,7 +250,8 @@ impl Session {
         self.greeted = true;
         self.sequence = inbound.sequence_num;
         if first {
-            events.push(AgentEvent::Connected { id: self.id, connection: self.connection, transport: self.transport });
+            let (id, connection, transport) = (self.id, self.connection, self.transport);
+            events.push(AgentEvent::Connected { id, connection, transport, proofs: self.proofs.clone() });
         }
 
         let capabilities = self.declared(inbound.capabilities);
@@ -558,7 +563,11 @@ fn is_complete(inbound: &Inbound) -> bool {
 }
 
 /// The labels and their digest, when there is a description and it differs from the one with the digest `before`.
-fn described(description: Option<&Bytes>, before: Option<Digest>) -> Result<Option<(Digest, Labels)>, WireError> {
+fn described(
+    description: Option<&Bytes>,
+    before: Option<Digest>,
+    proofs: &Labels,
+) -> Result<Option<(Digest, Labels)>, WireError> {
     let Some(description) = description else { return Ok(None) };
     let digest = Digest::of(description);
     if before == Some(digest) {
@@ -566,7 +575,7 @@ fn described(description: Option<&Bytes>, before: Option<Digest>) -> Result<Opti
     }
     let decoded = AgentDescription::decode(description.clone())?;
     let labels = labels(&decoded).map_err(|error| WireError::Malformed(error.to_string()))?;
-    Ok(Some((digest, labels)))
+    Ok(Some((digest, labels.with_proofs(proofs))))
 }
 
 /// The names of what runs, when an effective configuration came and differs from the one with the digest `before`.

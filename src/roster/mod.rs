@@ -25,11 +25,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{AgentEvent, AgentId, ConnectionId, Transport};
+use crate::agent::{AgentEvent, AgentId, AgentReport, ConnectionId, Transport};
 use crate::config::RenderedConfig;
 use crate::fleet::GroupName;
 use crate::fleet::assign::{Assigner, Assignment};
 use crate::fleet::generations::Generations;
+use crate::labels::Labels;
 use crate::rollout::cohort::{Draw, Opening};
 use crate::rollout::{Closed, Desired, Tally};
 use crate::roster::group::{Assumed, Failure, Group};
@@ -309,7 +310,10 @@ impl Roster {
     /// Takes what a session tells.
     pub fn handle_event(&mut self, event: AgentEvent, now: Timestamp) {
         match event {
-            AgentEvent::Connected { id, connection, transport } => self.connect(id, connection, transport, now),
+            AgentEvent::Connected { id, connection, transport, proofs } => {
+                self.connect(id, connection, transport, now);
+                self.doubt_labels(id, connection, proofs, now);
+            }
             AgentEvent::Report { id, connection, report } => {
                 let Some(member) = self.agents.get_mut(&id) else { return };
                 if member.link.is_none_or(|link| link.connection != connection) {
@@ -354,6 +358,16 @@ impl Roster {
                     self.forget(id, now);
                 }
             }
+        }
+    }
+
+    /// What was known of an agent that now proves something else was said by somebody else: until it describes itself it is what it proves,
+    /// so that nobody is offered what another one was meant to get.
+    fn doubt_labels(&mut self, id: AgentId, connection: ConnectionId, proofs: Labels, now: Timestamp) {
+        let known = self.agents.get(&id).and_then(|member| member.labels.as_ref());
+        if known.is_some_and(|labels| labels.proofs() != proofs) {
+            let report = AgentReport { labels: Some(proofs), ..AgentReport::default() };
+            self.handle_event(AgentEvent::Report { id, connection, report: Box::new(report) }, now);
         }
     }
 

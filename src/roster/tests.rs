@@ -105,7 +105,10 @@ impl Bench {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
         let transport = Transport::WebSocket;
-        self.roster.handle_event(AgentEvent::Connected { id: id(number), connection, transport }, now);
+        self.roster.handle_event(
+            AgentEvent::Connected { id: id(number), connection, transport, proofs: Labels::default() },
+            now,
+        );
         connection
     }
 
@@ -426,7 +429,9 @@ fn agents_that_fail_and_never_come_again_are_remembered_within_bounds() {
         bytes[..8].copy_from_slice(&number.to_be_bytes());
         let (id, connection) = (AgentId::new(&bytes).expect("a valid id"), ConnectionId(1_000 + number));
         let transport = Transport::WebSocket;
-        bench.roster.handle_event(AgentEvent::Connected { id, connection, transport }, START);
+        bench
+            .roster
+            .handle_event(AgentEvent::Connected { id, connection, transport, proofs: Labels::default() }, START);
         let report = Box::new(complete(state(b'A', ConfigStatus::Failed)));
         bench.roster.handle_event(AgentEvent::Report { id, connection, report }, START);
         bench.roster.handle_event(AgentEvent::Gone { id, connection, goodbye: true }, START);
@@ -507,7 +512,10 @@ fn made_up_identities_are_not_remembered_without_end() {
         bytes[..8].copy_from_slice(&number.to_be_bytes());
         let id = AgentId::new(&bytes).expect("sixteen bytes");
         let connection = ConnectionId(number);
-        roster.handle_event(AgentEvent::Connected { id, connection, transport: Transport::WebSocket }, now);
+        roster.handle_event(
+            AgentEvent::Connected { id, connection, transport: Transport::WebSocket, proofs: Labels::default() },
+            now,
+        );
         roster.handle_event(AgentEvent::Gone { id, connection, goodbye: false }, now);
     }
     assert_eq!(roster.agents().count(), MOST_ABSENT + 2, "twice the one that was connected at a time, and the base");
@@ -533,4 +541,29 @@ fn restarts_go_in_waves_and_only_to_those_who_can() {
     assert_eq!(bench.wait(after(29)), Vec::<String>::new(), "they are still at it");
     assert_eq!(bench.wait(after(30)), ["restart 3", "restart 4"], "the next wave");
     assert_eq!(bench.wait(after(90)), Vec::<String>::new(), "each once");
+}
+
+/// Of an agent that was away nothing is taken for true of one that uses its uid and proves something else.
+#[test]
+fn who_proves_something_else_is_offered_nothing_that_was_meant_for_another() {
+    let (id, now) = (id(1), START);
+    let mut roster = Roster::new(FORGET);
+    roster.set_assigner(Assigner::new([(&group(), &definition("prod", 0))]), now);
+    let come = |roster: &mut Roster, connection: u64, env: &str| {
+        let (connection, proofs) = (ConnectionId(connection), Labels::proven([("env", env)]));
+        let transport = Transport::WebSocket;
+        roster.handle_event(AgentEvent::Connected { id, connection, transport, proofs: proofs.clone() }, now);
+        proofs
+    };
+    let proofs = come(&mut roster, 1, "prod");
+    let report = AgentReport { labels: Some(proofs), ..AgentReport::default() };
+    roster.handle_event(AgentEvent::Report { id, connection: ConnectionId(1), report: Box::new(report) }, now);
+    let place = |roster: &Roster| roster.agents().next().map(|(_, member)| member.placement.clone());
+    assert_eq!(place(&roster), Some(Placement::Group(group())));
+    roster.handle_event(AgentEvent::Gone { id, connection: ConnectionId(1), goodbye: false }, now);
+    come(&mut roster, 2, "prod");
+    assert_eq!(place(&roster), Some(Placement::Group(group())), "the same proof, the same agent");
+    roster.handle_event(AgentEvent::Gone { id, connection: ConnectionId(2), goodbye: false }, now);
+    come(&mut roster, 3, "staging");
+    assert_eq!(place(&roster), Some(Placement::Unmanaged), "before it described itself");
 }

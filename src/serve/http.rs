@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower::ServiceExt;
 
 use super::frames::{FrameReader, SMALL_MESSAGE};
+use super::gate::Proof;
 use super::links::{Link, Registration, lock};
 use super::listener::Server;
 use super::polling::{self, Answer};
@@ -44,10 +45,10 @@ const SMALLEST_COMPRESSED: usize = 1024;
 struct Phase {
     /// A first request came: the handshake is over.
     began: AtomicBool,
-    /// The connection becomes a WebSocket.
-    upgrade: Mutex<Option<OnUpgrade>>,
-    /// Nothing proves who is at the other end, and something has to.
-    is_unproven: bool,
+    /// The connection becomes a WebSocket, for somebody who proved this.
+    upgrade: Mutex<Option<(OnUpgrade, Proof)>>,
+    /// What the connection itself proves.
+    certified: Proof,
 }
 
 /// Serves one connection to its end, whatever it turns out to be. `_place` is its place among all connections.
@@ -62,8 +63,8 @@ pub(super) async fn serve(
     let chain = socket.peer_certificates().to_vec();
     let upgraded = Box::pin(requests(&server, socket, &chain, &registration.link)).await;
     drop(chain);
-    if let Some((stream, reader)) = upgraded {
-        websocket::serve(&server, stream, reader, &registration).await;
+    if let Some((stream, reader, proof)) = upgraded {
+        websocket::serve(&server, stream, reader, proof, &registration).await;
     }
 }
 
@@ -90,8 +91,8 @@ async fn requests(
     stream: Socket,
     chain: &[CertificateDer<'static>],
     link: &Link,
-) -> Option<(Socket, FrameReader)> {
-    let phase = Arc::new(Phase { is_unproven: chain.is_empty() && server.asks_for_proof(), ..Phase::default() });
+) -> Option<(Socket, FrameReader, Proof)> {
+    let phase = Arc::new(Phase { certified: Proof::of_certificate(chain), ..Phase::default() });
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
         let (server, phase) = (Arc::clone(server), Arc::clone(&phase));
@@ -115,26 +116,32 @@ async fn requests(
                 }
             }
             () = link.wake.notified() => {
-                if link.is_over() || (link.take_doubt() && !server.trusts(chain)) {
+                if link.is_over() || (link.take_doubt() && !server.trusts(chain, &phase.certified)) {
                     connection.as_mut().graceful_shutdown();
                 }
             }
         }
     }
-    let upgrade = lock(&phase.upgrade).take()?;
+    let (upgrade, proof) = lock(&phase.upgrade).take()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<Socket>>().ok()?;
     // Copied, because even without a byte in it this is the room of 8 KiB into which the request was read.
-    Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf)))
+    Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf), proof))
 }
 
 async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() == server.options.path {
-        if phase.is_unproven {
-            server.traffic.unproven.one();
-            return plain(StatusCode::UNAUTHORIZED, "agents have to prove who they are: show a certificate\n");
-        }
+        let proof = match server.prove(request.headers(), &phase.certified) {
+            Ok(proof) => proof,
+            Err(denied) => {
+                server.traffic.gate.unproven.one();
+                tracing::debug!("an agent is not let in: {denied}");
+                let mut response = Response::new(Body::from(format!("agents have to prove who they are: {denied}\n")));
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+                return with(response, header::WWW_AUTHENTICATE, "Bearer realm=\"opamp\"");
+            }
+        };
         let is_message = content_type(request.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case(PROTOBUF));
-        return if is_message { message(server, request).await } else { upgrade(server, phase, request) };
+        return if is_message { message(server, proof, request).await } else { upgrade(server, phase, proof, request) };
     }
     match &server.hooks {
         Some(hooks) if request.uri().path().starts_with("/hooks/") => {
@@ -163,7 +170,7 @@ fn with(mut response: Response<Body>, name: HeaderName, value: &'static str) -> 
 }
 
 /// Turns the connection into a WebSocket (RFC 6455, 4.2). No extension and no subprotocol is ever chosen.
-fn upgrade(server: &Server, phase: &Phase, mut request: Request<Incoming>) -> Response<Body> {
+fn upgrade(server: &Server, phase: &Phase, proof: Proof, mut request: Request<Incoming>) -> Response<Body> {
     let has = |name: HeaderName, token: &str| {
         let lines = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
@@ -186,14 +193,14 @@ fn upgrade(server: &Server, phase: &Phase, mut request: Request<Incoming>) -> Re
         server.traffic.throttled.one();
         return with(unavailable(), header::CONNECTION, "close");
     }
-    *lock(&phase.upgrade) = Some(hyper::upgrade::on(&mut request));
+    *lock(&phase.upgrade) = Some((hyper::upgrade::on(&mut request), proof));
     let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
     response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     with(with(response, header::CONNECTION, "Upgrade"), header::UPGRADE, "websocket")
 }
 
 /// Answers a message that came as the body of a request.
-async fn message(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+async fn message(server: &Arc<Server>, proof: Proof, request: Request<Incoming>) -> Response<Body> {
     if request.method() != Method::POST {
         return with(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n"), header::ALLOW, "POST");
     }
@@ -211,12 +218,16 @@ async fn message(server: &Arc<Server>, request: Request<Incoming>) -> Response<B
         let server = Arc::clone(server);
         async move {
             let _room = room;
-            polling::answer(&server, bytes).await
+            polling::answer(&server, bytes, proof).await
         }
     });
     let (status, out) = match answering.await {
         Ok(Answer::Message(out)) => (StatusCode::OK, out),
         Ok(Answer::Malformed(out)) => (StatusCode::BAD_REQUEST, out),
+        Ok(Answer::Impostor) => {
+            let words = "this instance_uid belongs to an agent that proved to be somebody else\n";
+            return plain(StatusCode::FORBIDDEN, words);
+        }
         Ok(Answer::Unavailable) | Err(_) => return unavailable(),
     };
     server.traffic.messages_out.one();

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::agent::{AgentId, ConnectionId, Transport};
 use crate::config::RenderedConfig;
+use crate::labels::Labels;
 use crate::opamp::Offer;
 use crate::time::Timestamp;
 
@@ -124,6 +125,8 @@ struct Registry {
 struct Owner {
     connection: ConnectionId,
     transport: Transport,
+    /// What it proved.
+    proofs: Labels,
     /// The connection that had it before.
     before: Option<ConnectionId>,
     takeovers: u8,
@@ -134,8 +137,8 @@ struct Owner {
 }
 
 impl Owner {
-    fn new(connection: ConnectionId, transport: Transport, now: Timestamp) -> Self {
-        Self { connection, transport, before: None, takeovers: 0, since: now, signs: 0, signs_since: now }
+    fn new(connection: ConnectionId, transport: Transport, proofs: Labels, now: Timestamp) -> Self {
+        Self { connection, transport, proofs, before: None, takeovers: 0, since: now, signs: 0, signs_since: now }
     }
 
     /// Forgets what is too old to count.
@@ -158,6 +161,8 @@ pub(super) enum Claim {
     From(ConnectionId),
     /// Two agents fight for one identity: the claimant shall get another.
     Contested,
+    /// The agent is here, and proved to be somebody else than the claimant: that one is refused, and nobody is disturbed.
+    Impostor,
 }
 
 /// Takeovers within [`CONTEST_WINDOW`] that are still taken for reconnects, when nothing else tells. An agent that lost its network
@@ -228,12 +233,22 @@ impl AgentLinks {
 
     /// `connection` has this agent from now on, and the connection that had it before learns so. Unless this happened too often
     /// lately: cloned machines share an identity, and would take it from each other for ever.
-    pub(super) fn claim(&self, id: AgentId, connection: ConnectionId, transport: Transport, now: Timestamp) -> Claim {
+    pub(super) fn claim(
+        &self,
+        id: AgentId,
+        connection: ConnectionId,
+        transport: Transport,
+        proofs: &Labels,
+        now: Timestamp,
+    ) -> Claim {
         let before = {
             let mut owners = lock(&self.0.owners);
-            let owner = owners.entry(id).or_insert_with(|| Owner::new(connection, transport, now));
+            let owner = owners.entry(id).or_insert_with(|| Owner::new(connection, transport, proofs.clone(), now));
             if owner.connection == connection {
                 return Claim::Free;
+            }
+            if owner.proofs != *proofs {
+                return Claim::Impostor;
             }
             owner.age(now);
             if owner.before == Some(connection) || owner.transport != transport {
@@ -367,14 +382,14 @@ mod tests {
         let links = AgentLinks::default();
         let (old, new) = (links.open(), links.open());
         let now = Timestamp::default();
-        assert_eq!(links.claim(agent(1), old.id, Transport::WebSocket, now), Claim::Free);
-        assert_eq!(links.claim(agent(1), old.id, Transport::WebSocket, now), Claim::Free);
-        assert_eq!(links.claim(agent(1), new.id, Transport::WebSocket, now), Claim::From(old.id));
+        assert_eq!(links.claim(agent(1), old.id, Transport::WebSocket, &Labels::default(), now), Claim::Free);
+        assert_eq!(links.claim(agent(1), old.id, Transport::WebSocket, &Labels::default(), now), Claim::Free);
+        assert_eq!(links.claim(agent(1), new.id, Transport::WebSocket, &Labels::default(), now), Claim::From(old.id));
         links.offer(old.id, agent(1), config(1), false);
         assert!(matches!(&old.link.take()[..], [(_, Word::Moved)]), "and the old one gets no offers");
         links.release(agent(1), old.id);
         assert_eq!(
-            links.claim(agent(1), old.id, Transport::WebSocket, now),
+            links.claim(agent(1), old.id, Transport::WebSocket, &Labels::default(), now),
             Claim::From(new.id),
             "only the owner can give it up"
         );
@@ -388,7 +403,7 @@ mod tests {
         let links = AgentLinks::default();
         let places: Vec<_> = (0..40).map(|_| links.open().id).collect();
         let minutes = |count: u64| Timestamp::from_millis(1_000_000 + count * 60_000);
-        let claim = |at: usize, transport, now| links.claim(agent(1), places[at], transport, now);
+        let claim = |at: usize, transport, now| links.claim(agent(1), places[at], transport, &Labels::default(), now);
         use Transport::{Http, WebSocket};
         // An agent whose network drops once a minute leaves dead connections behind.
         for number in 0..30 {
@@ -415,8 +430,28 @@ mod tests {
         assert_ne!(claim(38, WebSocket, minutes(50)), Claim::Contested);
         assert_ne!(claim(39, Http, minutes(50)), Claim::Contested);
         // Two connections that stay open and are both used, as through two proxies.
-        let turns = [0, 1, 0, 1, 0].map(|at| links.claim(agent(2), places[at], WebSocket, minutes(60)));
+        let turns =
+            [0, 1, 0, 1, 0].map(|at| links.claim(agent(2), places[at], WebSocket, &Labels::default(), minutes(60)));
         assert_eq!(turns.iter().position(|claim| *claim == Claim::Contested), Some(4), "{turns:?}");
+    }
+
+    #[test]
+    fn somebody_who_proved_something_else_takes_nothing() {
+        let links = AgentLinks::default();
+        let (owner, other) = (links.open(), links.open());
+        let (prod, staging) = (Labels::proven([("env", "prod")]), Labels::proven([("env", "staging")]));
+        let claim = |place: &Registration, proofs: &Labels| {
+            links.claim(agent(1), place.id, Transport::WebSocket, proofs, Timestamp::default())
+        };
+        assert_eq!(claim(&owner, &prod), Claim::Free);
+        for proofs in [&staging, &Labels::default(), &Labels::new([("env", "prod")])] {
+            assert_eq!(claim(&other, proofs), Claim::Impostor, "{proofs}");
+        }
+        links.offer(owner.id, agent(1), config(1), false);
+        assert!(matches!(&owner.link.take()[..], [(_, Word::Offer(_))]), "who has it notices nothing");
+        assert_eq!(claim(&other, &prod), Claim::From(owner.id), "with the same proof it is a reconnect");
+        links.release(agent(1), other.id);
+        assert_eq!(claim(&owner, &staging), Claim::Free, "nobody is there");
     }
 
     #[test]
@@ -427,14 +462,14 @@ mod tests {
         let claims = |from: usize, to: usize, at| {
             places[from..to]
                 .iter()
-                .map(|place| links.claim(agent(1), place.id, Transport::WebSocket, at))
+                .map(|place| links.claim(agent(1), place.id, Transport::WebSocket, &Labels::default(), at))
                 .collect::<Vec<_>>()
         };
         assert!(!claims(0, 31, now).contains(&Claim::Contested), "the first and thirty takeovers");
         assert_eq!(claims(31, 40, now), [const { Claim::Contested }; 9]);
         let later = now + CONTEST_WINDOW;
         assert_eq!(
-            links.claim(agent(1), places[40].id, Transport::WebSocket, later),
+            links.claim(agent(1), places[40].id, Transport::WebSocket, &Labels::default(), later),
             Claim::From(places[30].id),
             "who had it kept it till then"
         );

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
@@ -14,14 +15,17 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admission::Admission;
+use super::gate::{Gate, Proof};
 use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
 use super::tls::Tls;
 use super::traffic::Traffic;
-use crate::agent::{AgentEvent, AgentReport, ConnectionId};
+use crate::agent::{AgentEvent, AgentId, AgentReport, ConnectionId};
 use crate::clock::Clock;
 use crate::config::ComponentNames;
+use crate::identity::Denied;
+use crate::labels::Labels;
 use crate::opamp::connection::{Connection, Context, Heard, Rules};
 use crate::opamp::{Digest, Lookup, NameCache, SharedNames};
 use crate::time::Timestamp;
@@ -70,6 +74,8 @@ pub struct AgentServerOptions {
     pub drain: Duration,
     /// TLS, in which everything on this listener is spoken then.
     pub tls: Option<Arc<Tls>>,
+    /// What agents may prove themselves with, besides certificates; `None`: nothing.
+    pub gate: Option<Arc<Gate>>,
 }
 
 impl Default for AgentServerOptions {
@@ -90,6 +96,7 @@ impl Default for AgentServerOptions {
             max_rate: Some(10_000),
             drain: Duration::from_secs(5),
             tls: None,
+            gate: None,
         }
     }
 }
@@ -112,6 +119,8 @@ pub(super) struct Server {
     /// Room for the bytes of larger messages.
     pub(super) room: Arc<Semaphore>,
     pub(super) admission: Admission,
+    /// How often something is said that strangers cause.
+    warnings: Admission,
     events: mpsc::Sender<AgentMessage>,
     names: Mutex<NameCache>,
 }
@@ -152,14 +161,28 @@ impl Server {
         Context { now: self.clock.now(), rules: &self.options.rules, names: self, fresh }
     }
 
-    /// True when these certificates, with which somebody came in, still count.
-    pub(super) fn trusts(&self, chain: &[CertificateDer<'static>]) -> bool {
-        self.options.tls.as_ref().is_none_or(|tls| tls.still_trusts(chain, self.clock.now()))
+    /// True when what somebody came in with still counts: these certificates, and this proof.
+    pub(super) fn trusts(&self, chain: &[CertificateDer<'static>], proof: &Proof) -> bool {
+        let now = self.clock.now();
+        proof.expires.is_none_or(|end| end > now)
+            && self.believes(proof)
+            && self.options.tls.as_ref().is_none_or(|tls| tls.still_trusts(chain, now))
     }
 
-    /// True when agents have to prove who they are.
-    pub(super) fn asks_for_proof(&self) -> bool {
-        self.options.tls.as_ref().is_some_and(|tls| tls.knows_clients())
+    /// True when the token of a proof still counts, or there was none.
+    pub(super) fn believes(&self, proof: &Proof) -> bool {
+        let Some(identity) = &proof.bearer else { return true };
+        self.options.gate.as_ref().is_some_and(|gate| gate.still_believes(identity))
+    }
+
+    /// What a request proves.
+    pub(super) fn prove(&self, headers: &HeaderMap, certified: &Proof) -> Result<Proof, Denied> {
+        let proof = match &self.options.gate {
+            Some(gate) => gate.judge(headers, certified, self.clock.now())?,
+            None => certified.clone(),
+        };
+        let is_asked = self.options.gate.is_some() || self.options.tls.as_ref().is_some_and(|tls| tls.knows_clients());
+        if is_asked && proof.labels.is_empty() { Err(Denied::Nothing) } else { Ok(proof) }
     }
 
     /// Takes one message of an agent.
@@ -188,10 +211,15 @@ impl Server {
         while let Some(event) = connection.poll_event() {
             let mut settled = None;
             match &event {
-                AgentEvent::Connected { id, connection: place, transport } => {
-                    match self.links.claim(*id, *place, *transport, self.clock.now()) {
+                AgentEvent::Connected { id, connection: place, transport, proofs } => {
+                    match self.links.claim(*id, *place, *transport, proofs, self.clock.now()) {
                         Claim::Free => {}
                         Claim::From(before) => self.polls.forget(*id, before, &self.traffic),
+                        Claim::Impostor => {
+                            self.warn_of_impostor(*id, proofs);
+                            connection.handle_impostor(*id);
+                            continue;
+                        }
                         Claim::Contested => {
                             tracing::warn!(agent = %id, "two agents use one instance_uid; the newer one gets another");
                             self.traffic.renamed.one();
@@ -216,6 +244,19 @@ impl Server {
             self.events.send(AgentMessage { event, settled }).await.map_err(|_| NobodyListens)?;
         }
         Ok(verdict)
+    }
+
+    /// Says that somebody uses the uid of an agent that proved to be somebody else; at most once a second, because strangers decide how often
+    /// that is.
+    pub(super) fn warn_of_impostor(&self, id: AgentId, proofs: &Labels) {
+        self.traffic.gate.impostors.one();
+        if self.warnings.admits(self.clock.now()) {
+            tracing::warn!(
+                agent = %id,
+                proved = %proofs,
+                "an agent is refused: its instance_uid belongs to one that is here and proved to be somebody else"
+            );
+        }
     }
 
     /// Room for a message of `bytes`, once there is some. Held until the message was handled.
@@ -249,6 +290,7 @@ pub fn serve_agents(
         clock,
         room,
         admission: Admission::new(options.max_rate),
+        warnings: Admission::new(Some(1)),
         events,
         names: Mutex::new(NameCache::new(MOST_NAMES)),
         options,
@@ -264,7 +306,24 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
     let mut helpers = vec![tokio::spawn(polling::sweep(Arc::clone(&server)))];
     if let Some(tls) = &server.options.tls {
         helpers.push(tokio::spawn(Arc::clone(tls).watch()));
-        helpers.push(tokio::spawn(doubt_on_change(Arc::clone(tls), server.links.clone())));
+        let (tls, links) = (Arc::clone(tls), server.links.clone());
+        helpers.push(tokio::spawn(async move {
+            loop {
+                tls.trust_changed.notified().await;
+                links.doubt_all();
+            }
+        }));
+    }
+    if let Some(gate) = &server.options.gate {
+        helpers.push(tokio::spawn(Arc::clone(gate).watch()));
+        let (gate, server) = (Arc::clone(gate), Arc::clone(&server));
+        helpers.push(tokio::spawn(async move {
+            loop {
+                gate.changed.notified().await;
+                server.links.doubt_all();
+                polling::end_doubted(&server).await;
+            }
+        }));
     }
     loop {
         let accepted = tokio::select! {
@@ -305,14 +364,6 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
     // All places are free when all connections ended; those that did not within the bound are cut off.
     if tokio::time::timeout(server.options.drain, places.acquire_many(most)).await.is_err() {
         server.links.abort_all();
-    }
-}
-
-/// Has every connection judged anew when other certificates count than before.
-async fn doubt_on_change(tls: Arc<Tls>, links: AgentLinks) {
-    loop {
-        tls.trust_changed.notified().await;
-        links.doubt_all();
     }
 }
 
@@ -374,6 +425,7 @@ mod tests {
             clock: Clock::start(),
             room: Arc::new(Semaphore::new(1)),
             admission: Admission::new(None),
+            warnings: Admission::new(Some(1)),
             events: mpsc::channel(1).0,
             names: Mutex::new(NameCache::new(1)),
             options: AgentServerOptions::default(),

@@ -257,6 +257,11 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
     let gauges = [
         ("websockets", "Open WebSocket connections", &traffic.websockets),
         ("polling_agents", "Agents that poll over HTTP", &traffic.polling_agents),
+        (
+            "proof_files_unusable",
+            "1 while the files of tokens and issuers cannot be used, and what was read before is",
+            &traffic.gate.is_stale,
+        ),
     ];
     for (name, help, value) in gauges {
         let gauge: Gauge = Gauge::default();
@@ -274,11 +279,23 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         ("connections_deaf", "Connections closed because the agent did not read", &traffic.deaf),
         ("connections_silent", "Connections closed because the agent was silent", &traffic.silent),
         ("connections_broken", "Connections closed because the agent broke the protocol", &traffic.broken),
-        ("requests_unproven", "Requests of agents that proved nothing, or nothing that counts", &traffic.unproven),
+        ("requests_unproven", "Requests of agents that proved nothing, or nothing that counts", &traffic.gate.unproven),
         (
             "connections_revoked",
             "Connections ended because what the agent proved itself with does not count any more",
-            &traffic.revoked,
+            &traffic.gate.revoked,
+        ),
+        (
+            "agents_impostors",
+            "Refusals of agents whose uid belongs to one that proved to be somebody else",
+            &traffic.gate.impostors,
+        ),
+        ("jwt_signatures_verified", "Signatures of JWTs that were verified", &traffic.gate.signatures),
+        ("proof_files_taken", "Changes of the files of tokens and issuers that were taken", &traffic.gate.reloads),
+        (
+            "proof_files_refused",
+            "Changes of the files of tokens and issuers that were not",
+            &traffic.gate.reload_failures,
         ),
         ("accept_errors", "Failures to accept a connection", &traffic.accept_errors),
         ("messages_received", "Messages of agents", &traffic.messages_in),

@@ -4,6 +4,7 @@ pub mod admin;
 mod admission;
 pub mod bell;
 mod frames;
+pub mod gate;
 pub mod hints;
 pub mod hooks;
 mod http;
@@ -16,7 +17,10 @@ mod polling;
 pub(crate) mod socket;
 pub mod tls;
 pub mod traffic;
+mod unusable;
 mod websocket;
 
 pub use links::AgentLinks;
+pub use unusable::Unusable;
+
 pub use listener::{AgentMessage, AgentServerOptions, serve_agents};

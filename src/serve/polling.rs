@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::gate::Proof;
 use super::links::{Registration, Word, lock};
 use super::listener::{NobodyListens, Server};
 use super::traffic::Traffic;
@@ -28,6 +29,8 @@ struct Poll {
     registration: Registration,
     /// When the last request came, in milliseconds.
     heard: AtomicU64,
+    /// What its last request proved. Requests that prove to be somebody else are refused.
+    proof: Mutex<Proof>,
     /// One request at a time; `None` once the agent is gone.
     connection: tokio::sync::Mutex<Option<Connection>>,
 }
@@ -41,6 +44,8 @@ pub(super) enum Answer {
     Malformed(OutMessage),
     /// There are as many agents as there may be, or the server stops.
     Unavailable,
+    /// The agent is here, and proved to be somebody else.
+    Impostor,
 }
 
 impl Polls {
@@ -53,7 +58,7 @@ impl Polls {
         traffic.polling_agents.set(polls.len());
     }
 
-    fn find_or_open(&self, id: AgentId, server: &Server) -> Option<Arc<Poll>> {
+    fn find_or_open(&self, id: AgentId, proof: &Proof, server: &Server) -> Option<Arc<Poll>> {
         let mut polls = lock(&self.0);
         if let Some(poll) = polls.get(&id) {
             return Some(Arc::clone(poll));
@@ -66,9 +71,10 @@ impl Polls {
             return None;
         }
         let registration = server.links.open();
-        let connection = Connection::new(registration.id, Transport::Http);
+        let connection = Connection::new(registration.id, Transport::Http).proving(proof.labels.clone());
         let heard = AtomicU64::new(server.clock.now().as_millis());
-        let poll = Arc::new(Poll { registration, heard, connection: Some(connection).into() });
+        let poll =
+            Arc::new(Poll { registration, heard, proof: proof.clone().into(), connection: Some(connection).into() });
         polls.insert(id, Arc::clone(&poll));
         server.traffic.polling_agents.set(polls.len());
         Some(poll)
@@ -82,6 +88,16 @@ impl Polls {
         server.traffic.polling_agents.set(polls.len());
     }
 
+    /// The agents whose last proof is like that.
+    fn doubted(&self, is_doubtful: impl Fn(&Proof) -> bool) -> Vec<(AgentId, Arc<Poll>)> {
+        let polls = lock(&self.0);
+        polls
+            .iter()
+            .filter(|(_, poll)| is_doubtful(&lock(&poll.proof)))
+            .map(|(id, poll)| (*id, Arc::clone(poll)))
+            .collect()
+    }
+
     /// The agents that were not heard since `before`.
     fn silent(&self, before: Timestamp) -> Vec<(AgentId, Arc<Poll>)> {
         let is_silent = |poll: &Poll| poll.heard.load(Ordering::Relaxed) < before.as_millis();
@@ -91,13 +107,18 @@ impl Polls {
 }
 
 /// Answers one request, whose body is `message`.
-pub(super) async fn answer(server: &Server, message: Bytes) -> Answer {
+pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Answer {
     let Some(id) = uid_of(&message) else { return answer_stranger(server, message) };
     loop {
-        let Some(poll) = server.polls.find_or_open(id, server) else { return Answer::Unavailable };
+        let Some(poll) = server.polls.find_or_open(id, &proof, server) else { return Answer::Unavailable };
         let mut guard = poll.connection.lock().await;
         // It expired between the two lines above: the next one is new.
         let Some(connection) = guard.as_mut() else { continue };
+        if lock(&poll.proof).labels != proof.labels {
+            server.warn_of_impostor(id, &proof.labels);
+            return Answer::Impostor;
+        }
+        lock(&poll.proof).clone_from(&proof);
         poll.heard.store(server.clock.now().as_millis(), Ordering::Relaxed);
         let heard = server.hear(connection, message);
         let may_offer = match await_verdict(server, connection, &poll).await {
@@ -157,6 +178,21 @@ async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll
     let Some(verdict) = server.deliver(connection, &poll.registration.link, any).await? else { return Ok(true) };
     let is_settled = tokio::time::timeout(server.options.verdict_wait, verdict.receiver).await.is_ok();
     Ok(is_settled || !verdict.is_about_labels)
+}
+
+/// Ends the sessions of agents whose last proof does not count any more: their next poll would be refused.
+pub(super) async fn end_doubted(server: &Server) {
+    let doubted = server.polls.doubted(|proof| !server.believes(proof));
+    for (id, poll) in doubted {
+        let mut guard = poll.connection.lock().await;
+        let Some(mut connection) = guard.take() else { continue };
+        server.polls.close(id, &poll, server);
+        server.traffic.gate.revoked.one();
+        connection.handle_close();
+        if server.deliver(&mut connection, &poll.registration.link, |_| false).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Ends the sessions of agents whose polls stopped, for as long as the server runs.

@@ -24,25 +24,16 @@ use tokio::time::timeout;
 use super::links::lock;
 use super::socket::Socket;
 use super::traffic::TlsTraffic;
+use super::unusable::{Unusable, read};
 use crate::identity::certificate;
 use crate::settings::TlsSettings;
 use crate::time::Timestamp;
-
-/// The largest file of certificates or revocations: 16 MiB. Lists of large authorities have megabytes.
-const LARGEST_FILE: u64 = 16 << 20;
 
 /// A certificate that ends sooner than this is worth a word: what renews it should have done so.
 const ENDS_SOON: Duration = Duration::from_secs(3 * 86_400);
 
 /// Why TLS cannot be spoken with these files.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {reason}", .path.display())]
-pub struct TlsError {
-    /// The file.
-    path: PathBuf,
-    /// What is wrong with it.
-    reason: String,
-}
+pub type TlsError = Unusable;
 
 /// Limits of handshakes: they are the one thing that strangers can make us work for.
 #[derive(Clone, Copy, Debug)]
@@ -319,19 +310,7 @@ fn judge_end(end: Timestamp, now: Timestamp) -> Option<String> {
 }
 
 fn wrong(path: &Path, reason: impl fmt::Display) -> TlsError {
-    TlsError { path: path.to_owned(), reason: reason.to_string() }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| wrong(path, error))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(wrong(path, "it is larger than 16 MiB"));
-    }
-    Ok(bytes)
+    Unusable::new(path, reason)
 }
 
 /// What tells the files of one time from those of another: all of them, and those that say whom clients are trusted by.

@@ -84,6 +84,25 @@ pub struct TlsTraffic {
     pub expires: Moment,
 }
 
+/// What came of proofs of agents since the process started.
+#[derive(Debug, Default)]
+pub struct GateTraffic {
+    /// Requests of agents that proved nothing, or nothing that counts.
+    pub unproven: Counter,
+    /// Signatures of JWTs that were verified; others were remembered.
+    pub signatures: Counter,
+    /// Connections, and agents that poll, that were ended because what they proved themselves with does not count any more.
+    pub revoked: Counter,
+    /// Agents that were refused because their uid belongs to one that proved to be somebody else.
+    pub impostors: Counter,
+    /// Changed files that were taken.
+    pub reloads: Counter,
+    /// Changed files that could not be used.
+    pub reload_failures: Counter,
+    /// Gauge: 1 while the files are not what is in use.
+    pub is_stale: Counter,
+}
+
 /// What went over the listener since the process started. Gauges say so; everything else only grows.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -121,10 +140,8 @@ pub struct Traffic {
     pub silent: Counter,
     /// Connections that were closed because the agent broke the protocol.
     pub broken: Counter,
-    /// Requests of agents that proved nothing, or nothing that counts.
-    pub unproven: Counter,
-    /// Connections that were ended because what they proved themselves with does not count any more.
-    pub revoked: Counter,
+    /// Of what agents prove.
+    pub gate: Arc<GateTraffic>,
     /// Of TLS.
     pub tls: Arc<TlsTraffic>,
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::frames::{Close, FrameReader, Incoming, OutFrame, SMALL_MESSAGE};
+use super::gate::Proof;
 use super::links::{Registration, Word};
 use super::listener::{NobodyListens, Server};
 use super::socket::Socket;
@@ -52,6 +53,8 @@ struct Conversation<'a> {
     stream: Socket,
     reader: FrameReader,
     connection: Connection,
+    /// What the other end proved when it came in.
+    proof: Proof,
     /// Room for the message that is being read, when it is not small.
     room: Option<OwnedSemaphorePermit>,
     /// When the message that is being read has to be complete.
@@ -63,14 +66,21 @@ struct Conversation<'a> {
 }
 
 /// Serves an upgraded connection to its end.
-pub(super) async fn serve(server: &Server, stream: Socket, reader: FrameReader, registration: &Registration) {
+pub(super) async fn serve(
+    server: &Server,
+    stream: Socket,
+    reader: FrameReader,
+    proof: Proof,
+    registration: &Registration,
+) {
     let _open = server.traffic.websockets.hold();
     let mut conversation = Conversation {
         server,
         registration,
         stream,
         reader,
-        connection: Connection::new(registration.id, Transport::WebSocket),
+        connection: Connection::new(registration.id, Transport::WebSocket).proving(proof.labels.clone()),
+        proof,
         room: None,
         complete_by: None,
         quiet_since: server.clock.now(),
@@ -189,6 +199,9 @@ impl Conversation<'_> {
         }
         self.listen()?;
         self.send().await?;
+        if self.connection.is_shunned() {
+            return Err(Close::new(CloseCode::Policy, "this instance_uid belongs to somebody else").into());
+        }
         if self.connection.is_hopeless() {
             self.server.traffic.broken.one();
             return Err(Close::new(CloseCode::Protocol, "too many malformed messages").into());
@@ -212,9 +225,12 @@ impl Conversation<'_> {
                 }
             }
         }
-        if self.registration.link.take_doubt() && !self.server.trusts(self.stream.peer_certificates()) {
-            self.server.traffic.revoked.one();
-            return Err(Close::new(CloseCode::Policy, "the certificate does not count any more").into());
+        let is_over = self.proof.expires.is_some_and(|end| end <= self.server.clock.now());
+        if (is_over || self.registration.link.take_doubt())
+            && !self.server.trusts(self.stream.peer_certificates(), &self.proof)
+        {
+            self.server.traffic.gate.revoked.one();
+            return Err(Close::new(CloseCode::Policy, "what was proved does not count any more").into());
         }
         if self.registration.link.is_over() { Err(Ending::Stopped) } else { Ok(()) }
     }
@@ -275,6 +291,9 @@ impl Conversation<'_> {
         let patience_ends = self.complete_by.unwrap_or_else(|| self.server.clock.instant(self.silent_at()));
         let ping = self.connection.poll_ping(&self.server.options.rules).filter(|_| !self.is_pinged);
         let ping = ping.map(|at| self.server.clock.instant(at)).filter(|at| *at < patience_ends);
+        // What was proved ends meanwhile; the next turn says so.
+        let ends = self.proof.expires.map(|end| self.server.clock.instant(end));
+        let ends = ends.filter(|end| *end < ping.unwrap_or(patience_ends));
         tokio::select! {
             biased;
             () = self.registration.link.wake.notified() => Ok(()),
@@ -282,7 +301,8 @@ impl Conversation<'_> {
                 Ok(Some(0)) | Err(_) => Err(Ending::Lost),
                 Ok(Some(_) | None) => Ok(()),
             },
-            () = sleep_until(ping.unwrap_or(patience_ends)) => match ping {
+            () = sleep_until(ends.or(ping).unwrap_or(patience_ends)) => match ping {
+                _ if ends.is_some() => Ok(()),
                 Some(_) => {
                     self.is_pinged = true;
                     self.write(OutFrame::ping()).await

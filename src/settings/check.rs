@@ -122,6 +122,13 @@ fn default_state_dir(environment: &Environment) -> Result<PathBuf, String> {
     }
 }
 
+/// The file of agents' tokens, which need not be there yet.
+pub(super) fn token_file(given: &Given) -> Result<Option<PathBuf>, SettingsError> {
+    let mut reader = Reader { given, problems: Vec::new() };
+    let path = reader.path("agent-token-file");
+    if reader.problems.is_empty() { Ok(path) } else { Err(SettingsError::Values(reader.problems)) }
+}
+
 /// Checks everything that was given.
 pub(super) fn check(
     given: &Given,

@@ -193,6 +193,12 @@ pub struct ServeArgs {
     /// Their lists of revoked certificates, in PEM form, one for each authority that issues; read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
     pub tls_client_crl_file: Option<Text>,
+    /// The file of agents' tokens, of which it holds hashes: see `gitamp token`; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
+    pub agent_token_file: Option<Text>,
+    /// The file that names the issuers of JWTs that prove who an agent is; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
+    pub agent_issuers_file: Option<Text>,
     /// How long a TLS handshake may take, and how long it may wait for its turn [default: 10s]
     #[arg(long, value_name = "DURATION", help_heading = "Who may speak as an agent")]
     pub handshake_timeout: Option<Text>,

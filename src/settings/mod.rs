@@ -155,6 +155,15 @@ pub struct TlsSettings {
     pub client_crl: Option<PathBuf>,
 }
 
+/// What agents may prove themselves with, besides certificates. The files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProofSettings {
+    /// The file of hashed tokens.
+    pub tokens: Option<PathBuf>,
+    /// The file of issuers of JWTs.
+    pub issuers: Option<PathBuf>,
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -206,6 +215,8 @@ pub struct Settings {
     pub opamp_path: String,
     /// TLS there; `None`: none.
     pub tls: Option<TlsSettings>,
+    /// Tokens and JWTs; `None`: neither.
+    pub proofs: Option<ProofSettings>,
     /// How long a handshake may take: 1 s to 2 min.
     pub handshake_timeout: Duration,
     /// Handshakes at a time.
@@ -267,6 +278,7 @@ impl Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4320)),
             opamp_path: "/v1/opamp".to_owned(),
             tls: None,
+            proofs: None,
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 512,
             insecure: false,
@@ -316,7 +328,7 @@ impl Settings {
 
     /// True when agents have to prove who they are.
     pub fn asks_agents(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+        self.proofs.is_some() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
     }
 
     /// The admin socket.
@@ -350,6 +362,15 @@ pub fn state_dir_of_daemon(args: &ServeArgs) -> Result<PathBuf, SettingsError> {
 pub fn alerts_of_daemon(args: &ServeArgs) -> Result<(String, Option<alerts::AlertSettings>), SettingsError> {
     let (given, _) = gather(args, &Environment::read())?;
     check::alerts_alone(&given)
+}
+
+/// The file of agents' tokens, as flag, environment or settings file name it.
+///
+/// # Errors
+/// As for [`Settings::load`], concerning this file alone.
+pub fn token_file_of_daemon(args: &ServeArgs) -> Result<Option<PathBuf>, SettingsError> {
+    let (given, _) = gather(args, &Environment::read())?;
+    check::token_file(&given)
 }
 
 /// Who became root to run this program, as `sudo` says it.

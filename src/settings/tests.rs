@@ -184,6 +184,7 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "max-message-size" => "2MiB",
         "max-connections" | "max-connection-rate" | "max-handshakes" => "77",
         "tls-cert-file" | "tls-key-file" | "tls-client-ca-file" | "tls-client-crl-file" => secret,
+        "agent-token-file" | "agent-issuers-file" => secret,
         "admin-hosts" => "Gitamp.Example.com, other",
         "state-dir" => "/srv/state",
         "log" => "debug",
@@ -668,6 +669,8 @@ fn the_example_of_a_settings_file_can_be_used() {
         "agents-ca.pem",
         "agents-crl.pem",
         "alerts-secret",
+        "agent-tokens.yaml",
+        "agent-issuers.yaml",
     ] {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }

@@ -687,6 +687,9 @@ pub struct AgentStatus {
     pub health_message: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The names of those labels that a certificate or a token gave; the others are what the agent says of itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proven: Vec<String>,
     /// The components and pipelines it runs: names only, never values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub components: Vec<String>,

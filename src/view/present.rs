@@ -425,6 +425,12 @@ pub fn agent(id: AgentId, member: &Member, group: Option<&Group>) -> AgentStatus
             .flat_map(|labels| labels.iter())
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect(),
+        proven: member
+            .labels
+            .iter()
+            .flat_map(|labels| labels.iter().filter(|(key, _)| labels.is_proven(key)))
+            .map(|(key, _)| key.to_owned())
+            .collect(),
         components: member.effective.iter().flat_map(|names| names.iter()).map(str::to_owned).collect(),
         available_components: Vec::new(),
     }

@@ -221,7 +221,10 @@ impl<O: Observer> World<O> {
         let agent = self.state.agents.get_mut(name).expect("a known agent");
         agent.open(connection);
         let (id, transport) = (agent.id, agent.transport);
-        self.state.controller.handle_agent(AgentEvent::Connected { id, connection, transport }, now);
+        self.state.controller.handle_agent(
+            AgentEvent::Connected { id, connection, transport, proofs: gitamp::labels::Labels::default() },
+            now,
+        );
         self.perform();
         match silence {
             Some(Duration::ZERO) => self.report(name),

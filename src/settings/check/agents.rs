@@ -1,10 +1,11 @@
 //! Checks the agents' listener: where it is, what it takes, and who may speak there.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::access::existing;
 use super::{Reader, address, boolean, size, url_path};
-use crate::settings::{SecretFile, Settings, TlsSettings};
+use crate::settings::{ProofSettings, SecretFile, Settings, TlsSettings};
 use crate::time::parse_duration;
 
 pub(super) fn agents(settings: &mut Settings, reader: &mut Reader<'_>) {
@@ -57,6 +58,14 @@ fn heartbeat_interval(text: &str) -> Result<Option<Duration>, String> {
 /// Who may speak. To be called when the hooks are known, because they may come in on the same port.
 pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>) {
     settings.tls = tls(reader);
+    let (tokens, issuers) = (existing(reader, "agent-token-file"), existing(reader, "agent-issuers-file"));
+    for (key, path) in [("agent-token-file", &tokens), ("agent-issuers-file", &issuers)] {
+        // They hold hashes and public keys: whoever reads them learns nothing, whoever writes them decides who may speak.
+        if path.as_ref().is_some_and(|path| is_writable_by_all(path)) {
+            reader.problem(key, "every user of this machine may change it, and so let anybody in: chmod o-w");
+        }
+    }
+    settings.proofs = (tokens.is_some() || issuers.is_some()).then_some(ProofSettings { tokens, issuers });
     reader.duration(
         &mut settings.handshake_timeout,
         "handshake-timeout",
@@ -71,7 +80,7 @@ pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>) {
     if is_open(settings) && !settings.insecure {
         let message = format!(
             "{} can be reached from other machines, and whoever reaches it could act as an agent and read configurations: give it a certificate \
-             (--tls-cert-file, --tls-key-file) or ask agents who they are (--tls-client-ca-file), listen on 127.0.0.1, or say --insecure if \
+             (--tls-cert-file, --tls-key-file) or ask agents who they are (--agent-token-file, --tls-client-ca-file), listen on 127.0.0.1, or say --insecure if \
              something else protects it",
             settings.listen
         );
@@ -132,6 +141,11 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsSettings> {
         reader.problem(key, why);
     }
     Some(TlsSettings { certificate: certificate?, key: key?, client_ca, client_crl })
+}
+
+fn is_writable_by_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
 }
 
 /// A file with a secret, which only its owner and group may read.
