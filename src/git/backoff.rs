@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(pace.failed(FailureKind::Timeout, f64::INFINITY), PushPace::LONGEST_AFTER_TIMEOUT);
     }
 
-    const KINDS: [FailureKind; 15] = [
+    const KINDS: [FailureKind; 16] = [
         FailureKind::Network,
         FailureKind::Timeout,
         FailureKind::Server,
