@@ -257,7 +257,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::view::{Counts, FailureCluster, WaitingOn};
+    use crate::view::{Counts, FailureCluster, RestartStatus, WaitingOn};
 
     fn now() -> Timestamp {
         "2026-11-20T09:30:00Z".parse().expect("a time")
@@ -350,6 +350,28 @@ prod/gateways  steady, nothing is rolled out, started 1m30s ago
   agents      3 connected: 3 confirmed
 "
         );
+    }
+
+    #[test]
+    fn the_queue_of_restarts_is_shown_with_what_it_waits_for() {
+        let mut group = GroupStatus { phase: Phase::Steady, stages: Vec::new(), ..rolling() };
+        (group.failures, group.waiting_on, group.orders) = Default::default();
+        let room = WaitingOn {
+            reason: "budget".to_owned(),
+            message: "4 wait for room: 2 unavailable, 2 may be (maxUnavailable)".to_owned(),
+            agents: Some(4),
+            until: None,
+        };
+        group.restarts = Some(RestartStatus { told: 2, waiting: 4, waiting_on: vec![room] });
+        let text = plain(&human(&group, now()));
+        let lines = [
+            "  restarts    2 of 6 told to restart, 4 wait",
+            "4 wait for room: 2 unavailable, 2 may be (maxUnavailable)",
+        ];
+        assert!(lines.iter().all(|line| text.contains(line)), "{text}");
+        let document = serde_json::to_value(&group).expect("JSON");
+        assert_eq!(document["restarts"]["waiting"], 4, "{document}");
+        assert_eq!(document["restarts"]["waitingOn"][0]["reason"], "budget", "{document}");
     }
 
     #[test]

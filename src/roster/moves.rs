@@ -59,11 +59,13 @@ impl Roster {
             let (is_foreign, is_taken_in) = (group.holds_another_groups(member), self.is_taken_in(name, member));
             // Newcomers take part in a rollout to those who were moved: what becomes of that holds for them, too.
             let takes_part = group.desired.moving && (is_foreign || is_taken_in);
-            takes_part
-                || self.earlier.belonged(labels).iter().any(|place| match place {
-                    Assignment::Group(before) => is_foreign && before != name,
-                    Assignment::Unmanaged | Assignment::Conflict(_) => is_foreign || comes_back && is_taken_in,
-                })
+            // Nearly everybody who comes back has what its group gave it: nothing more is to be found out.
+            let may_be_moved = is_foreign || comes_back && is_taken_in;
+            let was_elsewhere = |place: &Assignment| match place {
+                Assignment::Group(before) => is_foreign && before != name,
+                Assignment::Unmanaged | Assignment::Conflict(_) => true,
+            };
+            takes_part || may_be_moved && self.earlier.belonged(labels).iter().any(was_elsewhere)
         });
         if let Some(member) = self.agents.get_mut(&id) {
             member.recognised = true;
