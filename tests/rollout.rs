@@ -477,7 +477,8 @@ impl Script {
                 lines.push(format!("{}: no note", commit.id()));
                 continue;
             };
-            let report: CommitReport = serde_yaml::from_str(note).expect("a note reads back");
+            let text = serde_yaml::to_string(&note.summarised()).expect("a note can be written");
+            let report: CommitReport = serde_yaml::from_str(&text).expect("a note reads back");
             let ending = report.ending.map_or_else(|| "running".to_owned(), |ending| ending.to_string());
             let flag = if report.rewritten_history { ", history was rewritten" } else { "" };
             lines.push(format!("{}: {ending}{flag}", commit.id()));

@@ -1,6 +1,7 @@
 //! The commits whose rollouts have not all ended, and the notes that tell about them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::ConfigHash;
@@ -307,16 +308,16 @@ impl Commits {
     }
 
     /// The notes to write: for each commit its report, and whether it is still open.
-    pub(super) fn take_news(&mut self) -> BTreeMap<CommitId, (CommitReport, bool)> {
+    pub(super) fn take_news(&mut self) -> BTreeMap<CommitId, (Arc<CommitReport>, bool)> {
         let changed = std::mem::take(&mut self.changed);
         let open = self.open.iter().filter(|open| changed.contains(&open.id));
-        let mut news: BTreeMap<_, _> = open.map(|open| (open.id, (open.report.clone(), true))).collect();
+        let mut news: BTreeMap<_, _> = open.map(|open| (open.id, (Arc::new(open.report.clone()), true))).collect();
         for (id, report) in std::mem::take(&mut self.ended) {
             self.untold.retain(|one| *one != id);
             if self.tells {
                 self.untold.push_back(id);
             }
-            news.insert(id, (report, false));
+            news.insert(id, (Arc::new(report), false));
         }
         while self.untold.len() > MOST_UNTOLD {
             self.forgotten.extend(self.untold.pop_front());
@@ -325,12 +326,12 @@ impl Commits {
     }
 
     /// What was taken could not be stored: it is news again.
-    pub(super) fn give_back(&mut self, news: BTreeMap<CommitId, (CommitReport, bool)>) {
+    pub(super) fn give_back(&mut self, news: BTreeMap<CommitId, (Arc<CommitReport>, bool)>) {
         for (id, (report, is_open)) in news {
             if is_open {
                 self.changed.insert(id);
             } else if self.ended.iter().all(|(ended, _)| *ended != id) {
-                self.ended.push((id, report));
+                self.ended.push((id, Arc::unwrap_or_clone(report)));
             }
         }
     }

@@ -8,6 +8,7 @@
 //! forbids takes effect at once.
 
 mod commits;
+mod content;
 mod deferred;
 mod explain;
 mod moves;
@@ -19,6 +20,7 @@ mod revision;
 mod stages;
 mod storage;
 
+pub use content::{Content, Store, Written};
 pub use storage::OrdersKept;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -114,19 +116,6 @@ pub struct Reported {
     /// True while its report may still change. One that ended is reported again after a restart, until
     /// [`Controller::handle_told`].
     pub is_open: bool,
-}
-
-/// What the journal shall hold, in one commit.
-#[derive(Clone, Debug, Default)]
-pub struct Store {
-    /// Names this request.
-    pub ticket: u64,
-    /// One line for the journal's own history.
-    pub message: String,
-    /// Notes by commit.
-    pub notes: BTreeMap<CommitId, String>,
-    /// Files below `state/`; `None` removes one.
-    pub files: BTreeMap<String, Option<Bytes>>,
 }
 
 /// Something that happened, for the log.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigHash;
@@ -14,7 +13,6 @@ use crate::fleet::{GroupDefinition, GroupName, NotAWindow, Window};
 use crate::labels::{Operator, Requirement, Selector};
 use crate::rollout::record::{GroupRecord, Pin, Said};
 use crate::time::Timestamp;
-use crate::view::CommitReport;
 use crate::view::command::Order;
 
 /// The form of the records. A successor that finds a newer one refuses to guess.
@@ -26,6 +24,9 @@ pub enum RecordError {
     /// It is no YAML of the expected shape.
     #[error("it cannot be read: {0}")]
     Shape(#[from] serde_yaml::Error),
+    /// It cannot be written as YAML.
+    #[error("it cannot be written: {0}")]
+    Unwritable(#[source] serde_yaml::Error),
     /// A newer gitamp wrote it.
     #[error("it has version {0}, this gitamp knows {VERSION}: use the newer one again")]
     Version(u32),
@@ -495,20 +496,4 @@ impl FleetFile {
         let file: Self = serde_yaml::from_slice(bytes)?;
         if file.version == VERSION { Ok(file) } else { Err(RecordError::Version(file.version)) }
     }
-}
-
-/// Writes a record. What cannot be written is told in `problems`; nothing that is derived here fails.
-pub(super) fn encode(value: &impl Serialize, problems: &mut Vec<String>) -> Bytes {
-    match serde_yaml::to_string(value) {
-        Ok(text) => Bytes::from(text),
-        Err(error) => {
-            problems.push(format!("a record could not be written: {error}"));
-            Bytes::new()
-        }
-    }
-}
-
-/// Reads the report of an open commit.
-pub(super) fn read_report(bytes: &[u8]) -> Result<CommitReport, RecordError> {
-    Ok(serde_yaml::from_slice(bytes)?)
 }

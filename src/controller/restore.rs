@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::{ConfigHash, RenderedConfig};
 use crate::controller::moves::Earlier;
-use crate::controller::record::{FleetFile, GroupFile, OrdersFile, RecordError, read_report};
-use crate::controller::storage::{FLEET_FILE, ORDERS_FILE, group_of_file};
-use crate::controller::{Controller, GroupState, Next, Options, rules};
+use crate::controller::record::{FleetFile, GroupFile, RecordError};
+use crate::controller::storage::{commit_of_file, group_of_file};
+use crate::controller::{Content, Controller, GroupState, Next, Options, rules};
 use crate::fleet::snapshot::{CommitId, CommitInfo};
 use crate::fleet::{GroupName, Policy};
 use crate::rollout::{Machine, Plan};
 use crate::roster::group::{Assumed, Failure};
 use crate::time::Timestamp;
-use crate::yaml;
+use crate::view::CommitReport;
 
 impl Controller {
     /// Takes the files below `state/`. What cannot be read is told in the second value and left out; the repository and the
@@ -28,23 +27,47 @@ impl Controller {
         files: &BTreeMap<String, Bytes>,
         now: Timestamp,
     ) -> Result<(Self, Vec<String>), RecordError> {
-        let mut controller = Self::new(options);
+        let mut contents = BTreeMap::new();
         let mut problems = Vec::new();
-        controller.restore_configs(files, &mut problems);
         for (path, bytes) in files {
-            let restored = match group_of_file(path) {
-                Some(name) => controller.restore_group(&name, bytes, now),
-                None if path == FLEET_FILE => controller.restore_fleet(bytes),
-                None if path == ORDERS_FILE => OrdersFile::read(bytes).map(|file| controller.orders = file),
-                None => Ok(()),
-            };
-            match restored {
+            match Content::read(path, bytes) {
+                Ok(content) => contents.extend(content.map(|content| (path.clone(), content))),
                 Err(newer @ RecordError::Version(_)) => return Err(newer),
                 Err(error) => problems.push(format!("{path}: {error}")),
-                Ok(()) => {}
             }
         }
-        controller.restore_commits(files, now, &mut problems);
+        let (controller, more) = Self::resume(options, &contents, now);
+        problems.extend(more);
+        Ok((controller, problems))
+    }
+
+    /// The same with the files as values, as they were handed out to be stored.
+    pub fn resume(options: Options, contents: &BTreeMap<String, Content>, now: Timestamp) -> (Self, Vec<String>) {
+        let mut controller = Self::new(options);
+        let mut problems = Vec::new();
+        for content in contents.values() {
+            if let Content::Config(config) = content {
+                controller.storage.configs.insert(config.hash());
+                controller.configs.insert(config.hash(), config.clone());
+            }
+        }
+        for (path, content) in contents {
+            let restored = match content {
+                Content::Group(file) => {
+                    group_of_file(path).map_or(Ok(()), |name| controller.restore_group(&name, (**file).clone(), now))
+                }
+                Content::Fleet(file) => controller.restore_fleet((**file).clone()),
+                Content::Orders(file) => {
+                    controller.orders = (**file).clone();
+                    Ok(())
+                }
+                Content::Commit(_) | Content::Config(_) => Ok(()),
+            };
+            if let Err(error) = restored {
+                problems.push(format!("{path}: {error}"));
+            }
+        }
+        controller.restore_commits(contents, now);
         controller.recall_belonging();
         controller.assign(now);
         controller.spread_freeze();
@@ -60,11 +83,10 @@ impl Controller {
             }
         }
         controller.settle(now);
-        Ok((controller, problems))
+        (controller, problems)
     }
 
-    fn restore_fleet(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
-        let file = FleetFile::read(bytes)?;
+    fn restore_fleet(&mut self, file: FleetFile) -> Result<(), RecordError> {
         self.accepted = file.commit.map(CommitInfo::try_from).transpose()?;
         self.policy = file.policy.map(Bytes::from);
         if let Some(bytes) = &self.policy {
@@ -81,30 +103,7 @@ impl Controller {
         Ok(())
     }
 
-    fn restore_configs(&mut self, files: &BTreeMap<String, Bytes>, problems: &mut Vec<String>) {
-        for (path, body) in files {
-            let Some(text) = path.strip_prefix("configs/").and_then(|rest| rest.strip_suffix(".yaml")) else {
-                continue;
-            };
-            let place: Arc<str> = path.as_str().into();
-            let parsed = yaml::parse(&place, body, &yaml::Limits::default());
-            let (Ok(hash), Ok(Some(node))) = (text.parse::<ConfigHash>(), parsed) else {
-                problems.push(format!("{path}: it is no rendered configuration"));
-                continue;
-            };
-            // Whoever may write the ref could put another body under a hash that agents are known to be well with.
-            if yaml::config_hash(&node) != hash {
-                problems.push(format!("{path}: the body is not the one with this hash"));
-                continue;
-            }
-            let config = RenderedConfig::new(hash, body.clone(), yaml::component_names(&node));
-            self.configs.insert(hash, config);
-            self.storage.configs.insert(hash);
-        }
-    }
-
-    fn restore_group(&mut self, name: &GroupName, bytes: &[u8], now: Timestamp) -> Result<(), RecordError> {
-        let file = GroupFile::read(bytes)?;
+    fn restore_group(&mut self, name: &GroupName, file: GroupFile, now: Timestamp) -> Result<(), RecordError> {
         let definition = file.definition()?;
         let missing =
             file.rollouts.stables.first().into_iter().chain(file.rollouts.rollout.iter().map(|one| &one.candidate));
@@ -154,20 +153,17 @@ impl Controller {
         Ok(())
     }
 
-    fn restore_commits(&mut self, files: &BTreeMap<String, Bytes>, now: Timestamp, problems: &mut Vec<String>) {
-        let mut reports = Vec::new();
-        for (path, bytes) in files {
-            let Some(text) = path.strip_prefix("commits/").and_then(|rest| rest.strip_suffix(".yaml")) else {
-                continue;
-            };
-            match (text.parse::<CommitId>(), read_report(bytes)) {
-                (Ok(id), Ok(report)) => reports.push((id, report)),
-                (Ok(_) | Err(_), Ok(_) | Err(_)) => problems.push(format!("{path}: it is no commit's report")),
-            }
-        }
+    fn restore_commits(&mut self, contents: &BTreeMap<String, Content>, now: Timestamp) {
+        let mut reports: Vec<(CommitId, &Arc<CommitReport>)> = contents
+            .iter()
+            .filter_map(|(path, content)| {
+                let Content::Commit(report) = content else { return None };
+                Some((commit_of_file(path)?, report))
+            })
+            .collect();
         reports.sort_by_key(|(_, report)| report.synced_at);
         for (id, report) in reports {
-            self.commits.add(id, report, now);
+            self.commits.add(id, (**report).clone(), now);
         }
     }
 }

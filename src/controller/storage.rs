@@ -1,14 +1,13 @@
 //! Persist, then speak: what is to be stored, what is under way, and what may be published once it is done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use crate::agent::{AgentId, ConnectionId};
 use crate::config::ConfigHash;
-use crate::controller::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile, VERSION, encode};
-use crate::controller::{Action, Controller, Reported, Store};
+use crate::controller::record::{CommitFile, FailureFile, FleetFile, GroupFile, NextFile, VERSION};
+use crate::controller::{Action, Content, Controller, Reported, Store};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
 use crate::rollout::{Closed, Desired, MOST_REMEMBERED};
@@ -51,6 +50,11 @@ pub(super) fn commit_file(id: CommitId) -> String {
     format!("commits/{id}.yaml")
 }
 
+/// The commit whose file this is.
+pub(super) fn commit_of_file(path: &str) -> Option<CommitId> {
+    path.strip_prefix("commits/")?.strip_suffix(".yaml")?.parse().ok()
+}
+
 /// A store that is under way.
 #[derive(Debug)]
 struct InFlight {
@@ -60,7 +64,7 @@ struct InFlight {
     ordered: Vec<String>,
     /// Orders that are in it, or were stored before.
     orders: u64,
-    news: BTreeMap<CommitId, (CommitReport, bool)>,
+    news: BTreeMap<CommitId, (Arc<CommitReport>, bool)>,
     forgotten: BTreeSet<CommitId>,
     configs: BTreeSet<ConfigHash>,
 }
@@ -173,9 +177,8 @@ impl Controller {
         let beside: BTreeSet<GroupName> =
             std::mem::take(&mut self.storage.beside).difference(&groups).cloned().collect();
         let mut files = BTreeMap::new();
-        let mut problems = Vec::new();
         for name in groups.iter().chain(&beside) {
-            let file = self.group_record(name).map(|file| encode(&file, &mut problems));
+            let file = self.group_record(name).map(|file| Content::Group(Arc::new(file)));
             files.insert(group_file(name), file);
         }
         let configs = self.collect_configs(&mut files);
@@ -192,11 +195,11 @@ impl Controller {
                 generations: self.earlier.file(),
                 earlier: None,
             };
-            files.insert(FLEET_FILE.to_owned(), Some(encode(&file, &mut problems)));
+            files.insert(FLEET_FILE.to_owned(), Some(Content::Fleet(Arc::new(file))));
         }
         let ordered = std::mem::take(&mut self.storage.ordered);
         if !ordered.is_empty() {
-            files.insert(ORDERS_FILE.to_owned(), Some(encode(&self.orders, &mut problems)));
+            files.insert(ORDERS_FILE.to_owned(), Some(Content::Orders(Arc::new(self.orders.clone()))));
         }
         self.storage.news = false;
         let news = self.commits.take_news();
@@ -204,18 +207,9 @@ impl Controller {
         files.extend(forgotten.iter().map(|id| (commit_file(*id), None)));
         let mut notes = BTreeMap::new();
         for (id, (report, is_open)) in &news {
-            // Nearly every note is what the state holds of the commit as well: it is written out once.
             let is_kept = *is_open || self.commits.is_kept(*id);
-            let whole = (is_kept || report.is_short()).then(|| encode(report, &mut problems));
-            let note = match &whole {
-                Some(whole) if report.is_short() => whole.clone(),
-                Some(_) | None => encode(&report.summarised(), &mut problems),
-            };
-            notes.insert(*id, String::from_utf8_lossy(&note).into_owned());
-            files.insert(commit_file(*id), whole.filter(|_| is_kept));
-        }
-        for problem in problems {
-            self.notice(None, true, problem);
+            notes.insert(*id, report.clone());
+            files.insert(commit_file(*id), is_kept.then(|| Content::Commit(report.clone())));
         }
         self.storage.tickets += 1;
         let (ticket, message) = (self.storage.tickets, message(&ordered, &news, groups.len()));
@@ -267,7 +261,7 @@ impl Controller {
     }
 
     /// Writes the bodies that became needed, removes those that are not needed any more, and returns what the journal then holds.
-    fn collect_configs(&mut self, files: &mut BTreeMap<String, Option<Bytes>>) -> BTreeSet<ConfigHash> {
+    fn collect_configs(&mut self, files: &mut BTreeMap<String, Option<Content>>) -> BTreeSet<ConfigHash> {
         let waiting = self.groups.values().filter_map(|state| state.next.as_ref()).map(|next| next.config.hash());
         let needed: BTreeSet<ConfigHash> =
             self.groups.values().flat_map(|state| state.machine.needed()).chain(waiting).collect();
@@ -276,7 +270,7 @@ impl Controller {
         files.extend(
             needed
                 .difference(stored)
-                .filter_map(|hash| Some((config_file(*hash), Some(configs.get(hash)?.body().clone())))),
+                .filter_map(|hash| Some((config_file(*hash), Some(Content::Config(configs.get(hash)?.clone()))))),
         );
         let superfluous = stored.union(&self.storage.litter).filter(|hash| !needed.contains(hash));
         files.extend(superfluous.map(|hash| (config_file(*hash), None)));
@@ -296,7 +290,11 @@ impl Controller {
         self.storage.configs = done.configs;
         self.storage.litter.clear();
         if self.commits.tells() && !done.news.is_empty() {
-            let reports = done.news.into_iter().map(|(commit, (report, is_open))| Reported { commit, report, is_open });
+            let reports = done.news.into_iter().map(|(commit, (report, is_open))| Reported {
+                commit,
+                report: Arc::unwrap_or_clone(report),
+                is_open,
+            });
             self.actions.push_back(Action::Report(reports.collect()));
         }
         for name in &done.groups {
@@ -367,7 +365,7 @@ impl Controller {
     }
 }
 
-fn message(ordered: &[String], news: &BTreeMap<CommitId, (CommitReport, bool)>, groups: usize) -> String {
+fn message(ordered: &[String], news: &BTreeMap<CommitId, (Arc<CommitReport>, bool)>, groups: usize) -> String {
     let mut parts = ordered.to_vec();
     let endings = news.values().take(3).map(|(report, _)| match report.ending {
         Some(ending) => format!("{}: {ending}", report.revision),

@@ -1,6 +1,5 @@
 //! Keeps the journal: stores at once and in order, pushes when there is time, and never lets the one wait for the other.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
-use crate::controller::Store;
+use crate::controller::{Store, Written};
 use crate::git::FailureKind;
 use crate::git::backoff::PushPace;
 use crate::git::journal::{Journal, JournalError, JournalWrite, PushOutcome};
@@ -47,7 +46,7 @@ impl Keeper {
     pub(super) async fn store(self, mut requests: mpsc::Receiver<Store>, answers: mpsc::Sender<Stored>) {
         while let Some(request) = requests.recv().await {
             let ticket = request.ticket;
-            let outcome = self.journal.store(write_of(request)).await.map_err(|error| error.to_string());
+            let outcome = self.write(request).await;
             self.metrics.journal_stored(outcome.is_ok());
             self.status.send_modify(|status| match &outcome {
                 Ok(()) => {
@@ -69,6 +68,14 @@ impl Keeper {
                 return;
             }
         }
+    }
+
+    /// Writes it out, which for a large fleet takes a while, and stores it.
+    async fn write(&self, request: Store) -> Result<(), String> {
+        let written = tokio::task::spawn_blocking(|| request.written()).await.map_err(|error| error.to_string())?;
+        let Written { message, notes, files } = written.map_err(|error| told(&error))?;
+        let write = JournalWrite { message, notes, state: files };
+        self.journal.store(write).await.map_err(|error| error.to_string())
     }
 
     /// Pushes what was stored, for ever. Failing costs nothing but delay.
@@ -171,10 +178,4 @@ pub(super) fn told(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-fn write_of(request: Store) -> JournalWrite {
-    let Store { ticket: _, message, notes, files } = request;
-    let state: BTreeMap<_, _> = files;
-    JournalWrite { message, notes, state }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gitamp::agent::{AgentId, AgentReport, ConfigState, ConfigStatus, ConnectionId, Transport};
 use gitamp::config::ConfigHash;
+use gitamp::controller::Content;
 use gitamp::controller::record::GroupFile;
 use gitamp::fleet::snapshot::CommitId;
 use gitamp::fleet::strategy::{Amount, OnNewCommit};
@@ -29,8 +29,7 @@ pub(crate) struct Accepted {
 
 /// A group's record as the journal holds it.
 pub(crate) struct Stored {
-    bytes: Bytes,
-    pub(crate) file: GroupFile,
+    pub(crate) file: Arc<GroupFile>,
     pub(crate) definition: Arc<GroupDefinition>,
 }
 
@@ -82,6 +81,8 @@ pub(crate) struct Judge {
     pub(crate) tripped: BTreeMap<(String, String), u64>,
     /// Groups in which a person wanted another try.
     pub(crate) retried: BTreeMap<String, Retry>,
+    /// When a person last skipped a wait in a group.
+    pub(crate) hurried: BTreeMap<String, Timestamp>,
     /// Who was offered which candidate in which rollout, and who failed it.
     pub(crate) tries: Tries,
     /// What whole rollouts proved, by group.
@@ -131,18 +132,15 @@ impl Judge {
     /// Reads again what changed in the journal.
     pub(crate) fn read_files(&mut self, world: &State) {
         let mut names = BTreeSet::new();
-        for (path, bytes) in world.files.range("groups/".to_owned().."groups0".to_owned()) {
+        for (path, content) in world.files.range("groups/".to_owned().."groups0".to_owned()) {
             let name = path.strip_prefix("groups/").and_then(|rest| rest.strip_suffix("/@record.yaml"));
-            let name = name.expect("only records are there");
+            let (Some(name), Content::Group(file)) = (name, content) else { panic!("{path} is no record") };
             names.insert(name);
-            let is_same =
-                |known: &Arc<Stored>| known.bytes.as_ptr() == bytes.as_ptr() && known.bytes.len() == bytes.len();
-            if self.files.get(name).is_some_and(is_same) {
+            if self.files.get(name).is_some_and(|known| Arc::ptr_eq(&known.file, file)) {
                 continue;
             }
-            let file = GroupFile::read(bytes).expect("a record reads back");
             let definition = file.definition().expect("a definition reads back");
-            let stored = Arc::new(Stored { bytes: bytes.clone(), file, definition });
+            let stored = Arc::new(Stored { file: file.clone(), definition });
             let before = self.files.insert(name.to_owned(), stored.clone());
             self.check_step(world, name, before.as_deref(), &stored);
             self.check_stables(name, &stored);

@@ -56,6 +56,9 @@ impl Story {
             let key = self.key(target);
             self.world.observer.pinned.remove(&key);
         }
+        if let Command::Promote { target, now: true } = &command {
+            self.world.observer.hurried.insert(target.clone(), now);
+        }
         self.world.observer.tell(&self.world.state, || format!("ORDER {command:?}"));
         let is_done = self.world.order(command, "somebody", None).is_ok();
         let judge = &mut self.world.observer;

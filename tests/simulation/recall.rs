@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use gitamp::agent::{AgentId, ConfigStatus};
 use gitamp::config::ConfigHash;
-use gitamp::controller::record::FleetFile;
+use gitamp::controller::Content;
 use gitamp::fleet::{GroupName, Policy};
 use gitamp::rollout::record::Progress;
 
@@ -21,13 +21,12 @@ impl Judge {
         self.coming = None;
         self.stored_at = [None; 2];
         (self.frozen, self.pinned) = Default::default();
-        if let Some(bytes) = world.files.get("fleet.yaml") {
-            let file = FleetFile::read(bytes).expect("a record reads back");
-            self.frozen.extend(file.frozen.map(|_| String::new()));
+        if let Some(Content::Fleet(file)) = world.files.get("fleet.yaml") {
+            self.frozen.extend(file.frozen.as_ref().map(|_| String::new()));
             for (name, agent) in &world.agents {
                 self.pinned.extend(file.pins.get(&agent.id.to_string()).map(|pin| (name.clone(), pin.until)));
             }
-            let policy = file.policy.map(|policy| Policy::read(&"fleet.yaml".into(), policy.as_bytes()).0);
+            let policy = file.policy.as_ref().map(|policy| Policy::read(&"fleet.yaml".into(), policy.as_bytes()).0);
             self.fleet_budget = policy.and_then(|policy| policy.max_unavailable);
         }
         for (name, stored) in self.files.clone() {

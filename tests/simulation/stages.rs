@@ -57,17 +57,17 @@ impl Judge {
 
     /// A record takes the place of another one.
     pub(crate) fn check_step(&self, world: &State, group: &str, before: Option<&Stored>, after: &Stored) {
-        let (Some(was), Some(is)) = (before.and_then(Stored::rollout), after.rollout()) else { return };
-        let form = |one: &RolloutRecord| (one.candidate, one.started, one.stage, one.kind);
-        let is_same = form(was) == form(is);
         let is_other_rules = before.is_some_and(|before| before.definition != after.definition);
-        if !is_same || is_stopped(is) || is_other_rules {
-            return;
-        }
-        if was.progress != Progress::Opening && is.draws > was.draws {
+        let Some(is) = after.rollout().filter(|is| !is_stopped(is) && !is_other_rules) else { return };
+        let is_same = |was: &&RolloutRecord| (was.candidate, was.started) == (is.candidate, is.started);
+        let was = before.and_then(Stored::rollout).filter(is_same);
+        let is_drawn_anew = |was: &RolloutRecord| {
+            was.stage == is.stage && was.progress != Progress::Opening && is.draws > was.draws
+        };
+        if was.is_some_and(is_drawn_anew) {
             self.check_replacement(world, group);
         }
-        if was.progress == Progress::Opening && is.progress != Progress::Opening {
+        if opened(is) > was.map_or(0, opened) && !was.is_some_and(|was| was.hurried) {
             self.check_window(world, group, after, is);
         }
     }
@@ -95,6 +95,10 @@ impl Judge {
             return;
         }
         let Some(since) = self.stored_at[0] else { return };
+        if self.hurried.get(group).is_some_and(|at| *at >= since) {
+            // A person skipped the wait; the stage after that has waits of its own.
+            return;
+        }
         let minutes = (0..).map(|minute| since + std::time::Duration::from_secs(60 * minute));
         let mut times = minutes.take_while(|at| *at < world.now).chain([world.now]);
         assert!(
