@@ -339,7 +339,7 @@ fn judge_holder(
             let message = failure_message(state);
             if message.trim() == APPLY_TIMEOUT {
                 if !member.is_ill() && group.runs_what_was_offered(member) {
-                    return Verdict { until: None, unavailable: false, ..base }.stands(Standing::Confirmed);
+                    return base.stands(Standing::Confirmed);
                 }
                 let end = since + LATE_CONFIRMATION;
                 if now < end {
@@ -358,7 +358,9 @@ fn judge_holder(
             let found = member.link.and_then(|link| link.found_applying).map(|found| found + LATE_CONFIRMATION);
             if let Some(concluded) = found.filter(|_| !member.is_ill() && group.runs_what_was_offered(member)) {
                 if concluded <= now {
-                    return Verdict { until: None, unavailable: false, ..base }.stands(Standing::Confirmed);
+                    // It is in the middle of this no more, but it may be of something else.
+                    let until = occupied_until(member, deadline).filter(|until| *until > now);
+                    return Verdict { until, unavailable: until.is_some(), ..base }.stands(Standing::Confirmed);
                 }
                 if concluded < end {
                     return base.open(Standing::Offered, concluded);
@@ -455,12 +457,17 @@ fn was_put_out(member: &Member, hash: ConfigHash) -> bool {
 
 /// An agent in the middle of something, whatever it is, until when at the latest.
 fn busy_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
-    let offered = member.offer.filter(|offer| !offer.answered && !offer.settled).map(|offer| offer.at + deadline);
     let applying = member.config.as_ref().and_then(|(state, since)| {
         let is_busy = state.status == ConfigStatus::Applying && state.hash != ReportedHash::Foreign;
         is_busy.then(|| *since + deadline)
     });
-    offered.max(applying).max(member.restarting_until())
+    occupied_until(member, deadline).max(applying)
+}
+
+/// The same, whatever it says of its configuration: an offer is on its way to it, or it was told to restart.
+fn occupied_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
+    let offered = member.offer.filter(|offer| !offer.answered && !offer.settled).map(|offer| offer.at + deadline);
+    offered.max(member.restarting_until())
 }
 
 #[cfg(test)]
@@ -470,6 +477,7 @@ mod tests {
     use crate::config::{ComponentNames, RenderedConfig};
     use crate::rollout::Desired;
     use crate::roster::member::{Link, Offer};
+    use crate::roster::restarts::RESTART_TAKES;
 
     const FOUND: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -528,6 +536,32 @@ mod tests {
             let before = judge(id, &member, &group, FOUND);
             assert_eq!((before.standing, before.until), (Standing::Offered, Some(until)), "{why}");
             assert_eq!(judge(id, &member, &group, concluded).standing, after, "{why}");
+        }
+    }
+
+    #[test]
+    fn who_was_confirmed_late_takes_room_while_it_restarts() {
+        let hash = ConfigHash::new([7; 32]);
+        let group = watched_group(hash);
+        let id = AgentId::new(&[1; 16]).expect("a uid");
+        let told = FOUND + LATE_CONFIRMATION;
+        for status in [ConfigStatus::Failed, ConfigStatus::Applying] {
+            let mut member = reconnected();
+            let mut report = says(hash, status);
+            if let Some(state) = report.config.as_mut().filter(|state| state.status == ConfigStatus::Failed) {
+                state.message = Some(APPLY_TIMEOUT.into());
+            }
+            member.take(report, FOUND);
+            member.take(runs(true, &["receivers/nop"]), FOUND);
+            let is_taking_room = |member: &Member, now| {
+                let verdict = judge(id, member, &group, now);
+                assert_eq!(verdict.standing, Standing::Confirmed, "{status:?}");
+                verdict.unavailable
+            };
+            assert!(!is_taking_room(&member, told), "{status:?}: it came to an end");
+            member.restarted_at = Some(told);
+            assert!(is_taking_room(&member, told), "{status:?}: it is told to restart");
+            assert!(!is_taking_room(&member, told + RESTART_TAKES), "{status:?}: it has restarted");
         }
     }
 

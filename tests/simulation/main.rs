@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use story::Story;
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 30;
 
 /// Steps of a story.
 const STEPS: u64 = 200;

@@ -84,7 +84,12 @@ impl Tries {
 impl Judge {
     /// True when a person wants what the agent failed to be tried once more, and the agent has not done so since.
     pub(crate) fn is_first_retry(&self, agent: &ModelAgent, hash: ConfigHash, group: &str, epoch: u64) -> bool {
-        let Some(retry) = self.retried.get(group).filter(|retry| retry.epoch == epoch) else { return false };
+        // A newer commit that waits for the end of that very rollout changes what is wanted, and not what the person asked.
+        let rollout = self.files.get(group).and_then(|stored| stored.rollout());
+        let still_runs = rollout.is_some_and(|rollout| rollout.retry && rollout.candidate == hash);
+        let Some(retry) = self.retried.get(group).filter(|retry| retry.epoch == epoch || still_runs) else {
+            return false;
+        };
         let before = retry.received.get(&agent.id).copied().unwrap_or(0);
         !agent.received[before..].contains(&hash)
     }

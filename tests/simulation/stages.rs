@@ -61,8 +61,9 @@ impl Judge {
         let Some(is) = after.rollout().filter(|is| !is_stopped(is) && !is_other_rules) else { return };
         let is_same = |was: &&RolloutRecord| (was.candidate, was.started) == (is.candidate, is.started);
         let was = before.and_then(Stored::rollout).filter(is_same);
+        // A revert that finds only agents whom a commit moved here begins anew as a rollout for them: nobody takes another's place.
         let is_drawn_anew = |was: &RolloutRecord| {
-            was.stage == is.stage && was.progress != Progress::Opening && is.draws > was.draws
+            was.kind == is.kind && was.stage == is.stage && was.progress != Progress::Opening && is.draws > was.draws
         };
         if was.is_some_and(is_drawn_anew) {
             self.check_replacement(world, group);
