@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use crate::config::{ConfigHash, RenderedConfig};
-use crate::controller::record::{FleetFile, GroupFile, OrdersFile, RecordError};
+use crate::controller::record::{FleetFile, GroupFile, OrdersFile, RecordError, encode, read_report};
 use crate::controller::storage::{FLEET_FILE, ORDERS_FILE, commit_file, commit_of_file, group_of_file};
 use crate::fleet::snapshot::CommitId;
 use crate::view::CommitReport;
@@ -60,7 +59,7 @@ impl Content {
         } else if let Some(hash) = within("configs/") {
             Self::Config(read_config(path, hash, bytes)?)
         } else if within("commits/").is_some() {
-            let report: Option<CommitReport> = commit_of_file(path).and_then(|_| serde_yaml::from_slice(bytes).ok());
+            let report = commit_of_file(path).and_then(|_| read_report(bytes).ok());
             Self::Commit(Arc::new(report.ok_or_else(|| RecordError::Value("it is no commit's report".to_owned()))?))
         } else {
             return Ok(None);
@@ -78,10 +77,6 @@ fn read_config(path: &str, hash: &str, body: &Bytes) -> Result<RenderedConfig, R
         return Err(RecordError::Value("the body is not the one with this hash".to_owned()));
     }
     Ok(RenderedConfig::new(hash, body.clone(), yaml::component_names(&node)))
-}
-
-fn encode(value: &impl Serialize) -> Result<Bytes, RecordError> {
-    serde_yaml::to_string(value).map(Bytes::from).map_err(RecordError::Unwritable)
 }
 
 /// What the journal shall hold, in one commit.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigHash;
@@ -13,6 +14,7 @@ use crate::fleet::{GroupDefinition, GroupName, NotAWindow, Window};
 use crate::labels::{Operator, Requirement, Selector};
 use crate::rollout::record::{GroupRecord, Pin, Said};
 use crate::time::Timestamp;
+use crate::view::CommitReport;
 use crate::view::command::Order;
 
 /// The form of the records. A successor that finds a newer one refuses to guess.
@@ -496,4 +498,14 @@ impl FleetFile {
         let file: Self = serde_yaml::from_slice(bytes)?;
         if file.version == VERSION { Ok(file) } else { Err(RecordError::Version(file.version)) }
     }
+}
+
+/// Writes a record.
+pub(super) fn encode(value: &impl Serialize) -> Result<Bytes, RecordError> {
+    serde_yaml::to_string(value).map(Bytes::from).map_err(RecordError::Unwritable)
+}
+
+/// Reads the report of a commit.
+pub(super) fn read_report(bytes: &[u8]) -> Result<CommitReport, RecordError> {
+    Ok(serde_yaml::from_slice(bytes)?)
 }

@@ -476,6 +476,7 @@ mod tests {
     use crate::agent::{AgentReport, ConnectionId, Health, Transport};
     use crate::config::{ComponentNames, RenderedConfig};
     use crate::rollout::Desired;
+    use crate::rollout::cohort::Cohort;
     use crate::roster::member::{Link, Offer};
     use crate::roster::restarts::RESTART_TAKES;
 
@@ -542,7 +543,8 @@ mod tests {
     #[test]
     fn who_was_confirmed_late_takes_room_while_it_restarts() {
         let hash = ConfigHash::new([7; 32]);
-        let group = watched_group(hash);
+        let mut group = watched_group(hash);
+        group.desired.cohort = Cohort::everybody();
         let id = AgentId::new(&[1; 16]).expect("a uid");
         let told = FOUND + LATE_CONFIRMATION;
         for status in [ConfigStatus::Failed, ConfigStatus::Applying] {
