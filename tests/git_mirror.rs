@@ -254,6 +254,12 @@ async fn a_tree_that_multiplies_itself_is_stopped_by_the_count() {
     assert!(matches!(error, ReadError::Refused { .. }), "{error}");
 }
 
+/// How often the mirror was set aside.
+fn made_anew(state: &Path) -> usize {
+    let names = fs::read_dir(state).expect("a directory").flatten().map(|entry| entry.file_name());
+    names.filter(|name| name.to_string_lossy().contains("damaged")).count()
+}
+
 /// What stands in `a.yaml` of a commit.
 async fn content(mirror: &Mirror, commit: CommitId) -> Option<Entry> {
     let reading = mirror.read(commit, "main", &SnapshotLimits::default(), None).await.expect("it reads");
@@ -289,12 +295,17 @@ async fn by_choice_only_the_newest_commit_comes_and_what_it_cannot_tell_is_unkno
         assert_eq!(unknown, None, "it does, and nobody can tell");
 
         for number in 5..8 {
+            // One that names the head before as its parent follows on it; of several nobody can tell.
+            let is_one = number == 5;
+            if !is_one {
+                more(number + 100);
+            }
             let next = more(number);
             push();
             // Also over a restart.
             mirror = if number == 6 { open(shallow.clone()).await } else { mirror };
             let head = mirror.sync().await.expect("it syncs");
-            assert_eq!((head.commit, head.rewritten), (id(&next), None), "{number}");
+            assert_eq!((head.commit, head.rewritten), (id(&next), is_one.then_some(false)), "{number}");
             assert_eq!(content(&mirror, head.commit).await, text(number));
             assert_eq!(count(), "1", "{number}");
             let again = mirror.sync().await.expect("it syncs");
@@ -307,6 +318,7 @@ async fn by_choice_only_the_newest_commit_comes_and_what_it_cannot_tell_is_unkno
         assert_eq!((head.commit, head.rewritten, count().as_str()), (id(&rewritten), None, "1"));
         assert_eq!(content(&mirror, head.commit).await, text(20));
         git(&path, &["fsck", "--full", "--strict"]);
+        assert_eq!(made_anew(&home.path().join("state")), 0, "nothing of that is taken for damage");
 
         // Who takes the choice back gets the rest, though nothing is new; the other way round what is there stays.
         let mut mirror = open(whole.clone()).await;
@@ -347,9 +359,10 @@ async fn a_remote_that_has_no_history_itself_is_followed_and_tells_what_it_canno
         let next = author.commit("More", &[("a.yaml", &format!("a: {first}\n"))]);
         git(&copy, &["fetch", "-q", "--depth", "1", &from, "+main:main"]);
         let head = mirror.sync().await.expect("it syncs");
-        assert_eq!((head.commit, head.rewritten), (id(&next), None), "{url}");
+        assert_eq!((head.commit, head.rewritten), (id(&next), Some(false)), "{url}");
         assert_eq!(content(&mirror, head.commit).await, Some(Entry::File(format!("a: {first}\n").into())), "{url}");
         git(&state.path().join("mirror.git"), &["fsck", "--full", "--strict"]);
+        assert_eq!(made_anew(state.path()), 0, "nothing of that is taken for damage");
     }
 }
 

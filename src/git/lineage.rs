@@ -51,7 +51,7 @@ pub struct Lineage {
     pub links: Vec<Link>,
     /// True when there are more than were asked for.
     pub is_cut: bool,
-    /// True when history was left out between them and `since`: there may be others, of which nothing is known here.
+    /// True when history was left out of the repository, so that only the head is told: nothing is known of others.
     pub is_torn: bool,
     /// True when they follow on `since`; false when only the head is told because `since` is not known here.
     pub follows: bool,
@@ -82,20 +82,21 @@ pub(super) fn lineage(repository: &Repository, fleet_root: &str, question: &Ques
         }
         return Ok(Lineage { links: vec![link], is_cut: false, is_torn: false, follows: since.is_some() });
     };
+    if repository.is_shallow() {
+        let links = vec![reader.link(head, true)?];
+        return Ok(Lineage { links, is_cut: false, is_torn: true, follows: true });
+    }
     let mut walk = repository.revwalk().map_err(damaged)?;
     walk.set_sorting(Sort::TOPOLOGICAL)
         .and_then(|()| walk.push(head))
         .and_then(|()| walk.hide(since))
         .map_err(damaged)?;
-    let (mut links, mut is_torn) = (Vec::new(), false);
+    let mut links = Vec::new();
     for oid in walk {
         if links.len() == question.most {
-            return Ok(Lineage { links, is_cut: true, is_torn, follows: true });
+            return Ok(Lineage { links, is_cut: true, is_torn: false, follows: true });
         }
-        let oid = oid.map_err(damaged)?;
-        let link = reader.link(oid, question.paths)?;
-        is_torn = is_torn || (names_a_parent(&link.raw) && !reader.has_parents(oid)?);
-        links.push(link);
+        links.push(reader.link(oid.map_err(damaged)?, question.paths)?);
     }
     if links.is_empty() {
         // History went back: the old head is what there is to judge.
@@ -112,7 +113,7 @@ pub(super) fn lineage(repository: &Repository, fleet_root: &str, question: &Ques
         let all: BTreeSet<String> = first.touched.drain(..).chain(differences).collect();
         first.touched.extend(all);
     }
-    Ok(Lineage { links, is_cut: false, is_torn, follows: true })
+    Ok(Lineage { links, is_cut: false, is_torn: false, follows: true })
 }
 
 struct Reader<'r> {
@@ -137,11 +138,6 @@ impl<'r> Reader<'r> {
         let seconds = u64::try_from(commit.time().seconds()).unwrap_or(0);
         let touched = if with_paths && self.paths { self.touched(&commit)? } else { Vec::new() };
         Ok(Link { id, committed: Timestamp::from_millis(seconds.saturating_mul(1000)), raw, touched })
-    }
-
-    /// False where history begins, or was left out.
-    fn has_parents(&self, commit: Oid) -> Result<bool, ReadError> {
-        self.repository.find_commit(commit).map(|commit| commit.parent_count() > 0).map_err(damaged)
     }
 
     fn tree(&self, commit: Oid) -> Result<Tree<'r>, ReadError> {
@@ -250,11 +246,6 @@ impl<'r> Reader<'r> {
             root => path.strip_prefix(root)?.strip_prefix('/').map(str::to_owned),
         }
     }
-}
-
-/// Whether a commit's own words name a parent, whatever was fetched.
-fn names_a_parent(raw: &[u8]) -> bool {
-    raw.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty()).any(|line| line.starts_with(b"parent "))
 }
 
 fn damaged(error: git2::Error) -> ReadError {

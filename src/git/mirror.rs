@@ -1,5 +1,6 @@
 //! The bare mirror of the fleet's repository: kept up to date, read without a checkout, thrown away when it is damaged.
 
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +16,8 @@ use super::transport::{Action, Done, Transport};
 use super::{SourceOptions, Tracked, commit_of, hermetic, oid_of, upkeep};
 use crate::fleet::snapshot::{CommitId, CommitInfo, Snapshot, SnapshotLimits};
 
+/// Commits that are looked at where history ends somewhere.
+const FARTHEST_BACK: usize = 10_000;
 /// Where a fetch lands, before it is known to be good.
 const FETCHED: &str = "refs/gitamp/fetched";
 /// The last head that was good.
@@ -314,11 +317,34 @@ fn descends(repository: &Repository, commit: CommitId, ancestor: CommitId) -> Re
     if commit == ancestor {
         return Ok(Some(true));
     }
-    let ancestor = oid_of(ancestor)?;
-    let is_descendant =
-        repository.odb()?.exists(ancestor) && repository.graph_descendant_of(oid_of(commit)?, ancestor)?;
-    // Where history was left out, the way that leads there may have been, too.
-    Ok((is_descendant || !repository.is_shallow()).then_some(is_descendant))
+    let (commit, ancestor) = (oid_of(commit)?, oid_of(ancestor)?);
+    if repository.is_shallow() {
+        // Where history was left out, the way that leads there may have been, too.
+        return Ok(is_reached(repository, commit, ancestor)?.then_some(true));
+    }
+    Ok(Some(repository.odb()?.exists(ancestor) && repository.graph_descendant_of(commit, ancestor)?))
+}
+
+/// Whether a way leads from a commit back to another one, in a repository where history ends somewhere: libgit2's own walks take that for
+/// damage. Looks at so many commits at most; of what is farther it cannot be told.
+fn is_reached(repository: &Repository, from: Oid, wanted: Oid) -> Result<bool, git2::Error> {
+    let (mut open, mut seen) = (VecDeque::from([from]), HashSet::from([from]));
+    while let Some(commit) = open.pop_front() {
+        let commit = match repository.find_commit(commit) {
+            Ok(commit) => commit,
+            Err(error) if error.code() == ErrorCode::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for parent in commit.parent_ids() {
+            if parent == wanted {
+                return Ok(true);
+            }
+            if seen.len() < FARTHEST_BACK && seen.insert(parent) {
+                open.push_back(parent);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Takes what was fetched as the new head.
