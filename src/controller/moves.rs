@@ -4,15 +4,16 @@
 //! what its former group gave it; who belonged where before is told by the definitions that commits replaced, commit by commit. Those
 //! of each are kept for a week, in the journal as well.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::controller::Controller;
 use crate::controller::record::{BelongingFile, EarlierFile, GenerationFile, GenerationsFile, RecordError};
+use crate::controller::stages::Pair;
 use crate::fleet::assign::Assigner;
 use crate::fleet::generations::{Generations, Replaced};
-use crate::fleet::{GroupDefinition, GroupName, RenderedFleet};
+use crate::fleet::{GroupDefinition, GroupName};
 use crate::rollout::machine::Effect;
 use crate::time::Timestamp;
 
@@ -44,7 +45,8 @@ pub(super) struct Earlier {
 
 /// True when both select the same agents, as far as they say so.
 pub(super) fn select_the_same(one: &GroupDefinition, other: &GroupDefinition) -> bool {
-    (&one.selector, one.priority, &one.variant_of) == (&other.selector, other.priority, &other.variant_of)
+    std::ptr::eq(one, other)
+        || (&one.selector, one.priority, &one.variant_of) == (&other.selector, other.priority, &other.variant_of)
 }
 
 impl Earlier {
@@ -116,24 +118,8 @@ impl Earlier {
 }
 
 impl Controller {
-    /// The definitions as they are, to be compared with those that a commit brings.
-    pub(super) fn definitions(&self) -> BTreeMap<GroupName, Arc<GroupDefinition>> {
-        self.groups.iter().map(|(name, state)| (name.clone(), state.definition.clone())).collect()
-    }
-
-    /// A commit replaced these definitions: who was not here belongs where they say until it is back.
-    pub(super) fn remember_belonging(&mut self, before: &BTreeMap<GroupName, Arc<GroupDefinition>>, now: Timestamp) {
-        // Nobody belonged anywhere before the first commit.
-        if before.is_empty() {
-            return;
-        }
-        let mut replaced = Replaced::new();
-        for name in before.keys().chain(self.groups.keys()) {
-            let (old, new) = (before.get(name), self.groups.get(name).map(|state| &state.definition));
-            if !old.zip(new).is_some_and(|(old, new)| select_the_same(old, new)) {
-                replaced.insert(name.clone(), old.cloned());
-            }
-        }
+    /// A commit replaced these definitions, those of other agents than now: who was not here belongs where they say until it is back.
+    pub(super) fn remember_belonging(&mut self, replaced: Replaced, now: Timestamp) {
         let has_expired = self.earlier.expire(now);
         if replaced.is_empty() && !has_expired {
             return;
@@ -183,20 +169,24 @@ impl Controller {
         }
     }
 
-    /// How many agents the revision moves between groups, and the groups that receive them.
-    pub(super) fn moved_by(&self, fleet: &RenderedFleet) -> (usize, BTreeSet<GroupName>) {
-        let definition = |name: &GroupName| fleet.groups.get(name).and_then(|group| group.definition.as_ref());
-        let is_same = |name: &GroupName| {
-            let both = self.groups.get(name).zip(definition(name));
+    /// How many agents the revision moves between groups, and the groups that receive them. `pairs`: all of both sides.
+    pub(super) fn moved_by(&self, pairs: &[Pair<'_>]) -> (usize, BTreeSet<GroupName>) {
+        fn new<'p>(pair: &Pair<'p>) -> Option<&'p Arc<GroupDefinition>> {
+            pair.group.and_then(|group| group.definition.as_ref())
+        }
+        let is_same = |pair: &Pair<'_>| {
+            let both = pair.state.zip(new(pair));
             both.is_some_and(|(state, new)| select_the_same(&state.definition, new))
         };
-        if self.groups.len() == fleet.groups.len() && self.groups.keys().all(is_same) {
+        if pairs.iter().all(is_same) {
             return (0, BTreeSet::new());
         }
-        let kept =
-            self.groups.iter().filter(|(name, _)| fleet.groups.contains_key(*name) && definition(name).is_none());
-        let kept = kept.map(|(name, state)| (name, &*state.definition));
-        let new = fleet.groups.iter().filter_map(|(name, group)| Some((name, group.definition.as_deref()?)));
-        self.roster.moves(&Assigner::new(kept.chain(new)))
+        // A group that is broken keeps what it had, one that is gone does not.
+        let definition = |pair: &Pair<'_>| {
+            let kept = pair.state.filter(|_| pair.group.is_some()).map(|state| &state.definition);
+            new(pair).or(kept).cloned()
+        };
+        let definitions: Vec<_> = pairs.iter().filter_map(|pair| Some((pair.name, definition(pair)?))).collect();
+        self.roster.moves(&Assigner::new(definitions.iter().map(|(name, definition)| (*name, &**definition))))
     }
 }

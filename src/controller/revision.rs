@@ -1,14 +1,17 @@
 //! Takes a revision: who is gone, who is new, what is rejected, and what every group is to do about it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::config::ConfigHash;
 use crate::controller::commits::is_held;
 use crate::controller::moves::select_the_same;
+use crate::controller::stages::Pair;
 use crate::controller::{Controller, GroupState, Next, Revision, rules, texts};
 use crate::fleet::diagnostic::{Diagnostic, Severity};
+use crate::fleet::generations::Replaced;
 use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer};
-use crate::fleet::{GroupName, RenderedFleet};
+use crate::fleet::{GroupDefinition, GroupName, RenderedFleet};
 use crate::rollout::machine::{Effect, Machine, Plan};
 use crate::rollout::record::Said;
 use crate::time::Timestamp;
@@ -85,11 +88,15 @@ impl Controller {
         report: &mut CommitReport,
         now: Timestamp,
     ) -> (Vec<GroupName>, BTreeSet<GroupName>) {
-        let before = self.definitions();
-        self.remove_groups(fleet, report, now);
-        let taken = self.take_definitions(fleet, report);
+        // Nobody belonged anywhere before the first commit.
+        let is_first = self.groups.is_empty();
+        let mut replaced = Replaced::new();
+        self.remove_groups(fleet, report, &mut replaced, now);
+        let taken = self.take_definitions(fleet, report, &mut replaced);
         self.find_dependents();
-        self.remember_belonging(&before, now);
+        if !is_first {
+            self.remember_belonging(replaced, now);
+        }
         taken
     }
 
@@ -159,21 +166,31 @@ impl Controller {
         self.storage.fleet_changed = true;
     }
 
-    fn remove_groups(&mut self, fleet: &RenderedFleet, report: &mut CommitReport, now: Timestamp) {
+    fn remove_groups(
+        &mut self,
+        fleet: &RenderedFleet,
+        report: &mut CommitReport,
+        replaced: &mut Replaced,
+        now: Timestamp,
+    ) {
         // The variants of a group whose file cannot be read have no names in the revision; they are not gone for that.
-        let is_hidden = |state: &GroupState| {
+        let is_hidden_not = |state: &GroupState| {
             let base = state.definition.variant_of.as_ref().and_then(|(base, _)| fleet.groups.get(base));
-            base.is_some_and(|base| base.definition.is_none())
+            base.is_none_or(|base| base.definition.is_some())
         };
-        let gone = self.groups.iter().filter(|(name, state)| !fleet.groups.contains_key(*name) && !is_hidden(state));
-        let gone: Vec<GroupName> = gone.map(|(name, _)| name.clone()).collect();
+        let pairs = self.beside(fleet);
+        let gone = pairs.iter().filter(|pair| pair.group.is_none() && pair.state.is_some_and(is_hidden_not));
+        let gone: Vec<GroupName> = gone.map(|pair| pair.name.clone()).collect();
         for name in gone {
             if let Some(state) = self.groups.get_mut(&name) {
                 state.machine.abandon();
             }
             self.collect_finished(&name, now);
-            if let Some(at) = self.groups.remove(&name).and_then(|state| state.timer) {
-                self.timers.remove(&(at, name.clone()));
+            if let Some(state) = self.groups.remove(&name) {
+                if let Some(at) = state.timer {
+                    self.timers.remove(&(at, name.clone()));
+                }
+                replaced.insert(name.clone(), Some(state.definition));
             }
             self.roster.remove_group(&name, now);
             self.is_assigned = false;
@@ -199,10 +216,13 @@ impl Controller {
             return ready;
         }
         let revision = self.accepted.as_ref().map(CommitInfo::revision).unwrap_or_default();
-        let (groups, commits) = (&mut self.groups, &self.commits);
+        // All three are in the order of names, and who is ready is in both of the others: one walk finds them all.
+        let (mut states, mut coming, commits) = (self.groups.iter_mut(), fleet.groups.iter(), &self.commits);
         let mut is_concerned = |name: &GroupName| {
-            let hash = fleet.groups.get(name).and_then(|group| group.config.as_ref()).map(|config| config.hash());
-            let (Some(state), Some(hash)) = (groups.get_mut(name), hash) else { return true };
+            let state = states.find(|(other, _)| *other == name).map(|(_, state)| state);
+            let group = coming.find(|(other, _)| *other == name).map(|(_, group)| group);
+            let hash = group.and_then(|group| group.config.as_ref()).map(|config| config.hash());
+            let (Some(state), Some(hash)) = (state, hash) else { return true };
             let is_left_alone = state.next.is_none()
                 && state.machine.is_settled_on(hash)
                 && state.definition.strategy.depends_on.is_empty()
@@ -223,6 +243,7 @@ impl Controller {
         &mut self,
         fleet: &RenderedFleet,
         report: &mut CommitReport,
+        replaced: &mut Replaced,
     ) -> (Vec<GroupName>, BTreeSet<GroupName>) {
         let (mut ready, mut renewed) = (Vec::new(), BTreeSet::new());
         self.stillborn.clear();
@@ -253,12 +274,22 @@ impl Controller {
             report.groups.insert(name.to_string(), part);
             self.notice(Some(name), true, format!("is rejected and keeps what it had: {findings}"));
         }
-        for name in &ready {
-            let Some(definition) = fleet.groups.get(name).and_then(|group| group.definition.clone()) else { continue };
+        // Most are the very same as before.
+        let is_new = |pair: &Pair<'_>| {
+            let new = pair.group.filter(|group| group.config.is_some()).and_then(|group| group.definition.as_ref())?;
+            let is_same = pair.state.is_some_and(|state| Arc::ptr_eq(&state.definition, new));
+            (!is_same).then(|| (pair.name.clone(), new.clone()))
+        };
+        let new: Vec<(GroupName, Arc<GroupDefinition>)> = self.beside(fleet).iter().filter_map(is_new).collect();
+        for (name, definition) in &new {
+            let definition = definition.clone();
             match self.groups.get_mut(name) {
                 Some(state) => {
                     if state.definition != definition {
-                        self.is_assigned &= select_the_same(&state.definition, &definition);
+                        if !select_the_same(&state.definition, &definition) {
+                            self.is_assigned = false;
+                            replaced.insert(name.clone(), Some(state.definition.clone()));
+                        }
                         state.definition = definition;
                         self.storage.urgent.insert(name.clone());
                         renewed.insert(name.clone());
@@ -273,6 +304,7 @@ impl Controller {
                     self.groups.insert(name.clone(), state);
                     self.storage.urgent.insert(name.clone());
                     self.is_assigned = false;
+                    replaced.insert(name.clone(), None);
                     renewed.insert(name.clone());
                 }
             }

@@ -22,10 +22,13 @@ pub(super) struct Held {
 }
 
 /// A group as it is and as a revision has it.
-struct Pair<'p> {
-    name: &'p GroupName,
-    state: Option<&'p GroupState>,
-    group: Option<&'p RenderedGroup>,
+pub(super) struct Pair<'p> {
+    /// Its name.
+    pub(super) name: &'p GroupName,
+    /// As it is; `None`: it is not there.
+    pub(super) state: Option<&'p GroupState>,
+    /// As the revision has it; `None`: it has no such group.
+    pub(super) group: Option<&'p RenderedGroup>,
 }
 
 /// The groups that are new or gone or would get something else, and not something that they had.
@@ -150,7 +153,7 @@ impl Controller {
         let pairs = self.beside(fleet);
         let changed = groups_changed(&pairs);
         let of = pairs.len();
-        let (moved, receivers) = self.moved_by(fleet);
+        let (moved, receivers) = self.moved_by(&pairs);
         // Who comes from a conflict, or from no group, is managed by none yet.
         let (moved_agents, agents) = (moved, self.roster.managed().max(moved));
         let extent = Extent { changed_groups: changed.len(), groups: of, moved_agents, agents };
@@ -161,7 +164,7 @@ impl Controller {
     }
 
     /// Every group that there is and that the revision has, side by side, by name.
-    fn beside<'p>(&'p self, fleet: &'p RenderedFleet) -> Vec<Pair<'p>> {
+    pub(super) fn beside<'p>(&'p self, fleet: &'p RenderedFleet) -> Vec<Pair<'p>> {
         let mut pairs = Vec::with_capacity(fleet.groups.len());
         let (mut here, mut there) = (self.groups.iter().peekable(), fleet.groups.iter().peekable());
         loop {

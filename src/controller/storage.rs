@@ -263,18 +263,26 @@ impl Controller {
     /// Writes the bodies that became needed, removes those that are not needed any more, and returns what the journal then holds.
     fn collect_configs(&mut self, files: &mut BTreeMap<String, Option<Content>>) -> BTreeSet<ConfigHash> {
         let waiting = self.groups.values().filter_map(|state| state.next.as_ref()).map(|next| next.config.hash());
-        let needed: BTreeSet<ConfigHash> =
+        let mut needed: Vec<ConfigHash> =
             self.groups.values().flat_map(|state| state.machine.needed()).chain(waiting).collect();
-        self.configs.retain(|hash, _| needed.contains(hash));
+        needed.sort_unstable();
+        needed.dedup();
+        // Both are in order.
+        let mut rest = needed.iter().peekable();
+        self.configs.retain(|hash, _| {
+            while rest.next_if(|one| *one < hash).is_some() {}
+            rest.peek() == Some(&hash)
+        });
+        let needed: BTreeSet<ConfigHash> = needed.into_iter().collect();
         let (configs, stored) = (&self.configs, &self.storage.configs);
         files.extend(
             needed
                 .difference(stored)
                 .filter_map(|hash| Some((config_file(*hash), Some(Content::Config(configs.get(hash)?.clone()))))),
         );
-        let superfluous = stored.union(&self.storage.litter).filter(|hash| !needed.contains(hash));
-        files.extend(superfluous.map(|hash| (config_file(*hash), None)));
-        needed.into_iter().filter(|hash| self.configs.contains_key(hash)).collect()
+        let litter = self.storage.litter.iter().filter(|hash| !needed.contains(hash));
+        files.extend(stored.difference(&needed).chain(litter).map(|hash| (config_file(*hash), None)));
+        self.configs.keys().copied().collect()
     }
 
     /// How far the journal is with the orders that were given.

@@ -59,8 +59,8 @@ pub fn overlaps<'a>(groups: impl IntoIterator<Item = (&'a GroupName, &'a GroupDe
         }
     }
     let mut search = Search {
-        assigner: Assigner::new(groups.iter().copied()),
-        definitions: groups.iter().copied().collect(),
+        groups: &groups,
+        everybody: None,
         most,
         pairs: 0,
         searches: 0,
@@ -131,8 +131,9 @@ fn first_common<'v>(mut values: &[&'v str], mut others: &[&'v str]) -> Option<&'
 
 /// The search and what it may still do. `None` from its methods: it has found or tried enough.
 struct Search<'a> {
-    assigner: Assigner,
-    definitions: BTreeMap<&'a GroupName, &'a GroupDefinition>,
+    groups: &'a [(&'a GroupName, &'a GroupDefinition)],
+    /// Who gets whom, and by which definition: made when it is asked for, because most fleets have no overlaps.
+    everybody: Option<(Assigner, BTreeMap<&'a GroupName, &'a GroupDefinition>)>,
     most: usize,
     pairs: usize,
     searches: usize,
@@ -222,13 +223,17 @@ impl<'a> Search<'a> {
     }
 
     /// True when a group of higher priority selects everybody that both select: it asks for nothing that they do not ask for.
-    fn is_shadowed(&self, example: &Labels, priority: i32, one: &Selector, other: &Selector) -> bool {
-        let winner = match self.assigner.assign(example) {
+    fn is_shadowed(&mut self, example: &Labels, priority: i32, one: &Selector, other: &Selector) -> bool {
+        let groups = self.groups;
+        let (assigner, definitions) = self
+            .everybody
+            .get_or_insert_with(|| (Assigner::new(groups.iter().copied()), groups.iter().copied().collect()));
+        let winner = match assigner.assign(example) {
             Assignment::Unmanaged | Assignment::Conflict(_) => return false,
             Assignment::Group(winner) => winner,
         };
         let asked = |wanted: &Requirement| one.requirements().contains(wanted) || other.requirements().contains(wanted);
-        self.definitions
+        definitions
             .get(&winner)
             .is_some_and(|winner| winner.priority > priority && winner.selector.requirements().iter().all(asked))
     }
