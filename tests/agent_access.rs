@@ -475,6 +475,10 @@ impl Keyring {
     }
 
     async fn open(&self, issuers: bool) -> House {
+        self.open_with(issuers, AgentServerOptions::default()).await
+    }
+
+    async fn open_with(&self, issuers: bool, options: AgentServerOptions) -> House {
         let traffic = Arc::new(Traffic::default());
         let tls =
             Tls::open(self.files.settings(false, false), ClientCertificates::Welcome, QUICK, Arc::clone(&traffic.tls));
@@ -483,11 +487,8 @@ impl Keyring {
             issuers: issuers.then(|| self.files.path("issuers")),
         };
         let gate = Gate::open(proofs, QUICK.reload, Arc::clone(&traffic.gate)).expect("files that can be used");
-        let options = AgentServerOptions {
-            tls: Some(Arc::new(tls.expect("files"))),
-            gate: Some(Arc::new(gate)),
-            ..AgentServerOptions::default()
-        };
+        let options =
+            AgentServerOptions { tls: Some(Arc::new(tls.expect("files"))), gate: Some(Arc::new(gate)), ..options };
         House::with(options, traffic).await
     }
 }
@@ -641,6 +642,63 @@ async fn a_jwt_is_verified_once_and_goes_with_its_key() {
     keyring.files.write("keys", jwks(&Ed25519KeyPair::from_pkcs8(other.as_ref()).expect("a key")).as_bytes());
     assert_eq!(hear(&mut socket).await, Err(CloseCode::Policy));
     assert!(house.enter(None, Some(&token)).await.expect_err("its key is gone").contains("401"));
+}
+
+#[tokio::test]
+async fn limits_hold_for_one_address_and_one_token_and_nobody_else() {
+    let mut keyring = Keyring::new();
+    let (greedy, modest) = (keyring.issue("greedy", 1, "prod", None), keyring.issue("modest", 2, "prod", None));
+    let options = AgentServerOptions {
+        max_per_address: Some(3),
+        max_per_token: Some(1),
+        max_new_agents: Some(2),
+        ..AgentServerOptions::default()
+    };
+    let mut house = keyring.open_with(false, options).await;
+    let mut first = house.enter(None, Some(&greedy)).await.expect("the first");
+    let refused = house.enter(None, Some(&greedy)).await.expect_err("one with this token is enough");
+    assert!(refused.contains("503"), "{refused}");
+    assert_eq!(house.poll(&greedy, &hello(9)).await.0, 503, "an agent that polls is one of them");
+    assert_eq!(house.traffic.crowded_token.get(), 2);
+    // The connections that were refused have gone by then.
+    let mut second = bounded("a place", async {
+        loop {
+            match house.enter(None, Some(&modest)).await {
+                Ok(socket) => return socket,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    for who in [1, 2] {
+        say(&mut first, &hello(who)).await;
+        house.report(who).await;
+        assert!(hear(&mut first).await.expect("an answer").error_response.is_none());
+    }
+    say(&mut first, &hello(3)).await;
+    let error = hear(&mut first).await.expect("an answer").error_response.expect("an error");
+    assert!(error.error_message.contains("too many new agents"), "{error:?}");
+    assert_eq!(house.traffic.new_agents_refused.get(), 1);
+    say(&mut first, &heartbeat(1, 1)).await;
+    assert!(hear(&mut first).await.expect("an answer").error_response.is_none(), "who is there stays");
+    say(&mut second, &hello(4)).await;
+    house.report(4).await;
+    hear(&mut second).await.expect("another token has its own allowance");
+    let _third = reach(&house, [127, 0, 0, 1]).await.expect("the last place of this address");
+    let turned_away = house.traffic.crowded_address.get();
+    assert!(reach(&house, [127, 0, 0, 1]).await.is_err(), "one more from this address");
+    assert!(house.traffic.crowded_address.get() > turned_away);
+    assert!(reach(&house, [127, 0, 0, 2]).await.is_ok(), "another address has places of its own");
+}
+
+/// An encrypted connection from this address.
+async fn reach(house: &House, source: [u8; 4]) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = client_config(Some(&fixture("ca.pem")), None).expect("files that can be used");
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let stream = socket.connect(house.at).await?;
+    let name = ServerName::try_from("localhost").expect("a name");
+    bounded("a handshake", TlsConnector::from(config).connect(name, stream)).await
 }
 
 /// What is wrong with files is said with their names, before anybody connects.

@@ -36,7 +36,7 @@ use crate::serve::hooks::Hooks;
 use crate::serve::metrics::Metrics;
 use crate::serve::tls::{ClientCertificates, Tls, TlsLimits};
 use crate::serve::{self, AgentServerOptions};
-use crate::settings::{GitSettings, Reference, RepoKind, Settings};
+use crate::settings::{AgentLimits, GitSettings, Reference, RepoKind, Settings};
 use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
 
 /// Agents' events between the listener and the loop. A fleet that reconnects at once fills it; connections then wait.
@@ -455,8 +455,16 @@ fn server_options(settings: &Settings) -> AgentServerOptions {
     let defaults = AgentServerOptions::default();
     let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
     let possible = AgentServerOptions::connections_for(files);
-    let limits = Limits { message_bytes: settings.max_message_bytes, ..defaults.rules.limits };
-    let rules = Rules { limits, ..defaults.rules };
+    let AgentLimits { per_address, per_token, new_agents, per_connection, messages, bytes, attributes, in_flight } =
+        settings.limits;
+    let limits = Limits { message_bytes: settings.max_message_bytes, attributes, ..defaults.rules.limits };
+    let rules = Rules {
+        limits,
+        most_agents: per_connection,
+        most_messages: messages,
+        most_bytes: bytes as u64,
+        ..defaults.rules
+    };
     // Over HTTP the interval is that of the polls: three may be missed, and the connection is kept for the next one.
     let interval = settings.heartbeat_interval.unwrap_or_default();
     AgentServerOptions {
@@ -465,6 +473,10 @@ fn server_options(settings: &Settings) -> AgentServerOptions {
         poll_expiry: defaults.poll_expiry.max(interval * 3 + Duration::from_secs(5)),
         keep_alive: defaults.keep_alive.max(interval + Duration::from_secs(15)),
         max_rate: settings.max_connection_rate,
+        max_per_address: per_address,
+        max_per_token: per_token,
+        max_new_agents: new_agents,
+        bytes_in_flight: in_flight,
         max_connections: settings.max_connections.map_or(possible, |most| most.min(possible)),
         ..defaults
     }

@@ -30,6 +30,8 @@ pub struct Rules {
     pub most_agents: usize,
     /// Messages in [`FLOOD_WINDOW`] for each agent on a connection; more are not looked into. A collector that starts sends some ten.
     pub most_messages: u32,
+    /// Bytes of messages in [`FLOOD_WINDOW`] for each agent on a connection; what is beyond is not looked into.
+    pub most_bytes: u64,
     /// Silence after which an agent that promised heartbeats is lost: three of the usual 30 s, with slack.
     pub heartbeat_silence: Duration,
     /// Silence after which any other agent is lost; over a WebSocket it is pinged when half of it is over, and a pong is enough.
@@ -57,6 +59,7 @@ impl Default for Rules {
             limits: Limits::default(),
             most_agents: 1024,
             most_messages: 2_000,
+            most_bytes: 64 << 20,
             heartbeat_silence: Duration::from_secs(120),
             silence: Duration::from_secs(300),
             settings: None,
@@ -121,8 +124,9 @@ pub struct Connection {
     id: ConnectionId,
     transport: Transport,
     refusals: u8,
-    /// Messages since the window began.
+    /// Messages since the window began, and their bytes.
     heard: u32,
+    heard_bytes: u64,
     window: Timestamp,
     /// By id, ascending.
     sessions: Vec<Session>,
@@ -143,6 +147,7 @@ impl Connection {
             transport,
             refusals: 0,
             heard: 0,
+            heard_bytes: 0,
             window: Timestamp::default(),
             sessions: Vec::new(),
             events: VecDeque::new(),
@@ -187,9 +192,9 @@ impl Connection {
 
     /// Takes one transport message: a WebSocket message with its header, or the body of a request.
     pub fn handle_message(&mut self, message: Bytes, context: &Context<'_>) -> Heard {
-        let mut uid = Bytes::new();
+        let (mut uid, bytes) = (Bytes::new(), message.len() as u64);
         let heard = match self.read(message, &context.rules.limits, &mut uid) {
-            Ok(_) if self.is_flooded(context) => Heard::Flooded,
+            Ok(_) if self.is_flooded(bytes, context) => Heard::Flooded,
             Ok((inbound, digest)) => self.dispatch(&inbound, digest, context),
             Err(error) => Heard::Refused(error),
         };
@@ -214,14 +219,16 @@ impl Connection {
         heard
     }
 
-    /// Counts a message. True when there were too many lately for those who speak here.
-    fn is_flooded(&mut self, context: &Context<'_>) -> bool {
+    /// Counts a message of so many bytes. True when there were too many lately for those who speak here.
+    fn is_flooded(&mut self, bytes: u64, context: &Context<'_>) -> bool {
         if context.now.since(self.window) >= FLOOD_WINDOW {
-            (self.heard, self.window) = (0, context.now);
+            (self.heard, self.heard_bytes, self.window) = (0, 0, context.now);
         }
         self.heard = self.heard.saturating_add(1);
+        self.heard_bytes = self.heard_bytes.saturating_add(bytes);
         let agents = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
         self.heard > context.rules.most_messages.saturating_mul(agents)
+            || self.heard_bytes > context.rules.most_bytes.saturating_mul(agents.into())
     }
 
     /// Decodes the outer message; `uid` is set as soon as it is known, for the answer to what is refused.

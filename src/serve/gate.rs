@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::links::lock;
+use super::quota::{Origin, Place};
 use super::traffic::GateTraffic;
 use super::unusable::{Unusable, read};
 use crate::identity::jwt::{Issuer, Issuers, IssuersFile};
@@ -60,19 +62,35 @@ pub(super) struct Proof {
     pub(super) bearer: Option<Arc<Identity>>,
     /// When it does not count any more.
     pub(super) expires: Option<Timestamp>,
+    /// Where its connection comes from.
+    pub(super) address: Option<IpAddr>,
+    /// Its place among the connections and agents with the same token.
+    pub(super) place: Option<Arc<Place>>,
 }
 
 impl Proof {
     /// What a certificate proves that the handshake took. One whose names cannot be read proves nothing.
-    pub(super) fn of_certificate(chain: &[CertificateDer<'static>]) -> Self {
-        let Some(Ok(names)) = chain.first().map(|own| certificate::names(own)) else { return Self::default() };
-        Self { labels: Labels::proven(names.labels), bearer: None, expires: names.expires }
+    pub(super) fn of_connection(chain: &[CertificateDer<'static>], address: Option<IpAddr>) -> Self {
+        let nothing = Self { address, ..Self::default() };
+        let Some(Ok(names)) = chain.first().map(|own| certificate::names(own)) else { return nothing };
+        Self { labels: Labels::proven(names.labels), expires: names.expires, ..nothing }
     }
 
     /// The same with what a token proves. Where both name a label, the certificate's counts.
     fn and(&self, identity: Arc<Identity>) -> Self {
         let expires = self.expires.into_iter().chain(identity.expires).min();
-        Self { labels: identity.labels.with_proofs(&self.labels), bearer: Some(identity), expires }
+        let labels = identity.labels.with_proofs(&self.labels);
+        Self { labels, bearer: Some(identity), expires, address: self.address, place: None }
+    }
+
+    /// Whose agents these are, when it is asked how many somebody brings: those of a token, else those of an address.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        match &self.bearer {
+            Some(identity) => Some(match identity.source {
+                Source::Token(hash) | Source::Issuer(hash) => Origin::Token(hash),
+            }),
+            None => self.address.map(Origin::of),
+        }
     }
 }
 

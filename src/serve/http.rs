@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::Read;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,7 @@ use super::gate::Proof;
 use super::links::{Link, Registration, lock};
 use super::listener::Server;
 use super::polling::{self, Answer};
+use super::quota::Place;
 use super::socket::Socket;
 use super::websocket;
 
@@ -51,17 +53,18 @@ struct Phase {
     certified: Proof,
 }
 
-/// Serves one connection to its end, whatever it turns out to be. `_place` is its place among all connections.
+/// Serves one connection to its end, whatever it turns out to be. `_places` are its places among all connections, and among those of its address.
 pub(super) async fn serve(
     server: Arc<Server>,
     stream: TcpStream,
     registration: Registration,
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, Option<Place>),
 ) {
+    let address = stream.peer_addr().ok().map(|address| address.ip());
     // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
     let Some(socket) = Box::pin(secure(&server, stream, &registration.link)).await else { return };
     let chain = socket.peer_certificates().to_vec();
-    let upgraded = Box::pin(requests(&server, socket, &chain, &registration.link)).await;
+    let upgraded = Box::pin(requests(&server, socket, (&chain, address), &registration.link)).await;
     drop(chain);
     if let Some((stream, reader, proof)) = upgraded {
         websocket::serve(&server, stream, reader, proof, &registration).await;
@@ -89,10 +92,10 @@ async fn secure(server: &Server, stream: TcpStream, link: &Link) -> Option<Socke
 async fn requests(
     server: &Arc<Server>,
     stream: Socket,
-    chain: &[CertificateDer<'static>],
+    (chain, address): (&[CertificateDer<'static>], Option<IpAddr>),
     link: &Link,
 ) -> Option<(Socket, FrameReader, Proof)> {
-    let phase = Arc::new(Phase { certified: Proof::of_certificate(chain), ..Phase::default() });
+    let phase = Arc::new(Phase { certified: Proof::of_connection(chain, address), ..Phase::default() });
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
         let (server, phase) = (Arc::clone(server), Arc::clone(&phase));
@@ -170,7 +173,7 @@ fn with(mut response: Response<Body>, name: HeaderName, value: &'static str) -> 
 }
 
 /// Turns the connection into a WebSocket (RFC 6455, 4.2). No extension and no subprotocol is ever chosen.
-fn upgrade(server: &Server, phase: &Phase, proof: Proof, mut request: Request<Incoming>) -> Response<Body> {
+fn upgrade(server: &Server, phase: &Phase, mut proof: Proof, mut request: Request<Incoming>) -> Response<Body> {
     let has = |name: HeaderName, token: &str| {
         let lines = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
@@ -191,6 +194,9 @@ fn upgrade(server: &Server, phase: &Phase, proof: Proof, mut request: Request<In
     };
     if !server.admission.admits(server.clock.now()) {
         server.traffic.throttled.one();
+        return with(unavailable(), header::CONNECTION, "close");
+    }
+    if !server.take_place(&mut proof) {
         return with(unavailable(), header::CONNECTION, "close");
     }
     *lock(&phase.upgrade) = Some((hyper::upgrade::on(&mut request), proof));

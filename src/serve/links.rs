@@ -271,6 +271,11 @@ impl AgentLinks {
         Claim::From(before)
     }
 
+    /// True when somebody has this agent.
+    pub(super) fn has(&self, id: AgentId) -> bool {
+        lock(&self.0.owners).contains_key(&id)
+    }
+
     /// Somebody was still there at the end of `connection`, which had lost this agent to another one.
     pub(super) fn still_there(&self, id: AgentId, connection: ConnectionId, now: Timestamp) {
         if let Some(owner) = lock(&self.0.owners).get_mut(&id).filter(|owner| owner.connection != connection) {

@@ -19,6 +19,7 @@ use super::gate::{Gate, Proof};
 use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
+use super::quota::{Allowance, Origin, Place, Quota};
 use super::tls::Tls;
 use super::traffic::Traffic;
 use crate::agent::{AgentEvent, AgentId, AgentReport, ConnectionId};
@@ -70,6 +71,12 @@ pub struct AgentServerOptions {
     /// New connections and newly polling agents a second, with as many at once; `None`: as many as come. Others are asked to come back
     /// later, so that those who are here are served.
     pub max_rate: Option<u32>,
+    /// Connections at a time from one address; `None`: as many as there may be in all.
+    pub max_per_address: Option<u32>,
+    /// Connections and polling agents at a time with one token; `None`: as many as there may be in all.
+    pub max_per_token: Option<u32>,
+    /// Agents that one token, or where none is shown one address, may bring in a minute; `None`: as many as come.
+    pub max_new_agents: Option<u32>,
     /// For connections to end in order when the server stops.
     pub drain: Duration,
     /// TLS, in which everything on this listener is spoken then.
@@ -94,6 +101,9 @@ impl Default for AgentServerOptions {
             verdict_wait: Duration::from_millis(200),
             bytes_in_flight: 64 << 20,
             max_rate: Some(10_000),
+            max_per_address: Some(50_000),
+            max_per_token: Some(100_000),
+            max_new_agents: Some(30_000),
             drain: Duration::from_secs(5),
             tls: None,
             gate: None,
@@ -121,6 +131,9 @@ pub(super) struct Server {
     pub(super) admission: Admission,
     /// How often something is said that strangers cause.
     warnings: Admission,
+    by_address: Arc<Quota>,
+    by_token: Arc<Quota>,
+    newcomers: Allowance,
     events: mpsc::Sender<AgentMessage>,
     names: Mutex<NameCache>,
 }
@@ -192,6 +205,11 @@ impl Server {
             tracing::warn!(%agent, "two agents use one instance_uid in turn; the one that spoke last gets another");
             self.traffic.renamed.one();
         }
+        match &heard {
+            Heard::Crowded => self.traffic.crowded_connection.one(),
+            Heard::Flooded => self.traffic.flooded.one(),
+            Heard::From(_) | Heard::Stranger | Heard::Refused(_) | Heard::Duplicate(_) | Heard::NoIdentity => {}
+        }
         if let Some((agent, words)) = connection.poll_refused_settings() {
             self.traffic.settings_refused.one();
             tracing::info!(%agent, "the agent could not use the heartbeat interval that it was offered: {words}");
@@ -200,11 +218,12 @@ impl Server {
     }
 
     /// Hands the connection's events to the daemon, one after the other. While the daemon is behind, this waits, and the
-    /// connection reads nothing meanwhile. Returns a verdict to wait for, when `is_awaited` says so of an event.
+    /// connection reads nothing meanwhile. New agents count as brought by `origin`. Returns a verdict to wait for, when `is_awaited` says so of an event.
     pub(super) async fn deliver(
         &self,
         connection: &mut Connection,
         link: &Link,
+        origin: Option<Origin>,
         is_awaited: fn(&AgentReport) -> bool,
     ) -> Result<Option<Verdict>, NobodyListens> {
         let mut verdict: Option<Verdict> = None;
@@ -212,7 +231,13 @@ impl Server {
             let mut settled = None;
             match &event {
                 AgentEvent::Connected { id, connection: place, transport, proofs } => {
-                    match self.links.claim(*id, *place, *transport, proofs, self.clock.now()) {
+                    let now = self.clock.now();
+                    if !self.links.has(*id) && origin.is_some_and(|origin| !self.newcomers.admits(origin, now)) {
+                        self.traffic.new_agents_refused.one();
+                        connection.handle_flood(*id);
+                        continue;
+                    }
+                    match self.links.claim(*id, *place, *transport, proofs, now) {
                         Claim::Free => {}
                         Claim::From(before) => self.polls.forget(*id, before, &self.traffic),
                         Claim::Impostor => {
@@ -244,6 +269,16 @@ impl Server {
             self.events.send(AgentMessage { event, settled }).await.map_err(|_| NobodyListens)?;
         }
         Ok(verdict)
+    }
+
+    /// Finds a place among those with the same token; false: there is none.
+    pub(super) fn take_place(&self, proof: &mut Proof) -> bool {
+        let Some(origin) = proof.origin().filter(|_| proof.bearer.is_some()) else { return true };
+        proof.place = self.by_token.take(origin).map(Arc::new);
+        if proof.place.is_none() {
+            self.traffic.crowded_token.one();
+        }
+        proof.place.is_some()
     }
 
     /// Says that somebody uses the uid of an agent that proved to be somebody else; at most once a second, because strangers decide how often
@@ -291,6 +326,9 @@ pub fn serve_agents(
         room,
         admission: Admission::new(options.max_rate),
         warnings: Admission::new(Some(1)),
+        by_address: Quota::new(options.max_per_address),
+        by_token: Quota::new(options.max_per_token),
+        newcomers: Allowance::new(options.max_new_agents),
         events,
         names: Mutex::new(NameCache::new(MOST_NAMES)),
         options,
@@ -331,11 +369,15 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 server.traffic.accepted.one();
-                match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => admit(&server, stream, place),
-                    Err(_) => {
+                let of_address = server.by_address.take(Origin::of(from.ip()));
+                if of_address.is_none() {
+                    server.traffic.crowded_address.one();
+                }
+                match (Arc::clone(&places).try_acquire_owned(), of_address) {
+                    (Ok(place), Some(of_address)) => admit(&server, stream, (place, Some(of_address))),
+                    (Ok(_) | Err(_), _) => {
                         server.traffic.turned_away.one();
                         // When even this is too much, the connection is dropped. So it is where a word would need a handshake first.
                         if server.options.tls.is_none()
@@ -382,12 +424,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
 }
 
-fn admit(server: &Arc<Server>, stream: TcpStream, place: OwnedSemaphorePermit) {
+fn admit(server: &Arc<Server>, stream: TcpStream, places: (OwnedSemaphorePermit, Option<Place>)) {
     // Messages are written whole, so waiting for more would only delay them. A failure costs a little latency.
     let _delayed = stream.set_nodelay(true);
     let registration = server.links.open();
     let id: ConnectionId = registration.id;
-    let task = tokio::spawn(http::serve(Arc::clone(server), stream, registration, place));
+    let task = tokio::spawn(http::serve(Arc::clone(server), stream, registration, places));
     server.links.served_by(id, task.abort_handle());
 }
 
@@ -426,6 +468,9 @@ mod tests {
             room: Arc::new(Semaphore::new(1)),
             admission: Admission::new(None),
             warnings: Admission::new(Some(1)),
+            by_address: Quota::new(None),
+            by_token: Quota::new(None),
+            newcomers: Allowance::new(None),
             events: mpsc::channel(1).0,
             names: Mutex::new(NameCache::new(1)),
             options: AgentServerOptions::default(),
@@ -433,7 +478,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("accepted");
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one");
         let registration = server.links.open();
-        let task = http::serve(Arc::clone(&server), stream, registration, place);
+        let task = http::serve(Arc::clone(&server), stream, registration, (place, None));
         assert!(size_of_val(&task) <= 2048, "{} bytes for each of 20,000", size_of_val(&task));
     }
 }

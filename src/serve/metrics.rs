@@ -30,6 +30,11 @@ struct ResultLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HookLabels {
     forge: &'static str,
     result: &'static str,
@@ -312,10 +317,27 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         counter.inc_by(value.get());
         registry.register(name, help, counter);
     }
+    register_limits(registry, traffic);
     // Without TLS there is no certificate, and nothing to tell.
     if traffic.tls.handshakes.get() > 0 || traffic.tls.expires.get().is_some() {
         register_tls(registry, &traffic.tls);
     }
+}
+
+fn register_limits(registry: &mut Registry, traffic: &Traffic) {
+    let limits = Family::<LimitLabel, Counter>::default();
+    for (limit, count) in [
+        ("max-connections", &traffic.turned_away),
+        ("max-connection-rate", &traffic.throttled),
+        ("max-connections-per-address", &traffic.crowded_address),
+        ("max-connections-per-token", &traffic.crowded_token),
+        ("max-new-agents", &traffic.new_agents_refused),
+        ("max-agents-per-connection", &traffic.crowded_connection),
+        ("max-agent-messages", &traffic.flooded),
+    ] {
+        limits.get_or_create(&LimitLabel { limit }).inc_by(count.get());
+    }
+    registry.register("limits_exceeded", "Refusals by the setting that is the limit", limits);
 }
 
 fn register_tls(registry: &mut Registry, tls: &TlsTraffic) {

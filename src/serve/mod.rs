@@ -14,6 +14,7 @@ pub mod metrics;
 pub(crate) mod orders;
 mod plain;
 mod polling;
+mod quota;
 pub(crate) mod socket;
 pub mod tls;
 pub mod traffic;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::gate::Proof;
 use super::links::{Registration, Word, lock};
 use super::listener::{NobodyListens, Server};
+use super::quota::{Origin, Place};
 use super::traffic::Traffic;
 use crate::agent::{AgentId, AgentReport, ConnectionId, Transport};
 use crate::opamp::connection::{Connection, Heard, uid_of};
@@ -31,6 +32,8 @@ struct Poll {
     heard: AtomicU64,
     /// What its last request proved. Requests that prove to be somebody else are refused.
     proof: Mutex<Proof>,
+    /// Its place among those with the same token.
+    _place: Option<Arc<Place>>,
     /// One request at a time; `None` once the agent is gone.
     connection: tokio::sync::Mutex<Option<Connection>>,
 }
@@ -70,11 +73,20 @@ impl Polls {
             server.traffic.throttled.one();
             return None;
         }
+        let mut proof = proof.clone();
+        if !server.take_place(&mut proof) {
+            return None;
+        }
         let registration = server.links.open();
         let connection = Connection::new(registration.id, Transport::Http).proving(proof.labels.clone());
         let heard = AtomicU64::new(server.clock.now().as_millis());
-        let poll =
-            Arc::new(Poll { registration, heard, proof: proof.clone().into(), connection: Some(connection).into() });
+        let poll = Arc::new(Poll {
+            registration,
+            heard,
+            _place: proof.place.take(),
+            proof: proof.into(),
+            connection: Some(connection).into(),
+        });
         polls.insert(id, Arc::clone(&poll));
         server.traffic.polling_agents.set(polls.len());
         Some(poll)
@@ -121,7 +133,7 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
         lock(&poll.proof).clone_from(&proof);
         poll.heard.store(server.clock.now().as_millis(), Ordering::Relaxed);
         let heard = server.hear(connection, message);
-        let may_offer = match await_verdict(server, connection, &poll).await {
+        let may_offer = match await_verdict(server, connection, &poll, proof.origin()).await {
             Ok(may_offer) => may_offer,
             Err(NobodyListens) => return Answer::Unavailable,
         };
@@ -173,9 +185,16 @@ fn judged(server: &Server, heard: &Heard, answer: Option<OutMessage>) -> Answer 
 
 /// Tells the daemon what changed and waits a moment for what follows. False: the slot must not be used, because what is in it
 /// may be meant for other labels.
-async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll) -> Result<bool, NobodyListens> {
+async fn await_verdict(
+    server: &Server,
+    connection: &mut Connection,
+    poll: &Poll,
+    origin: Option<Origin>,
+) -> Result<bool, NobodyListens> {
     let any = |_: &AgentReport| true;
-    let Some(verdict) = server.deliver(connection, &poll.registration.link, any).await? else { return Ok(true) };
+    let Some(verdict) = server.deliver(connection, &poll.registration.link, origin, any).await? else {
+        return Ok(true);
+    };
     let is_settled = tokio::time::timeout(server.options.verdict_wait, verdict.receiver).await.is_ok();
     Ok(is_settled || !verdict.is_about_labels)
 }
@@ -189,7 +208,7 @@ pub(super) async fn end_doubted(server: &Server) {
         server.polls.close(id, &poll, server);
         server.traffic.gate.revoked.one();
         connection.handle_close();
-        if server.deliver(&mut connection, &poll.registration.link, |_| false).await.is_err() {
+        if server.deliver(&mut connection, &poll.registration.link, None, |_| false).await.is_err() {
             return;
         }
     }
@@ -210,7 +229,7 @@ pub(super) async fn sweep(server: Arc<Server>) {
             server.polls.close(id, &poll, &server);
             server.traffic.silent.one();
             connection.handle_close();
-            if server.deliver(&mut connection, &poll.registration.link, |_| false).await.is_err() {
+            if server.deliver(&mut connection, &poll.registration.link, None, |_| false).await.is_err() {
                 return;
             }
         }

@@ -140,6 +140,16 @@ pub struct Traffic {
     pub silent: Counter,
     /// Connections that were closed because the agent broke the protocol.
     pub broken: Counter,
+    /// Connections that were turned away because there are as many from one address as there may be.
+    pub crowded_address: Counter,
+    /// Upgrades and first polls that were turned away because there are as many with one token as there may be.
+    pub crowded_token: Counter,
+    /// Agents that were put off because one token or address brought too many in a minute.
+    pub new_agents_refused: Counter,
+    /// Messages that were not looked into, because an agent sent too many or too large ones in a short time.
+    pub flooded: Counter,
+    /// Messages of agents for which their connection had no room.
+    pub crowded_connection: Counter,
     /// Of what agents prove.
     pub gate: Arc<GateTraffic>,
     /// Of TLS.

@@ -91,7 +91,7 @@ pub(super) async fn serve(
     if !matches!(ending, Ending::Stopped) {
         conversation.connection.handle_close();
         // When nobody listens any more, nobody has to know.
-        let _told = server.deliver(&mut conversation.connection, &registration.link, |_| false).await;
+        let _told = server.deliver(&mut conversation.connection, &registration.link, None, |_| false).await;
     }
     match ending {
         Ending::Close(close) | Ending::Answered(close) => drop(part(conversation.stream, &close).await),
@@ -192,7 +192,10 @@ impl Conversation<'_> {
         self.complete_by = None;
         // What is offered depends on the labels: until the daemon has seen the new ones, the slot must not be used.
         let link = &self.registration.link;
-        let verdict = self.server.deliver(&mut self.connection, link, |report| report.labels.is_some()).await?;
+        let verdict = self
+            .server
+            .deliver(&mut self.connection, link, self.proof.origin(), |report| report.labels.is_some())
+            .await?;
         if let Some(verdict) = verdict {
             // Fired or dropped: in both cases nothing more will follow.
             let _settled = verdict.receiver.await;
@@ -326,7 +329,7 @@ impl Conversation<'_> {
         let (now, before) = (self.server.clock.now(), self.connection.agents());
         self.connection.handle_timeout(now, &self.server.options.rules);
         // A verdict is never awaited for somebody who left.
-        let _no_verdict = self.server.deliver(&mut self.connection, &self.registration.link, |_| false).await?;
+        let _no_verdict = self.server.deliver(&mut self.connection, &self.registration.link, None, |_| false).await?;
         if self.connection.agents() > 0 || (before == 0 && now < self.silent_at()) {
             return Ok(());
         }

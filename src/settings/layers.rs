@@ -199,6 +199,30 @@ pub struct ServeArgs {
     /// The file that names the issuers of JWTs that prove who an agent is; read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
     pub agent_issuers_file: Option<Text>,
+    /// Connections at once from one address; `off`: as many as in all [default: 50000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_connections_per_address: Option<Text>,
+    /// Connections and polling agents at once with one token; `off`: as many as in all [default: 100000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_connections_per_token: Option<Text>,
+    /// Agents that one token, or where none is shown one address, may bring in a minute; `off`: as many as come [default: 30000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_new_agents: Option<Text>,
+    /// Agents on one connection, as a proxy carries them [default: 1024]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_agents_per_connection: Option<Text>,
+    /// Messages of one agent in ten seconds [default: 2000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_agent_messages: Option<Text>,
+    /// Bytes of messages of one agent in ten seconds [default: 64MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Who may speak as an agent")]
+    pub max_agent_bytes: Option<Text>,
+    /// Attributes in the description of one agent, at most 256 [default: 256]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_attributes: Option<Text>,
+    /// Bytes of larger messages that are held at a time, over all connections; others wait [default: 64MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Who may speak as an agent")]
+    pub max_bytes_in_flight: Option<Text>,
     /// How long a TLS handshake may take, and how long it may wait for its turn [default: 10s]
     #[arg(long, value_name = "DURATION", help_heading = "Who may speak as an agent")]
     pub handshake_timeout: Option<Text>,

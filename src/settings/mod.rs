@@ -155,6 +155,42 @@ pub struct TlsSettings {
     pub client_crl: Option<PathBuf>,
 }
 
+/// What one address, token, connection or agent may take of the agents' listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentLimits {
+    /// Connections at once from one address; `None`: as many as in all.
+    pub per_address: Option<u32>,
+    /// Connections and polling agents at once with one token; `None`: as many as in all.
+    pub per_token: Option<u32>,
+    /// Agents that one token or address may bring in a minute; `None`: as many as come.
+    pub new_agents: Option<u32>,
+    /// Agents on one connection.
+    pub per_connection: usize,
+    /// Messages of one agent in ten seconds.
+    pub messages: u32,
+    /// Bytes of messages of one agent in ten seconds.
+    pub bytes: usize,
+    /// Attributes in a description: 1 to 256.
+    pub attributes: usize,
+    /// Bytes of larger messages at a time, over all connections: at least as many as the largest message has.
+    pub in_flight: usize,
+}
+
+impl Default for AgentLimits {
+    fn default() -> Self {
+        Self {
+            per_address: Some(50_000),
+            per_token: Some(100_000),
+            new_agents: Some(30_000),
+            per_connection: 1_024,
+            messages: 2_000,
+            bytes: 64 << 20,
+            attributes: 256,
+            in_flight: 64 << 20,
+        }
+    }
+}
+
 /// What agents may prove themselves with, besides certificates. The files are read again when they change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProofSettings {
@@ -221,6 +257,8 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// Handshakes at a time.
     pub max_handshakes: usize,
+    /// What one address, token, connection or agent may take.
+    pub limits: AgentLimits,
     /// True when a listener may be open to everybody.
     pub insecure: bool,
     /// The largest message of an agent, in bytes: 4 KiB to 64 MiB.
@@ -281,6 +319,7 @@ impl Settings {
             proofs: None,
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 512,
+            limits: AgentLimits::default(),
             insecure: false,
             max_message_bytes: 1 << 20,
             max_connections: None,

@@ -182,7 +182,16 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
         "max-message-size" => "2MiB",
-        "max-connections" | "max-connection-rate" | "max-handshakes" => "77",
+        "max-connections"
+        | "max-connection-rate"
+        | "max-connections-per-address"
+        | "max-connections-per-token"
+        | "max-new-agents"
+        | "max-agents-per-connection"
+        | "max-agent-messages"
+        | "max-attributes"
+        | "max-handshakes" => "77",
+        "max-agent-bytes" | "max-bytes-in-flight" => "7MiB",
         "tls-cert-file" | "tls-key-file" | "tls-client-ca-file" | "tls-client-crl-file" => secret,
         "agent-token-file" | "agent-issuers-file" => secret,
         "admin-hosts" => "Gitamp.Example.com, other",
@@ -328,6 +337,9 @@ fn values_that_are_refused() {
         ("--tls-client-ca-file=Cargo.toml", "--tls-client-ca-file: clients show certificates to TLS only"),
         ("--tls-client-crl-file=Cargo.toml", "--tls-client-crl-file: revokes certificates of nobody"),
         ("--handshake-timeout=10ms", "--handshake-timeout: must be from 1s to 2m"),
+        ("--max-new-agents=0", "--max-new-agents: must be `off` or a number from 1 to 10000000"),
+        ("--max-attributes=257", "--max-attributes: must be a number from 1 to 256"),
+        ("--max-bytes-in-flight=64KiB", "--max-bytes-in-flight: must not be less than the largest message"),
         ("--max-handshakes=0", "--max-handshakes: must be a number from 1 to 100000"),
         ("--opamp-path=v1", "--opamp-path: must be a path"),
         ("--opamp-path=/hooks/x", "not below /hooks"),
