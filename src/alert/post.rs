@@ -92,8 +92,9 @@ impl Post {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
-                let ca_file = self.receiver.ca_file.clone();
-                let made = tokio::task::spawn_blocking(move || Client::new(ca_file.as_deref(), DEADLINE)).await;
+                let (ca_file, proxies) = (self.receiver.ca_file.clone(), self.receiver.proxies.clone());
+                let make = move || Client::new(ca_file.as_deref(), DEADLINE, proxies);
+                let made = tokio::task::spawn_blocking(make).await;
                 let made = made.map_err(|error| Trouble::Failed(error.to_string()))?;
                 self.client.insert(made.map_err(|error| Trouble::Failed(error.to_string()))?).clone()
             }

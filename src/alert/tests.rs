@@ -183,6 +183,7 @@ fn receiver(least: Least, groups: &[&str], fleet: bool) -> Receiver {
         least,
         groups: groups.iter().map(|glob| (*glob).to_owned()).collect(),
         fleet,
+        proxies: crate::settings::proxy::Proxies::default(),
     }
 }
 

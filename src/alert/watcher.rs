@@ -20,6 +20,12 @@ use crate::view::{AlertsStatus, FleetStatus, OpenIncident};
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// A look may take this part of the time: where ten thousand groups are in motion at once it takes a while, and the loop has more to do.
+const SHARE: u32 = 20;
+
+/// Between two looks at most.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Incidents that the status names.
 const MOST_NAMED: usize = 20;
 
@@ -112,16 +118,18 @@ impl Watcher {
 
     /// Looks for ever; ends when nobody answers any more.
     pub async fn run(mut self) {
-        let mut tick = tokio::time::interval(INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pause = INTERVAL;
         loop {
-            tick.tick().await;
+            tokio::time::sleep(pause).await;
+            let begun = self.wiring.clock.now();
             let (reply, answer) = oneshot::channel();
             if self.wiring.looks.send(Look(reply)).await.is_err() {
                 return;
             }
             // The loop may be between its beginning and its work: then the next look is answered.
             let Ok((status, is_whole)) = answer.await else { continue };
+            let took = self.wiring.clock.now().since(begun);
+            pause = took.saturating_mul(SHARE).clamp(INTERVAL, LONGEST_INTERVAL);
             self.watch.handle(&Seen { status: &status, is_whole });
             self.forget(&status);
             self.keep().await;

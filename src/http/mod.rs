@@ -13,12 +13,13 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
 use crate::settings::Secret;
+use crate::settings::proxy::{Proxies, Proxy};
 use crate::time::Timestamp;
 
 /// Of the deadline for the whole, until there is a connection, and once more until it is encrypted.
@@ -29,6 +30,9 @@ const LARGEST_ANSWER: usize = 8 << 20;
 
 /// Redirects that are followed within one host: forges use them for repositories that were renamed.
 const MOST_REDIRECTS: usize = 3;
+
+/// What a proxy may say before it carries bytes.
+const LONGEST_PROXY_ANSWER: usize = 8 << 10;
 
 /// The longest that a server may ask to wait: GitHub's limits begin anew every hour.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3700);
@@ -134,15 +138,16 @@ pub struct Client {
     tls: TlsConnector,
     knows_anybody: bool,
     deadline: Duration,
+    proxies: Proxies,
 }
 
 impl Client {
     /// Knows servers by the certificates in this file, or by the system's, and gives each request so long, from the first packet to the
-    /// last byte of the answer. Reads files.
+    /// last byte of the answer. What a proxy leads to goes through it. Reads files.
     ///
     /// # Errors
     /// When the file cannot be used.
-    pub fn new(ca_file: Option<&Path>, deadline: Duration) -> Result<Self, ClientError> {
+    pub fn new(ca_file: Option<&Path>, deadline: Duration, proxies: Proxies) -> Result<Self, ClientError> {
         let mut roots = rustls::RootCertStore::empty();
         match ca_file {
             Some(path) => {
@@ -168,7 +173,7 @@ impl Client {
             .map_err(|error| ClientError::Request(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), knows_anybody, deadline })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), knows_anybody, deadline, proxies })
     }
 
     /// Sends a request, and reads the answer. Redirects within the host are followed, those to another one are an answer: what says who
@@ -200,13 +205,13 @@ impl Client {
         if is_encrypted && !self.knows_anybody {
             return Err(ClientError::NoCertificates);
         }
-        let request = on_the_wire(target, request)?;
-        let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let port = target.port_or_known_default().unwrap_or(443);
+        let proxy = self.proxies.to(target);
+        let request = on_the_wire(target, request, proxy.filter(|_| !is_encrypted))?;
         let late = |_| unreachable(format!("no connection within {CONNECT_DEADLINE:?}"));
-        let tcp = tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect((host.as_str(), port)));
-        let tcp = tcp.await.map_err(late)?.map_err(|error| unreachable(error.to_string()))?;
+        let tcp = tokio::time::timeout(CONNECT_DEADLINE, connect(target, proxy, is_encrypted));
+        let tcp = tcp.await.map_err(late)?.map_err(unreachable)?;
         let response = if is_encrypted {
+            let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let name = ServerName::try_from(host).map_err(|error| ClientError::Request(error.to_string()))?;
             let tls = tokio::time::timeout(CONNECT_DEADLINE, self.tls.connect(name, tcp));
             let tls = tls.await.map_err(late)?.map_err(|error| unreachable(error.to_string()))?;
@@ -222,9 +227,59 @@ fn host_of(target: &Url) -> String {
     target.host_str().unwrap_or_default().to_owned()
 }
 
-fn on_the_wire(target: &Url, request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
+/// A connection on which the target hears us, through the proxy when there is one: a tunnel for what will be encrypted, else the proxy's own.
+async fn connect(target: &Url, proxy: Option<&Proxy>, is_encrypted: bool) -> Result<TcpStream, String> {
+    let host = target.host_str().unwrap_or_default();
+    let port = target.port_or_known_default().unwrap_or(443);
+    let Some(proxy) = proxy else {
+        let direct = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
+        return direct.map_err(|error| error.to_string());
+    };
+    let through = |reason: String| format!("through the proxy {}: {reason}", proxy.host);
+    let stream = TcpStream::connect((proxy.host.as_str(), proxy.port)).await;
+    let mut stream = stream.map_err(|error| through(error.to_string()))?;
+    if is_encrypted {
+        tunnel(&mut stream, &format!("{host}:{port}"), proxy).await.map_err(through)?;
+    }
+    Ok(stream)
+}
+
+/// Has a proxy connect us to a host and port, and from then on only carry bytes.
+async fn tunnel(stream: &mut TcpStream, target: &str, proxy: &Proxy) -> Result<(), String> {
+    let who = proxy
+        .authorization
+        .as_ref()
+        .map_or_else(String::new, |value| format!("Proxy-Authorization: {}\r\n", value.expose()));
+    let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{who}\r\n");
+    stream.write_all(head.as_bytes()).await.map_err(|error| error.to_string())?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() >= LONGEST_PROXY_ANSWER {
+            return Err("its answer has no end".to_owned());
+        }
+        // What follows the head is the target's: not a byte more may be taken.
+        answer.push(stream.read_u8().await.map_err(|error| error.to_string())?);
+    }
+    let status = answer.split(|byte| *byte == b' ').nth(1).and_then(|word| std::str::from_utf8(word).ok());
+    match status.and_then(|word| word.parse::<u16>().ok()) {
+        Some(200..=299) => Ok(()),
+        Some(407) => Err("it wants to know who we are (407): name a user and a password in HTTPS_PROXY".to_owned()),
+        Some(status) => Err(format!("it does not lead there ({status})")),
+        None => Err("it does not speak HTTP".to_owned()),
+    }
+}
+
+/// `proxy`: who has to find the target by the whole address.
+fn on_the_wire(
+    target: &Url,
+    request: &Request,
+    proxy: Option<&Proxy>,
+) -> Result<hyper::Request<Full<Bytes>>, ClientError> {
     let bad = |error: &dyn std::fmt::Display| ClientError::Request(error.to_string());
-    let path = &target[url::Position::BeforePath..url::Position::AfterQuery];
+    let path = match proxy {
+        Some(_) => &target[..url::Position::AfterQuery],
+        None => &target[url::Position::BeforePath..url::Position::AfterQuery],
+    };
     let host = &target[url::Position::BeforeHost..url::Position::AfterPort];
     let mut built = hyper::Request::builder()
         .method(request.method)
@@ -234,7 +289,8 @@ fn on_the_wire(target: &Url, request: &Request) -> Result<hyper::Request<Full<By
     for (name, value) in &request.headers {
         built = built.header(*name, value);
     }
-    for (name, value) in &request.secrets {
+    let for_proxy = proxy.and_then(|proxy| proxy.authorization.clone()).map(|value| ("proxy-authorization", value));
+    for (name, value) in request.secrets.iter().chain(&for_proxy) {
         let mut value = HeaderValue::from_str(value.expose()).map_err(|error| bad(&error))?;
         value.set_sensitive(true);
         built = built.header(*name, value);

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -65,7 +64,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &impl
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn client() -> Client {
-    Client::new(Some(&file("ca.pem")), DEADLINE).expect("a client")
+    Client::new(Some(&file("ca.pem")), DEADLINE, Proxies::default()).expect("a client")
 }
 
 fn get(scheme: &str, address: SocketAddr, path: &str) -> Request {
@@ -96,11 +95,12 @@ async fn an_authority_of_ones_own_is_believed_and_nobody_else() {
         assert!(head.contains(&header), "{header} is missing in {head}");
     }
 
-    let error = Client::new(Some(&file("server-key.pem")), DEADLINE).err().expect("no certificate in it");
+    let error =
+        Client::new(Some(&file("server-key.pem")), DEADLINE, Proxies::default()).err().expect("no certificate in it");
     assert!(error.to_string().contains("server-key.pem"), "{error}");
 
     let (stranger, asked) = serve(true, |_| reply("200 OK", "{}")).await;
-    let system = Client::new(None, DEADLINE).expect("a client");
+    let system = Client::new(None, DEADLINE, Proxies::default()).expect("a client");
     let error =
         system.send(&get("https", stranger, "secret/path")).await.expect_err("an unknown authority").to_string();
     assert!(error.contains("certificate") && !error.contains("hunter2") && !error.contains("secret"), "{error}");
@@ -158,7 +158,7 @@ async fn who_hangs_is_given_up_on_and_bodies_are_sent_as_json() {
     let head = seen.lock().expect("not poisoned")[0].to_ascii_lowercase();
     assert!(head.starts_with("post /x http/1.1") && head.contains("content-type: application/json"), "{head}");
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-    let hasty = Client::new(None, Duration::from_millis(50)).expect("a client");
+    let hasty = Client::new(None, Duration::from_millis(50), Proxies::default()).expect("a client");
     let address = silent.local_addr().expect("its address");
     let error = hasty.send(&get("http", address, "x")).await.expect_err("nobody answers");
     assert!(matches!(&error, ClientError::TooSlow { host, .. } if host == "127.0.0.1"), "{error}");
@@ -171,4 +171,65 @@ fn no_time_to_wait_is_too_long_to_be_reckoned_with() {
         assert_eq!(pause(&asks(text), Timestamp::default()), Some(Duration::from_secs(seconds)), "{text}");
     }
     assert_eq!(pause(&asks("soon"), Timestamp::default()), None);
+}
+
+/// A client that goes through a proxy at this port of this machine.
+fn through(proxy: SocketAddr) -> Client {
+    Client::new(Some(&file("ca.pem")), DEADLINE, Proxies::through("127.0.0.1", proxy.port(), "Basic aHVudGVyMg=="))
+        .expect("a client")
+}
+
+fn beyond(scheme: &str) -> Request {
+    let target = Url::parse(&format!("{scheme}://forge.example/x?y=1")).expect("an address");
+    Request { target, ..get(scheme, SocketAddr::from(([127, 0, 0, 1], 1)), "x") }
+}
+
+#[tokio::test]
+async fn a_proxy_leads_there_and_hears_no_more_than_it_must() {
+    let (proxy, seen) = serve(false, |_| reply("200 OK", "{}")).await;
+    let answer = through(proxy).send(&beyond("http")).await.expect("an answer");
+    assert_eq!(answer.status, 200);
+    let head = seen.lock().expect("not poisoned")[0].to_ascii_lowercase();
+    for line in
+        ["get http://forge.example/x?y=1 http/1.1", "host: forge.example", "proxy-authorization: basic ahvudgvymg=="]
+    {
+        assert!(head.contains(line), "{line} is missing in {head}");
+    }
+
+    // What is encrypted is so from end to end: behind the proxy is a server that proves to be somebody else.
+    let (server, served) = serve(true, |_| reply("200 OK", "{}")).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let proxy = listener.local_addr().expect("its address");
+    let carries = tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(near.read_u8().await.expect("a request"));
+        }
+        near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.expect("it listens");
+        let mut far = TcpStream::connect(server).await.expect("the server");
+        // It ends when either does.
+        let _carried = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        String::from_utf8(head).expect("text")
+    });
+    let error = through(proxy).send(&beyond("https")).await.expect_err("a certificate for another name").to_string();
+    assert!(error.contains("forge.example") && error.contains("certificate"), "{error}");
+    let head = carries.await.expect("the proxy ends");
+    assert!(head.starts_with("CONNECT forge.example:443 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("Proxy-Authorization: Basic aHVudGVyMg==") && !head.contains("hunter2"), "{head}");
+    assert!(served.lock().expect("not poisoned").is_empty(), "nothing is said to a stranger");
+
+    for (answer, words) in [
+        ("HTTP/1.1 407 Who?\r\n\r\n", "(407)"),
+        ("HTTP/1.1 503 No\r\n\r\n", "does not lead there (503)"),
+        ("SSH-2.0-OpenSSH\r\n\r\n", "does not speak HTTP"),
+    ] {
+        let (proxy, _) = serve(false, move |_| answer.as_bytes().to_vec()).await;
+        let error = through(proxy).send(&beyond("https")).await.expect_err(words).to_string();
+        assert!(error.contains(words) && error.contains("through the proxy 127.0.0.1"), "{error}");
+        assert!(!error.contains("aHVudGVyMg"), "{error}");
+    }
+    let (proxy, _) = serve(false, |_| vec![b'x'; 100_000]).await;
+    let error = through(proxy).send(&beyond("https")).await.expect_err("no end").to_string();
+    assert!(error.contains("has no end"), "{error}");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::proxy::Proxies;
 use super::secret::SecretError;
 use super::{Secret, SecretFile};
 
@@ -146,6 +147,8 @@ pub struct Receiver {
     pub groups: Vec<String>,
     /// True when it hears of what concerns no group in particular.
     pub fleet: bool,
+    /// What leads there.
+    pub proxies: Proxies,
 }
 
 impl Receiver {

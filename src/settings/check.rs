@@ -15,6 +15,7 @@ use agents::agents;
 
 use super::alerts::AlertSettings;
 use super::layers::{Given, Source};
+use super::proxy::Proxies;
 use super::{
     Environment, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoUrl, SecretFile, Settings,
     SettingsError, VerifyMode,
@@ -170,11 +171,18 @@ pub(super) fn check(
 }
 
 /// Checks what was given about alerts, and the instance that they are sent as.
-pub(super) fn alerts_alone(given: &Given) -> Result<(String, Option<AlertSettings>), SettingsError> {
+pub(super) fn alerts_alone(
+    given: &Given,
+    environment: &Environment,
+) -> Result<(String, Option<AlertSettings>), SettingsError> {
     let mut reader = Reader { given, problems: Vec::new() };
     let mut name = "default".to_owned();
     reader.set(&mut name, "instance", instance);
-    let settings = alerts::alerts(&mut reader, &mut Vec::new());
+    let mut settings = alerts::alerts(&mut reader, &mut Vec::new());
+    let (proxies, _) = Proxies::read(|name| environment.get(name));
+    for receiver in settings.iter_mut().flat_map(|alerts| &mut alerts.receivers) {
+        receiver.proxies = proxies.clone();
+    }
     if reader.problems.is_empty() { Ok((name, settings)) } else { Err(SettingsError::Values(reader.problems)) }
 }
 
@@ -210,8 +218,23 @@ fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environm
     forge::forge(settings, reader);
     without_history(settings, reader);
     settings.alerts = alerts::alerts(reader, &mut settings.warnings);
+    proxies(settings, environment);
     running(settings, reader);
     warn(settings);
+}
+
+/// Whoever is told something is reached through the proxies that the environment names.
+fn proxies(settings: &mut Settings, environment: &Environment) {
+    let (proxies, warnings) = Proxies::read(|name| environment.get(name));
+    let receivers = settings.alerts.iter_mut().flat_map(|alerts| &mut alerts.receivers);
+    let of_receivers = receivers.map(|receiver| &mut receiver.proxies);
+    let of_forge = settings.forge.iter_mut().map(|forge| &mut forge.proxies);
+    let mut is_used = false;
+    for slot in of_receivers.chain(of_forge) {
+        *slot = proxies.clone();
+        is_used = true;
+    }
+    settings.warnings.extend(warnings.into_iter().filter(|_| is_used));
 }
 
 fn what_is_followed(settings: &mut Settings, reader: &mut Reader<'_>) {

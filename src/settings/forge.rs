@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::SecretFile;
+use super::proxy::Proxies;
 
 /// Which forge it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,8 @@ pub struct ForgeSettings {
     pub access: Access,
     /// Certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// What leads there.
+    pub proxies: Proxies,
     /// Statuses are posted.
     pub statuses: bool,
     /// A comment on the merged pull request is kept up to date.

@@ -9,6 +9,7 @@ pub mod alerts;
 mod check;
 pub mod forge;
 pub mod layers;
+pub mod proxy;
 pub mod repo;
 pub mod secret;
 
@@ -399,8 +400,9 @@ pub fn state_dir_of_daemon(args: &ServeArgs) -> Result<PathBuf, SettingsError> {
 /// # Errors
 /// As for [`Settings::load`], concerning alerts alone.
 pub fn alerts_of_daemon(args: &ServeArgs) -> Result<(String, Option<alerts::AlertSettings>), SettingsError> {
-    let (given, _) = gather(args, &Environment::read())?;
-    check::alerts_alone(&given)
+    let environment = Environment::read();
+    let (given, _) = gather(args, &environment)?;
+    check::alerts_alone(&given, &environment)
 }
 
 /// The file of agents' tokens, as flag, environment or settings file name it.

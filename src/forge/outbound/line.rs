@@ -83,8 +83,8 @@ impl Line {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
-                let ca_file = self.settings.ca_file.clone();
-                let make = move || Client::new(ca_file.as_deref(), DEADLINE);
+                let (ca_file, proxies) = (self.settings.ca_file.clone(), self.settings.proxies.clone());
+                let make = move || Client::new(ca_file.as_deref(), DEADLINE, proxies);
                 let made =
                     tokio::task::spawn_blocking(make).await.map_err(|error| Trouble::Transient(error.to_string()))?;
                 self.client.insert(made.map_err(|error| Trouble::Denied(error.to_string()))?).clone()

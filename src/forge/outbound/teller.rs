@@ -408,6 +408,7 @@ mod tests {
             project: "team/fleet".to_owned(),
             access: Access::Token { file: SecretFile::new(token.to_owned()), user: None },
             ca_file: None,
+            proxies: crate::settings::proxy::Proxies::default(),
             statuses: true,
             comment: true,
             revert_pull_request: true,

@@ -9,6 +9,7 @@ use crate::settings::alerts::{
     Address, AlertSettings, Least, Receiver, ReceiverKind, STALE_AFTER, WAITS_TOO_LONG, is_exposed, parse_url,
 };
 use crate::settings::layers::{AlertsArgs, ReceiverArgs, Source, Text};
+use crate::settings::proxy::Proxies;
 use crate::settings::{Problem, SecretFile};
 use crate::time::{parse_duration, show_duration};
 
@@ -125,6 +126,7 @@ impl Checking<'_> {
             least: least?,
             groups: groups?,
             fleet: fleet?,
+            proxies: Proxies::default(),
         })
     }
 

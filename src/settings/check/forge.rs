@@ -5,6 +5,7 @@ use url::Url;
 use super::access::{existing, secret_file};
 use super::{Reader, boolean};
 use crate::settings::forge::{Access, ForgeSettings, Kind, UrlTemplate};
+use crate::settings::proxy::Proxies;
 use crate::settings::{Reference, RepoUrl, Settings};
 
 /// The settings that make no sense without somebody to be to the forge.
@@ -68,6 +69,7 @@ pub(super) fn forge(settings: &mut Settings, reader: &mut Reader<'_>) {
             project,
             access,
             ca_file: said.ca_file.take(),
+            proxies: Proxies::default(),
             statuses: said.statuses,
             comment: said.comment,
             revert_pull_request: said.revert_pull_request,
