@@ -522,6 +522,27 @@ fn a_receiver_that_is_out_gets_the_latest_word_and_nothing_that_is_over() {
 }
 
 #[test]
+fn an_end_that_nobody_took_is_told_by_the_next_process() {
+    let mut story = Story::new();
+    story.sees(MINUTE, &FleetStatus { groups: vec![rolled_back("gw", 3)], ..quiet() });
+    let until = story.now + MINUTE;
+    while story.now < until {
+        story.now = story.now + Duration::from_secs(2);
+        story.watch.handle(&Seen { status: &FleetStatus { now: story.now, ..quiet() }, is_whole: true });
+    }
+    story.restart();
+    story.sees(Duration::from_secs(4), &quiet());
+    story.says(
+        "
+   12s opened critical gw: rolled back, 3 agents failed; 1111111
+-- restart
+  122s resolved critical gw: rolled back, 3 agents failed; 1111111
+",
+    );
+    assert!(story.incidents().is_empty(), "and then it is forgotten");
+}
+
+#[test]
 fn who_refuses_a_message_again_and_again_is_left_alone_with_it() {
     let mut story = Story::new();
     let mut status = quiet();
