@@ -724,7 +724,14 @@ fn files_that_cannot_be_used_are_named() {
         ("key", "other-key.pem", "does not belong"),
         ("ca", "server-key.pem", "no certificate"),
     ] {
-        let error = open(with(name, &fixture(source)));
+        let path = if source == "nowhere.pem" {
+            fixture(source)
+        } else {
+            // Keys are for their owner alone, wherever the tests were checked out.
+            files.put(source, "candidate");
+            files.path("candidate")
+        };
+        let error = open(with(name, &path));
         assert!(error.contains(words) && !error.contains("BEGIN"), "{name} {source}: {error}");
     }
 }

@@ -15,7 +15,7 @@ use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
-use support::{Daemon, Repository, gitamp, run, stays, wait_for};
+use support::{Daemon, Repository, gitamp, run, stays, wait_for, write_secret};
 
 const GROUP: &str = "\
 apiVersion: gitamp/v1
@@ -183,7 +183,7 @@ fn answer(mut stream: TcpStream, memory: &Mutex<Memory>) -> std::io::Result<()> 
 /// A settings file with these receivers, and files beside it.
 fn settings(alerts: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
-    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("a file is written");
+    let write = |name: &str, text: &str| write_secret(&directory.path().join(name), text);
     write("gitamp.yaml", &format!("alerts:\n{alerts}"));
     for (name, text) in files {
         write(name, text);

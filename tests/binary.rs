@@ -7,7 +7,7 @@ use std::time::Duration;
 use gitamp::fleet::strategy::Amount;
 use gitamp::simulate::{Attribute, Counts, DelayRange, Endpoint, Fleet, Options};
 use support::http_remote::HttpRemote;
-use support::{Daemon, Process, Repository, get, gitamp, now, post, run, stays, wait_for};
+use support::{Daemon, Process, Repository, get, gitamp, now, post, run, stays, wait_for, write_secret};
 
 /// Everybody at once: these tests are about the program, not about stages.
 const GROUP: &str = "\
@@ -200,7 +200,7 @@ fn every_bell_rings() {
     let remote = HttpRemote::serve(&repository.remote());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let secret = directory.path().join("secret");
-    std::fs::write(&secret, "hunter2\n").expect("a secret");
+    write_secret(&secret, "hunter2\n");
     // An hour between looks, and a remote that cannot be watched: only bells are left.
     let secret = format!("--hook-secret-file={}", secret.display());
     let daemon = Daemon::start_on(&remote.url(), &["--interval=1h", &secret]);
@@ -249,7 +249,7 @@ fn a_hook_that_is_ahead_of_the_remote_leads_to_one_second_look() {
     let remote = HttpRemote::serve(&repository.remote());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let secret = directory.path().join("secret");
-    std::fs::write(&secret, "an older one\nhunter2\n").expect("secrets");
+    write_secret(&secret, "an older one\nhunter2\n");
     let secret = format!("--hook-secret-file={}", secret.display());
     let daemon = Daemon::start_on(&remote.url(), &["--interval=1h", "--interval-with-hooks=20h", &secret]);
     let taken = |commit: &str| {
@@ -502,7 +502,7 @@ fn a_token_that_is_wrong_at_first_needs_no_restart() {
     remote.ask_for("hunter2");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let token = directory.path().join("token");
-    std::fs::write(&token, "wrong").expect("a token");
+    write_secret(&token, "wrong");
     let file = format!("--git-token-file={}", token.display());
     let mut daemon = Daemon::prepared_on(&remote.url(), &["--interval=1h", &file]);
     daemon.spawn();
@@ -514,7 +514,7 @@ fn a_token_that_is_wrong_at_first_needs_no_restart() {
     });
     assert_eq!(get(daemon.admin(), "/readyz").expect("an answer").0, 503, "not ready before the first sync");
     assert_eq!(get(daemon.admin(), "/healthz").expect("an answer").0, 200);
-    std::fs::write(&token, "hunter2\n").expect("a token");
+    write_secret(&token, "hunter2\n");
     daemon.ask(&["sync"]);
     daemon.ready();
 }

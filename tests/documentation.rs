@@ -20,7 +20,7 @@ fn pages() -> Vec<Page> {
         .map(|entry| entry.expect("an entry of docs/").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .collect();
-    paths.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    paths.extend(["README.md", "CHANGELOG.md", "SECURITY.md", "fuzz/README.md"].map(|name| root().join(name)));
     paths.sort();
     assert!(paths.len() >= 5, "pages are missing: {paths:?}");
     let read = |path: PathBuf| Page {
@@ -100,6 +100,43 @@ fn every_command_and_flag_that_is_named_exists() {
     }
     assert!(seen >= 20, "only {seen} commands found: does this test still read the pages?");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Names of tests as a page gives them: whole words of small letters with underscores, perhaps behind the file of the test.
+fn tests_named(text: &str) -> Vec<&str> {
+    let is_word = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_name = |span: &&str| span.contains("::") || span.matches('_').count() >= 3;
+    spans.filter(|span| span.split("::").all(is_word) && !span.starts_with("gitamp_")).filter(is_name).collect()
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let page = std::fs::read_to_string(root().join("docs/security.md")).expect("the page");
+    let mut source = String::new();
+    let mut open = vec![root().join("src"), root().join("tests")];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                source.push_str(&std::fs::read_to_string(&path).expect("a source file"));
+            }
+        }
+    }
+    let named = tests_named(&page);
+    assert!(named.len() >= 30, "only {named:?}: does this test still read the page?");
+    let is_there = |name: &str| match name.split_once("::") {
+        // Made by a macro from its name.
+        Some(("foreign_bytes", name)) => root().join("fuzz/fuzz_targets").join(format!("{name}.rs")).exists(),
+        Some((file, name)) => std::fs::read_to_string(root().join("tests").join(format!("{file}.rs")))
+            .is_ok_and(|text| text.contains(&format!("fn {name}("))),
+        None => source.contains(&format!("fn {name}(")),
+    };
+    let missing: Vec<&&str> = named.iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "docs/security.md names tests that are not there: {missing:#?}");
+    assert_eq!(tests_named("`a_b_c_d` `x::y` `no_new_privs` `gitamp_a_b_c` `A_b_c_d`"), ["a_b_c_d", "x::y"]);
 }
 
 /// The anchor that a heading gets.

@@ -5,7 +5,7 @@ mod git_support;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use git_support::{Author, git, journal_options, open, options, write};
+use git_support::{Author, git, journal_options, open, options, write, write_secret};
 use gitamp::git::journal::{Journal, JournalOptions};
 
 fn notes(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
@@ -115,7 +115,7 @@ async fn notes_of_a_repository_without_a_clone_and_from_one_of_their_own() {
     git(home.path(), &["init", "-q", "--bare", "notes.git"]);
     let fleet = Server::start(&home.path().join("fleet.git"), Day::Good);
     let token = home.path().join("token");
-    std::fs::write(&token, "s3cret").expect("a token");
+    write_secret(&token, "s3cret");
     let token = format!("--git-token-file={}", token.display());
 
     // The fleet's repository by its address: branches, tags and HEAD have their names.
@@ -224,7 +224,7 @@ async fn notes_that_a_key_does_not_prove_are_marked_and_not_counted() {
     let second = author.commit("Two", &[("a.yaml", "a: 2\n")]);
     let url = author.path.to_string_lossy().into_owned();
     let key = home.path().join("key");
-    std::fs::write(&key, "old-key-old-key-old-key-old-key-old\nkey\n").expect("a key");
+    write_secret(&key, "old-key-old-key-old-key-old-key-old\nkey\n");
     let secret = gitamp::settings::SecretFile::new(&key);
     let options = JournalOptions {
         keys: gitamp::git::seal::JournalKeys::new(secret.read().expect("keys").lines()),

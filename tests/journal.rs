@@ -10,7 +10,7 @@ use std::time::Duration;
 use git_support::server::{Day, Server};
 use git_support::{git, try_git};
 use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
-use support::{Daemon, PATIENCE, Repository, now, stays, wait_for};
+use support::{Daemon, PATIENCE, Repository, now, stays, wait_for, write_secret};
 
 const REF: &str = "refs/notes/gitamp/default";
 
@@ -166,7 +166,7 @@ fn a_ref_that_holds_something_foreign_is_left_alone_and_told() {
 fn with_a_key_forged_records_give_nobody_a_configuration() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let key = directory.path().join("key");
-    std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").expect("a key");
+    write_secret(&key, "0123456789abcdef0123456789abcdef\n");
     let repository = gateways();
     let first = repository.git(&["rev-parse", "HEAD"]);
     let mut daemon = Daemon::start(&repository, &["--interval=1h"]);

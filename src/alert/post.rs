@@ -100,8 +100,22 @@ impl Post {
             }
         };
         let answer = client.send(&request).await.map_err(|error: ClientError| Trouble::Failed(error.to_string()))?;
-        judge(&answer, now)
+        judge(&unrepeated(answer, &request), now)
     }
+}
+
+/// The shortest path of an address that is taken for a secret: `/services/T0/B0/...` is one, `/alerts` is none.
+const SHORTEST_SECRET_PATH: usize = 12;
+
+/// An answer without the address and the token that it was sent to: what it says is shown, and it may repeat them.
+fn unrepeated(mut answer: Answer, request: &Request) -> Answer {
+    let path = request.target.path();
+    let place = Some(path).filter(|path| path.len() >= SHORTEST_SECRET_PATH && !path.ends_with("/api/v2/alerts"));
+    let tokens = request.secrets.iter().filter_map(|(_, secret)| secret.expose().rsplit(' ').next());
+    for secret in place.into_iter().chain(request.target.query()).chain(tokens).map(Secret::new) {
+        answer.body = secret.hidden_in(&String::from_utf8_lossy(&answer.body)).into();
+    }
+    answer
 }
 
 /// The request for a body.

@@ -228,6 +228,7 @@ fn what_cannot_be_read_is_said_and_costs_nothing_else() {
     }
     let url = directory.path().join("url");
     std::fs::write(&url, "hooks.example.com/s3cret").expect("writing");
+    std::fs::set_permissions(&url, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
     let error = Address::File(SecretFile::new(&url)).get().expect_err("no address").to_string();
     assert!(error.contains("url") && !error.contains("s3cret"), "{error}");
 }

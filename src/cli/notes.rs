@@ -226,7 +226,7 @@ impl Arguments {
 }
 
 fn transport(url: RemoteUrl, access: Access) -> Result<Transport, Failure> {
-    Ok(Transport { program: own_program()?, url, access, deadlines: Deadlines::default() })
+    Ok(Transport { program: own_program()?, url, access, deadlines: Deadlines::default(), state_dir: None })
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

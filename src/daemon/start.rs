@@ -70,6 +70,9 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
         .await
         .map_err(|source| DaemonError::State { path: settings.state_dir.clone(), source })?
         .ok_or_else(|| DaemonError::Busy(settings.state_dir.clone()))?;
+    if let Err(error) = transport::clear_scratch(&settings.state_dir) {
+        tracing::warn!("what earlier transfers left behind cannot be removed: {error}");
+    }
     let (stopping, stopped) = watch::channel(false);
     let base = Base {
         settings: Arc::new(settings),

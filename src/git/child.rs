@@ -20,12 +20,11 @@ use super::failure::{FailureKind, TransportError, classify};
 use super::local::History;
 use super::remote::host_of;
 use super::transport::{Action, Done, Line, Request};
-use super::{RemoteUrl, Tracked, hermetic, local, tags};
+use super::{RemoteUrl, Tracked, hermetic, local, sandbox, tags};
+use crate::settings::SecretFile;
 
 /// The largest pack that is taken: 4 GiB. A fleet's configuration is text; more than that is the wrong repository.
 const LARGEST_PACK_BYTES: usize = 4 << 30;
-/// Memory that the child may take: 4 GiB, so that a pack made to explode ends this process and no other.
-const MEMORY_BYTES: u64 = 4 << 30;
 /// What says in a mirror's own configuration that its history was left out by choice. That a repository is shallow says less: the remote
 /// may be.
 pub(super) const DEPTH_KEY: &str = "gitamp.depth";
@@ -41,11 +40,22 @@ pub fn run() -> ExitCode {
     let answer = match receive() {
         Ok(request) => match perform(&request) {
             Ok(done) => Line::Done(done),
-            Err(failure) => Line::Failed(failure),
+            Err(failure) => Line::Failed(without_token(failure, &request)),
         },
         Err(failure) => Line::Failed(failure),
     };
     if say(&answer) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A failure as it may be shown: a remote's words are in it, and a remote knows the token that it was sent.
+fn without_token(failure: TransportError, request: &Request) -> TransportError {
+    match &request.token {
+        Some(token) => {
+            let token = crate::settings::Secret::new(token.0.as_str());
+            TransportError { message: token.hidden_in(&failure.message), ..failure }
+        }
+        None => failure,
+    }
 }
 
 /// Reads the request, and from then on watches standard input: when it closes, whoever asked is gone.
@@ -76,8 +86,7 @@ fn say(line: &Line) -> bool {
 }
 
 fn perform(request: &Request) -> Result<Done, TransportError> {
-    // Not every system has this limit; where it is missing the container's own one has to do.
-    let _limited = rlimit::setrlimit(rlimit::Resource::DATA, MEMORY_BYTES, MEMORY_BYTES);
+    sandbox::enter(Duration::from_millis(request.total_millis));
     hermetic::prepare();
     let url: RemoteUrl =
         request.url.parse().map_err(|error| TransportError::new(FailureKind::Protocol, format!("{error}")))?;
@@ -279,9 +288,10 @@ impl Transfer<'_> {
         if allowed.contains(CredentialType::SSH_KEY) {
             return match &self.request.ssh_key_file {
                 Some(path) => {
-                    let key = std::fs::read_to_string(path).map_err(|error| {
-                        self.deny(&format!("cannot read the key {}: {error}; check --ssh-key-file", path.display()))
-                    })?;
+                    let key = SecretFile::new(path).read();
+                    let key = key.map_err(|error| self.deny(&format!("no key: {error}; check --ssh-key-file")))?;
+                    // libssh2 reads lines, and the last one is one as well.
+                    let key = format!("{}\n", key.expose());
                     if needs_passphrase(&key) {
                         let why =
                             "needs a passphrase, and nobody is asked for one: use the SSH agent, or a key without one";

@@ -20,6 +20,7 @@ pub mod notes;
 mod reader;
 pub mod remote;
 pub mod revert;
+mod sandbox;
 pub mod seal;
 mod sealing;
 mod settle;
@@ -113,6 +114,7 @@ impl SourceOptions {
             url: self.url.clone(),
             access: self.access.clone(),
             deadlines: self.deadlines,
+            state_dir: Some(self.state_dir.clone()),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::failure::{FailureKind, TransportError};
 use super::known_hosts::HostKeys;
 use super::remote::Protocol;
 use super::{Access, Deadlines, RemoteUrl, Tracked};
+use crate::settings::SecretFile;
 
 /// The name of the hidden subcommand that runs [`super::run_transport_child`].
 pub const CHILD_SUBCOMMAND: &str = "git-transport";
@@ -27,12 +28,11 @@ pub const CHILD_SUBCOMMAND: &str = "git-transport";
 const LONGEST_OUTPUT_BYTES: u64 = 16 << 20;
 /// What is kept of the child's standard error, for the one case that it panics.
 const LONGEST_COMPLAINT_BYTES: u64 = 4096;
-/// The largest token that is read: longer ones are another file by mistake.
-const LONGEST_TOKEN_BYTES: usize = 64 << 10;
 /// How much later than libgit2 we lose patience: its own message is the better one.
 const GRACE: Duration = Duration::from_millis(500);
-/// The variables that the child gets: where keys, agents, certificates and proxies are. Nothing else of the environment.
-const PASSED_VARIABLES: [&str; 13] = [
+/// The variables that the child gets: where known hosts, the SSH agent, certificate authorities and proxies are, which libgit2, OpenSSL and
+/// libssh2 look up by themselves. Nothing else of the environment.
+const PASSED_VARIABLES: [&str; 11] = [
     "HOME",
     "SSH_AUTH_SOCK",
     "SSL_CERT_FILE",
@@ -44,9 +44,9 @@ const PASSED_VARIABLES: [&str; 13] = [
     "NO_PROXY",
     "no_proxy",
     "ALL_PROXY",
-    "TMPDIR",
-    "TZ",
 ];
+/// The directory in a state directory for what a transfer needs only while it runs.
+const SCRATCH: &str = "transfers";
 
 /// A text that is shown nowhere: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,7 @@ pub(super) struct Request {
     pub(super) revoked_host_keys: Vec<String>,
     pub(super) connect_millis: u64,
     pub(super) silence_millis: u64,
+    pub(super) total_millis: u64,
     pub(super) action: Action,
 }
 
@@ -147,6 +148,16 @@ pub struct Transport {
     pub access: Access,
     /// How long it may take.
     pub deadlines: Deadlines,
+    /// The state directory that it may write to beside the repository; `None`: the system's directory for temporary files.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Removes what transfers of an earlier process left behind when it was killed. For whoever holds the lock of the state directory.
+///
+/// # Errors
+/// What is there cannot be removed.
+pub fn clear_scratch(state_dir: &Path) -> std::io::Result<()> {
+    super::upkeep::remove(&state_dir.join(SCRATCH))
 }
 
 impl Transport {
@@ -212,10 +223,11 @@ impl Transport {
         if self.url.protocol() == Protocol::Ssh {
             let real_home = environment.iter().find(|(name, _)| *name == "HOME").map(|(_, value)| PathBuf::from(value));
             let keys = HostKeys::gather(self.access.known_hosts_file.as_deref(), real_home.as_deref())?;
-            let own = tempfile::tempdir();
-            home = Some(own.and_then(|own| keys.write_below(own.path()).map(|()| own)).map_err(|error| {
-                TransportError::new(FailureKind::Child, format!("cannot write the known hosts: {error}; check TMPDIR"))
-            })?);
+            home =
+                Some(self.scratch().and_then(|own| keys.write_below(own.path()).map(|()| own)).map_err(|error| {
+                    let advice = if self.state_dir.is_some() { "check --state-dir" } else { "check TMPDIR" };
+                    TransportError::new(FailureKind::Child, format!("cannot write the known hosts: {error}; {advice}"))
+                })?);
             revoked_host_keys = keys.revoked;
         }
         let token = match (&self.access.token_file, self.url.protocol()) {
@@ -232,6 +244,7 @@ impl Transport {
             revoked_host_keys,
             connect_millis: millis(self.deadlines.connect),
             silence_millis: millis(self.deadlines.silence),
+            total_millis: millis(self.deadlines.total),
             action,
         };
         Ok((request, home))
@@ -239,23 +252,29 @@ impl Transport {
 
     fn read_token(&self, path: &Path) -> Result<Secret, TransportError> {
         let refuse = |why: String| Err(TransportError::new(FailureKind::Credentials, why));
-        let shown = path.display();
-        let text = match std::fs::read(path) {
-            Ok(bytes) if bytes.len() > LONGEST_TOKEN_BYTES => {
-                return refuse(format!("the token in {shown} is over 64 KiB"));
-            }
-            Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-            Err(error) => {
-                return refuse(format!("cannot read the token in {shown}: {error}; check --git-token-file"));
-            }
+        let token = match SecretFile::new(path).read() {
+            Ok(token) => token,
+            Err(error) => return refuse(format!("no token: {error}; check --git-token-file")),
         };
-        if text.is_empty() || text.chars().any(char::is_control) {
-            return refuse(format!("{shown} does not hold a token: one line of text is expected"));
+        if token.expose().chars().any(char::is_control) {
+            return refuse(format!("{} does not hold a token: one line of text is expected", path.display()));
         }
         if self.url.reveal().to_ascii_lowercase().starts_with("http://") && !is_loopback(&self.url) {
             return refuse(format!("{}: a token is never sent over unencrypted http; use https", self.url));
         }
-        Ok(Secret(text))
+        Ok(Secret(token.expose().to_owned()))
+    }
+
+    /// A directory that is gone after the transfer.
+    fn scratch(&self) -> std::io::Result<TempDir> {
+        match &self.state_dir {
+            Some(state_dir) => {
+                let place = state_dir.join(SCRATCH);
+                std::fs::create_dir_all(&place)?;
+                tempfile::tempdir_in(place)
+            }
+            None => tempfile::tempdir(),
+        }
     }
 
     fn spawn(&self, environment: Vec<(&'static str, OsString)>, home: Option<&Path>) -> Result<Child, TransportError> {

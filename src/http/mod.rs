@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Response;
@@ -196,7 +198,9 @@ impl Client {
             self.send_to(&target, request).await
         };
         let (host, deadline) = (host_of(&request.target), self.deadline);
-        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(ClientError::TooSlow { host, deadline }))
+        let answer =
+            tokio::time::timeout(deadline, whole).await.unwrap_or(Err(ClientError::TooSlow { host, deadline }));
+        answer.map(|answer| request.secrets.iter().fold(answer, |answer, (_, secret)| without(answer, secret)))
     }
 
     async fn send_to(&self, target: &Url, request: &Request) -> Result<Answer, ClientError> {
@@ -299,6 +303,21 @@ fn on_the_wire(
         built = built.header(CONTENT_TYPE, "application/json");
     }
     built.body(Full::new(request.body.clone().unwrap_or_default())).map_err(|error| bad(&error))
+}
+
+/// An answer as it may be shown: a forge that refuses a token may repeat it, whole, or out of a header with user and password.
+fn without(mut answer: Answer, header: &Secret) -> Answer {
+    if (200..300).contains(&answer.status) {
+        return answer;
+    }
+    let sent = header.expose().rsplit(' ').next().unwrap_or_default();
+    let pair = STANDARD.decode(sent).ok().and_then(|pair| String::from_utf8(pair).ok());
+    let password = pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, password)| password);
+    for secret in [Some(sent), password].into_iter().flatten().map(Secret::new) {
+        answer.body = secret.hidden_in(&String::from_utf8_lossy(&answer.body)).into();
+        answer.location = answer.location.map(|place| secret.hidden_in(&place));
+    }
+    answer
 }
 
 /// One request over a fresh connection.

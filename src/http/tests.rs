@@ -135,6 +135,18 @@ async fn redirects_are_followed_within_the_host_and_nowhere_else() {
 }
 
 #[tokio::test]
+async fn a_forge_that_repeats_what_it_was_sent_is_not_quoted() {
+    let said = "{\"message\":\"hunter2 is not ada's, neither is YWRhOmh1bnRlcjI=\"}";
+    let head = format!("HTTP/1.1 401 No\r\nLocation: /hunter2\r\nContent-Length: {}\r\n\r\n", said.len());
+    let (address, _) = serve(false, move |_| [head.as_bytes(), said.as_bytes()].concat()).await;
+    let mut request = get("http", address, "x");
+    request.secrets = vec![("authorization", Secret::new("Basic YWRhOmh1bnRlcjI="))];
+    let answer = client().send(&request).await.expect("an answer");
+    assert_eq!(&answer.body[..], b"{\"message\":\"*** is not ada's, neither is ***\"}");
+    assert_eq!(answer.location.as_deref(), Some("/***"));
+}
+
+#[tokio::test]
 async fn what_is_no_answer_is_an_error() {
     let endless = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 9 << 20).into_bytes();
     let (large, _) = serve(false, move |_| [&endless[..], &vec![b'x'; 9 << 20]].concat()).await;

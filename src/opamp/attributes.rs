@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::masking::mask_attribute;
 use super::proto::{AgentDescription, AnyValue, KeyValue, any_value};
 use crate::identity::is_reserved;
 use crate::labels::Labels;
@@ -24,7 +25,8 @@ pub const MOST_LABEL_BYTES: usize = 32 * 1024;
 #[error("the attributes of the description have more than {MOST_LABEL_BYTES} bytes")]
 pub struct TooManyLabelBytes;
 
-/// The labels of a description: identifying attributes win over others, the first of a repeated key wins.
+/// The labels of a description: identifying attributes win over others, the first of a repeated key wins. Secrets in them are masked, so
+/// that no selector sees one either: labels are shown to everybody who may look.
 pub fn labels(description: &AgentDescription) -> Result<Labels, TooManyLabelBytes> {
     let attributes = description.identifying_attributes.iter().chain(&description.non_identifying_attributes);
     let mut bytes = 0;
@@ -35,7 +37,8 @@ pub fn labels(description: &AgentDescription) -> Result<Labels, TooManyLabelByte
         if key.is_empty() || is_reserved(&key) {
             continue;
         }
-        let value = clean(&show(value.as_ref()), LONGEST_VALUE);
+        // Masked before it is cut to its length, as all words of an agent.
+        let value = clean(&mask_attribute(&key, &clean(&show(value.as_ref()), 4 * LONGEST_VALUE)), LONGEST_VALUE);
         bytes += key.len() + value.len();
         if bytes > MOST_LABEL_BYTES {
             return Err(TooManyLabelBytes);

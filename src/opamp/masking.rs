@@ -90,11 +90,19 @@ const PROSE: [&str; 62] = [
     "yaml",
 ];
 
+/// The shortest value of an attribute that is taken for a secret by its name alone: a label like `needs-secret: "yes"` is none.
+const SHORTEST_VALUE: usize = 8;
+
 /// How far the userinfo of a URL may reach: no longer one is looked for.
 const LONGEST_USERINFO: usize = 512;
 
-/// `text` with `***` in place of the userinfo of URLs, of what follows `Bearer` and `Basic`, and of the values of keys that
-/// name a secret. Rather too much than too little: a value ends only at white space, a quote or an `&`. Linear in the length
+/// The value of an attribute as it is kept: `***` when `key` names a secret, else masked like all words.
+pub(super) fn mask_attribute(key: &str, value: &str) -> String {
+    if is_key(key) && value.len() >= SHORTEST_VALUE { MASK.to_owned() } else { mask(value) }
+}
+
+/// `text` with `***` in place of the userinfo of URLs, of what follows `Bearer` and `Basic`, and of the values of keys and flags
+/// that name a secret. Rather too much than too little: a value ends only at white space, a quote or an `&`. Linear in the length
 /// of `text`, which the caller has limited.
 pub(super) fn mask(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
@@ -109,7 +117,8 @@ pub(super) fn mask(text: &str) -> String {
             // `exporters::otlp::token: is required` is a path into the configuration, and an error behind it.
             let is_path = masked[..masked.len() - name.len()].ends_with("::");
             let secret = if is_key(name) && !is_path { value_of_key(after) } else { None };
-            if let Some((before, length)) = secret.or_else(|| value_of_scheme(name, after)) {
+            let secret = secret.or_else(|| value_of_scheme(name, after)).or_else(|| value_of_flag(name, after));
+            if let Some((before, length)) = secret {
                 masked.push_str(&after[..before]);
                 masked.push_str(MASK);
                 at += before + length;
@@ -219,6 +228,27 @@ fn value_of_scheme(name: &str, text: &str) -> Option<(usize, usize)> {
     (is_header || !is_word).then_some((before, length))
 }
 
+/// The same for what follows `--password` in a command line, or in a list of its words.
+fn value_of_flag(name: &str, text: &str) -> Option<(usize, usize)> {
+    if !name.starts_with("--") || !is_key(name) {
+        return None;
+    }
+    if let Some(next) = text.strip_prefix(is_quote) {
+        let next = next.trim_start().strip_prefix(',')?.trim_start();
+        let quote = next.chars().next().filter(|c| is_quote(*c))?;
+        let length = quoted(&next[1..], quote);
+        return (length > 0).then_some((text.len() - next.len() + 1, length));
+    }
+    let value = text.trim_start();
+    let before = text.len() - value.len();
+    let length = bare(value);
+    let word = &value[..length];
+    if before == 0 || word.is_empty() || word.starts_with(['-', '$', '<']) || is_one_of(&PROSE, word) {
+        return None;
+    }
+    Some((before, length))
+}
+
 /// How long a value without quotes is.
 fn bare(text: &str) -> usize {
     let end = text.find(|c: char| c.is_whitespace() || is_quote(c) || matches!(c, '&' | '\\'));
@@ -274,6 +304,9 @@ mod tests {
             ("client_secret:=s3cret passwd=>x", "client_secret:=*** passwd=>***"),
             ("dbPassword=a,b;c credential: x)", "dbPassword=*** credential: ***)"),
             ("token=open", "token=***"),
+            ("otelcol --config /etc/c.yaml --api-token abc --x", "otelcol --config /etc/c.yaml --api-token *** --x"),
+            ("[\"otelcol\",\"--password\",\"hunter2\",\"-v\"]", "[\"otelcol\",\"--password\",\"***\",\"-v\"]"),
+            ("otelcol --set=exporters.x.token=abc", "otelcol --set=exporters.x.token=***"),
             ("secret: \"cut off in the mid", "secret: \"***"),
             ("пароль password=пароль ende", "пароль password=*** ende"),
         ] {
@@ -295,6 +328,10 @@ mod tests {
             "password: ${env:PASSWORD}",
             "password: \"\"",
             "basic authentication failed",
+            "flag --token is required",
+            "otelcol --token --verbose",
+            "otelcol --token-file /run/token",
+            "[\"--password\",1]",
             "Basic authentication failed.",
             "Bearer token is missing",
             "a basic pipeline",
@@ -305,6 +342,20 @@ mod tests {
             "ship to ops@example.com",
         ] {
             assert_eq!(mask(said), said);
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_is_called_a_secret_is_one() {
+        for (key, value, kept) in [
+            ("api.key", "abcdefgh", "***"),
+            ("vault_token", "s.abcdefgh", "***"),
+            ("needs-secret", "yes", "yes"),
+            ("service.name", "token-service", "token-service"),
+            ("process.command_line", "otelcol --token abcdefgh", "otelcol --token ***"),
+            ("endpoint", "https://ada:s3cret@otlp.example.com", "https://***@otlp.example.com"),
+        ] {
+            assert_eq!(mask_attribute(key, value), kept, "{key}");
         }
     }
 

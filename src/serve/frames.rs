@@ -20,9 +20,11 @@ pub(super) const SMALL_MESSAGE: usize = 8 * 1024;
 
 /// Why a connection has to be closed, in the words of RFC 6455.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Close {
-    pub(super) code: CloseCode,
-    pub(super) reason: &'static str,
+pub struct Close {
+    /// The code of the RFC.
+    pub code: CloseCode,
+    /// The same in words.
+    pub reason: &'static str,
 }
 
 impl Close {
@@ -33,7 +35,7 @@ impl Close {
 
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub enum Incoming {
     /// A whole binary message.
     Message(Bytes),
     /// A ping, to be answered with the same bytes.
@@ -46,7 +48,7 @@ pub(super) enum Incoming {
 
 /// Collects bytes until a message is complete.
 #[derive(Debug, Default)]
-pub(super) struct FrameReader {
+pub struct FrameReader {
     buffer: BytesMut,
     header: Option<(FrameHeader, usize)>,
     fragments: Option<BytesMut>,
@@ -54,7 +56,7 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     /// A reader to which these bytes came already, behind the request that was upgraded.
-    pub(super) fn new(leftover: &[u8]) -> Self {
+    pub fn new(leftover: &[u8]) -> Self {
         Self { buffer: BytesMut::from(leftover), ..Self::default() }
     }
 
@@ -93,7 +95,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// When the client breaks the protocol or a limit: the connection is to be closed so.
-    pub(super) fn next(&mut self, most_bytes: usize) -> Result<Option<Incoming>, Close> {
+    pub fn next(&mut self, most_bytes: usize) -> Result<Option<Incoming>, Close> {
         loop {
             let Some(length) = self.header(most_bytes)? else { return Ok(None) };
             if self.buffer.len() < length {

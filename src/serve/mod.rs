@@ -3,7 +3,7 @@
 pub mod admin;
 mod admission;
 pub mod bell;
-mod frames;
+pub mod frames;
 pub mod gate;
 pub mod hints;
 pub mod hooks;

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use access::{access, journal, verify};
+use access::{access, journal, secret_problem, verify};
 use agents::agents;
 
 use super::alerts::AlertSettings;
@@ -288,14 +288,13 @@ fn rank(source: &Source) -> u8 {
 
 fn hooks(settings: &mut Settings, reader: &mut Reader<'_>) {
     let file = reader.path("hook-secret-file").map(SecretFile::new);
-    settings.warnings.extend(file.as_ref().and_then(SecretFile::exposure));
     let listen = reader.read("hooks-listen", address);
     let mut interval = settings.interval;
     reader.duration(&mut interval, "interval-with-hooks", settings.interval, Duration::from_secs(86_400));
     let interval = reader.given.contains_key("interval-with-hooks").then_some(interval);
     match file.map(HookSecrets::read) {
         Some(Ok(secrets)) => settings.hooks = Some(HookSettings { secrets, listen, interval }),
-        Some(Err(error)) => reader.problem("hook-secret-file", error.to_string()),
+        Some(Err(error)) => secret_problem(reader, "hook-secret-file", &error),
         None if !reader.given.contains_key("hook-secret-file") => {
             for key in ["hooks-listen", "interval-with-hooks"] {
                 if reader.given.contains_key(key) {

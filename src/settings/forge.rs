@@ -105,8 +105,11 @@ impl UrlTemplate {
     pub fn new(text: &str) -> Result<Self, String> {
         let template = Self(text.to_owned());
         let filled = template.fill("0", "i", Some("g"));
-        let is_address = Url::parse(&filled).is_ok_and(|url| ["http", "https"].contains(&url.scheme()));
-        if !is_address || filled.contains(['{', '}']) || text.len() > 1024 {
+        let url = Url::parse(&filled).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+        if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+            return Err("holds credentials, and is shown to everybody who sees the commit: remove them".to_owned());
+        }
+        if url.is_none() || filled.contains(['{', '}']) || text.len() > 1024 {
             return Err("must be an http(s) address; {commit}, {instance} and {group} are filled in".to_owned());
         }
         Ok(template)

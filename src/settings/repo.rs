@@ -112,6 +112,10 @@ impl RepoUrl {
     }
 
     fn parse_scp(text: &str, host: &str, path: &str) -> Result<Self, NotARepoUrl> {
+        // `user:password@host:path`, as people write it who know it from other addresses.
+        if !host.contains('@') && path.split('/').next().is_some_and(|first| first.contains('@')) {
+            return Err(NotARepoUrl::Credentials);
+        }
         let name = host.rsplit('@').next().unwrap_or_default();
         if name.is_empty() || path.trim_matches('/').is_empty() {
             return Err(NotARepoUrl::Malformed("user@host:path needs a host and a path".to_owned()));
@@ -273,6 +277,7 @@ mod tests {
             ("https://bob:hunter2@git.example.com/x", "--git-token-file"),
             ("https://hunter2@git.example.com/x", "--git-token-file"),
             ("ssh://git:hunter2@git.example.com/x", "credentials"),
+            ("git:hunter2@git.example.com:team/fleet", "credentials"),
             ("git://git.example.com/hunter2", "`git://` is not supported"),
             ("ext::sh -c hunter2", "no host"),
             ("-oProxyCommand=hunter2:x", "no host"),

@@ -1,9 +1,10 @@
-//! Secrets that come from files: read late, never shown, warned about when others may read them.
+//! Secrets that come from files: read late, never shown, and not taken from files that everybody may read.
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Not;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -11,6 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 
 /// The largest secret file: 64 KiB. A token is a line; what is larger is the wrong file.
 const LARGEST_SECRET_FILE: u64 = 64 << 10;
+
+/// The permissions that no file with a secret may have: everybody's to read and to write. Those of its group are somebody's decision, and
+/// usual: Kubernetes' `fsGroup` and systemd's credentials hand secrets over that way.
+const EVERYBODY: u32 = 0o006;
 
 /// Secrets of the webhooks that are valid at once: each of them is tried on every delivery.
 const MOST_HOOK_SECRETS: usize = 8;
@@ -28,6 +33,11 @@ impl Secret {
     /// The value itself; the name says what the caller does with it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// `text` with `***` wherever the secret stands in it: for words of somebody who was given it, and may repeat it.
+    pub fn hidden_in(&self, text: &str) -> String {
+        if self.0.is_empty() { text.to_owned() } else { text.replace(&self.0, "***") }
     }
 
     /// The secrets that stand in this one, one a line: several are good while one replaces another.
@@ -52,6 +62,18 @@ pub enum SecretError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Everybody on this machine may read the file, or write it.
+    #[error(
+        "{path} (mode {mode:03o}) can be read or written by every user of this machine, so it is not used: chmod 600 {path} (in a volume of \
+         Kubernetes: defaultMode 0440, and the pod's fsGroup)",
+        path = path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
     },
     /// Nothing but white space.
     #[error("{path} is empty: write the secret into it", path = path.display())]
@@ -107,13 +129,19 @@ impl SecretFile {
     /// The secret, without the white space around it.
     ///
     /// # Errors
-    /// When the file cannot be read, is empty, not text, or larger than 64 KiB.
+    /// When the file cannot be read, may be read or written by everybody, is empty, not text, or larger than 64 KiB.
     pub fn read(&self) -> Result<Secret, SecretError> {
         let path = || self.path.clone();
+        let unreadable = |source| SecretError::Unreadable { path: path(), source };
+        let file = File::open(&self.path).map_err(unreadable)?;
+        // Of what was opened, not of what the path leads to a moment later. Pipes and devices have no readers behind our back.
+        let found = file.metadata().map_err(unreadable)?;
+        let mode = found.permissions().mode() & 0o777;
+        if found.is_file() && mode & EVERYBODY != 0 {
+            return Err(SecretError::Exposed { path: path(), mode });
+        }
         let mut bytes = Vec::new();
-        File::open(&self.path)
-            .and_then(|file| file.take(LARGEST_SECRET_FILE + 1).read_to_end(&mut bytes))
-            .map_err(|source| SecretError::Unreadable { path: path(), source })?;
+        file.take(LARGEST_SECRET_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() as u64 > LARGEST_SECRET_FILE {
             return Err(SecretError::TooLarge { path: path() });
         }
@@ -123,16 +151,6 @@ impl SecretFile {
             return Err(SecretError::NotText { path: path() });
         }
         if trimmed.is_empty() { Err(SecretError::Empty { path: path() }) } else { Ok(Secret::new(trimmed)) }
-    }
-
-    /// A warning when the file's mode lets other users of this machine read it.
-    pub fn exposure(&self) -> Option<String> {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(&self.path).ok()?.permissions().mode() & 0o777;
-        (mode & 0o004 != 0).then(|| {
-            let path = self.path.display();
-            format!("{path} (mode {mode:03o}) can be read by every user of this machine: chmod 600 {path}")
-        })
     }
 }
 
@@ -171,7 +189,6 @@ impl HookSecrets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn secrets_are_trimmed_and_never_shown() {
@@ -180,10 +197,14 @@ mod tests {
         let write = |bytes: &[u8]| std::fs::write(file.path(), bytes).expect("writing");
 
         assert!(matches!(file.read(), Err(SecretError::Unreadable { .. })), "a missing file");
+        write(b"");
+        chmod(&file, 0o600);
         write(b"hunter2\r\n");
         let secret = file.read().expect("a secret");
         assert_eq!(secret.expose(), "hunter2", "the newline that editors add is no part of it");
         assert_eq!(format!("{secret:?} {file:?}").matches("hunter2").count(), 0);
+        assert_eq!(secret.hidden_in("no hunter2: hunter2"), "no ***: ***");
+        assert_eq!(Secret::new("").hidden_in("as it is"), "as it is");
         write(b"old\n\n  new \n");
         let secrets = HookSecrets::read(file.clone()).expect("two secrets");
         assert_eq!(secrets.first.iter().map(Secret::expose).collect::<Vec<_>>(), ["old", "new"]);
@@ -208,13 +229,37 @@ mod tests {
     }
 
     #[test]
-    fn files_that_others_may_read_are_warned_about() {
+    fn files_that_everybody_may_read_or_write_are_refused_with_the_remedy() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = SecretFile::new(directory.path().join("secret"));
-        std::fs::write(file.path(), "x").expect("writing");
-        for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o604, true)] {
-            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("chmod");
-            assert_eq!(file.exposure().is_some(), warned, "{mode:o}");
+        std::fs::write(file.path(), "hunter2").expect("writing");
+        let link = SecretFile::new(directory.path().join("link"));
+        std::os::unix::fs::symlink(file.path(), link.path()).expect("a link");
+        for (mode, refused) in [
+            (0o600, false),
+            (0o400, false),
+            (0o640, false),
+            (0o440, false),
+            (0o644, true),
+            (0o604, true),
+            (0o602, true),
+        ] {
+            chmod(&file, mode);
+            for one in [&file, &link] {
+                let outcome = one.read();
+                assert_eq!(outcome.is_err(), refused, "{mode:o}: {outcome:?}");
+                if let Err(error) = outcome {
+                    let error = error.to_string();
+                    let remedy = format!("chmod 600 {}", one.path().display());
+                    assert!(error.contains(&remedy) && error.contains(&format!("{mode:o}")), "{error}");
+                    assert!(!error.contains("hunter2"), "{error}");
+                }
+            }
         }
+        assert!(matches!(SecretFile::new("/dev/null").read(), Err(SecretError::Empty { .. })), "a device is no file");
+    }
+
+    fn chmod(file: &SecretFile, mode: u32) {
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("chmod");
     }
 }

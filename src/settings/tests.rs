@@ -3,6 +3,13 @@
 use super::*;
 use crate::settings::layers::Text;
 
+/// Writes a file for its owner alone, as files with secrets have to be.
+fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).expect("writing");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+}
+
 struct Case {
     directory: tempfile::TempDir,
     args: ServeArgs,
@@ -225,7 +232,7 @@ fn with_what_it_needs(mut case: Case, key: &str, secret: &str, journal_key: &str
     }
     if key.starts_with("forge-app") {
         let key = case.directory.path().join("app.pem");
-        std::fs::write(&key, "hunter2").expect("writing");
+        write_secret(&key, "hunter2");
         let key = key.display().to_string();
         case = case.variable("GITAMP_FORGE_APP_ID", "1").variable("GITAMP_FORGE_APP_KEY_FILE", &key);
     } else if key.starts_with("forge") && key != "forge-token-file" || key == "revert-pull-request" {
@@ -652,8 +659,7 @@ fn the_example_of_a_settings_file_can_be_used() {
 
     // What is commented out must be right as well: each key once, with a value that is taken.
     let secret = case.directory.path().join("secret");
-    std::fs::write(&secret, "s3cret".repeat(6)).expect("writing");
-    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a private file");
+    write_secret(&secret, &"s3cret".repeat(6));
     let whole: String = text
         .lines()
         .filter_map(|line| {
@@ -686,7 +692,7 @@ fn the_example_of_a_settings_file_can_be_used() {
     ] {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }
-    std::fs::write(case.directory.path().join("slack-url"), "https://hooks.slack.com/services/x").expect("writing");
+    write_secret(&case.directory.path().join("slack-url"), "https://hooks.slack.com/services/x");
     let mut case = case.file(&whole);
     case.args.repo = None;
     let settings = case.good();
@@ -703,7 +709,7 @@ fn with_alerts(case: Case, alerts: &str) -> Case {
     for (name, text) in
         [("secret", "hunter2"), ("chat", "https://hooks.example.com/s3cret"), ("no-url", "hooks.example.com/s3cret")]
     {
-        std::fs::write(case.directory.path().join(name), text).expect("writing");
+        write_secret(&case.directory.path().join(name), text);
     }
     case.file(&format!("alerts:\n{alerts}"))
 }

@@ -131,6 +131,14 @@ pub(crate) fn journal_options(url: Option<&str>, state_dir: &Path) -> JournalOpt
     }
 }
 
+/// Writes a file for its owner alone, as files with secrets have to be.
+pub(crate) fn write_secret(path: &Path, text: &str) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a secret is written");
+}
+
 /// A write of one note and one file of state.
 pub(crate) fn write(commit: &str, note: &str, state: &[(&str, Option<&str>)]) -> JournalWrite {
     JournalWrite {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::now;
 
 /// The key of the App that is played; of no other use.
-const APP_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/forge/outbound/tests/tls/app-key.pem");
+const APP_KEY: &str = include_str!("../../src/forge/outbound/tests/tls/app-key.pem");
 
 /// Which forge is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub(crate) struct ForgeServer {
     address: SocketAddr,
     plays: Plays,
     memory: Arc<Mutex<Memory>>,
+    /// A copy of the App's key that only its owner may read, as keys have to be.
+    app_key: tempfile::NamedTempFile,
 }
 
 impl ForgeServer {
@@ -93,7 +95,9 @@ impl ForgeServer {
                 std::thread::spawn(move || answer(stream, plays, &memory).unwrap_or_default());
             }
         });
-        Self { address, plays, memory }
+        let app_key = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(app_key.path(), APP_KEY).expect("a key");
+        Self { address, plays, memory, app_key }
     }
 
     /// The flags that make a daemon tell this forge; the token is in `file`.
@@ -113,7 +117,7 @@ impl ForgeServer {
         flags.to_vec()
     }
 
-    /// The same for an App, whose key is in the sources, and whose tokens are good for so many seconds each.
+    /// The same for an App, whose tokens are good for so many seconds each.
     pub(crate) fn app_flags(&self, lives: impl IntoIterator<Item = u64>) -> Vec<String> {
         self.memory().lives.extend(lives);
         self.ask_for("none that was issued");
@@ -122,7 +126,7 @@ impl ForgeServer {
             format!("--forge-api=http://{}/api", self.address),
             "--forge-project=team/fleet".to_owned(),
             "--forge-app-id=Iv1.abc".to_owned(),
-            format!("--forge-app-key-file={APP_KEY}"),
+            format!("--forge-app-key-file={}", self.app_key.path().display()),
         ];
         flags.to_vec()
     }

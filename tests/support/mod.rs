@@ -173,6 +173,13 @@ impl Repository {
     }
 }
 
+/// Writes a file for its owner alone, as files with secrets have to be.
+pub(crate) fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a secret is written");
+}
+
 /// A port of this machine that nobody listens on at the moment.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
@@ -247,6 +254,7 @@ impl Drop for Process {
 pub(crate) struct Daemon {
     directory: tempfile::TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     agents_port: u16,
     admin_port: u16,
     process: Option<Process>,
@@ -274,7 +282,7 @@ impl Daemon {
         all.push(format!("--listen=127.0.0.1:{agents_port}"));
         all.push(format!("--admin-listen=127.0.0.1:{admin_port}"));
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        Self { directory, arguments: all, agents_port, admin_port, process: None }
+        Self { directory, arguments: all, environment: Vec::new(), agents_port, admin_port, process: None }
     }
 
     /// From the next start on it is told this as well.
@@ -282,10 +290,17 @@ impl Daemon {
         self.arguments.push(argument.to_owned());
     }
 
+    /// From the next start on this stands in its environment.
+    pub(crate) fn also_in_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts it.
     pub(crate) fn spawn(&mut self) {
         assert!(self.process.is_none(), "the daemon runs already");
-        self.process = Some(Process::start(&mut gitamp(&self.arguments), &self.directory.path().join("log")));
+        let mut command = gitamp(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.process = Some(Process::start(&mut command, &self.directory.path().join("log")));
         wait_for("the daemon to listen", || match get(self.admin(), "/healthz") {
             Ok((200, _)) => Ok(()),
             other => Err(format!("{other:?}\n{}", self.process().log())),

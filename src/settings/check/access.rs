@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Reader, boolean, repo_url};
+use crate::settings::secret::SecretError;
 use crate::settings::{Environment, GitSettings, RepoKind, SecretFile, Settings, VerifyMode, VerifySettings};
 
 pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environment) {
@@ -11,8 +12,8 @@ pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>, environme
     let home = || environment.get("HOME").map(|home| Path::new(home).join(".ssh/known_hosts"));
     let git: &mut GitSettings = &mut settings.git;
     git.known_hosts = known_hosts.or_else(home);
-    git.ssh_key = existing(reader, "ssh-key-file");
-    git.token = secret_file(reader, "git-token-file", &mut settings.warnings);
+    git.ssh_key = key_file(reader, "ssh-key-file");
+    git.token = secret_file(reader, "git-token-file");
     reader.set(&mut git.user, "git-user", user_name);
     reader.set(&mut git.ssh_agent, "ssh-agent", boolean);
     git.ssh_agent = git.ssh_agent && environment.get("SSH_AUTH_SOCK").is_some();
@@ -37,13 +38,13 @@ const SHORTEST_JOURNAL_KEY: usize = 32;
 pub(super) fn journal(settings: &mut Settings, reader: &mut Reader<'_>) {
     settings.journal.repo = repo_url(reader, "journal-repo");
     settings.journal.known_hosts = reader.path("journal-known-hosts-file");
-    settings.journal.ssh_key = existing(reader, "journal-ssh-key-file");
-    settings.journal.token = secret_file(reader, "journal-token-file", &mut settings.warnings);
+    settings.journal.ssh_key = key_file(reader, "journal-ssh-key-file");
+    settings.journal.token = secret_file(reader, "journal-token-file");
     settings.journal.user = reader.read("journal-user", user_name);
     if settings.journal.token.is_some() && settings.journal_repo().is_exposed() {
         reader.problem("journal-token-file", "the journal's repository is reached over http://, which would show the token to everybody on the way: use https://");
     }
-    let keys = secret_file(reader, "journal-key-file", &mut settings.warnings).map(|file| file.read());
+    let keys = secret_file(reader, "journal-key-file").map(|file| file.read());
     // What is wrong with the file has been noted already.
     if let Some(Ok(keys)) = keys {
         let keys = keys.lines();
@@ -119,11 +120,33 @@ pub(super) fn existing(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-pub(super) fn secret_file(reader: &mut Reader<'_>, key: &str, warnings: &mut Vec<String>) -> Option<SecretFile> {
+/// A file with a secret that can be read now; later it is read again at each use.
+pub(super) fn secret_file(reader: &mut Reader<'_>, key: &str) -> Option<SecretFile> {
     let file = SecretFile::new(reader.path(key)?);
     if let Err(error) = file.read() {
-        reader.problem(key, error.to_string());
+        secret_problem(reader, key, &error);
     }
-    warnings.extend(file.exposure());
     Some(file)
+}
+
+/// The same for a private key.
+fn key_file(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
+    secret_file(reader, key).map(|file| file.path().to_owned())
+}
+
+/// The shortest value that may be a secret instead of the name of a file with one.
+const SHORTEST_SECRET: usize = 12;
+
+/// Notes why a secret cannot be had from its file. Who gave the secret itself instead of a file's name does not find it in the log.
+pub(super) fn secret_problem(reader: &mut Reader<'_>, key: &str, error: &SecretError) {
+    let is_missing =
+        matches!(error, SecretError::Unreadable { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+    let may_be_secret = |text: &str| text.len() >= SHORTEST_SECRET && !text.contains(['/', '.']);
+    let message = if is_missing && reader.text(key).is_some_and(may_be_secret) {
+        "there is no file of this name (which is not repeated, for it may be the secret itself): write the secret into a file, and name that"
+            .to_owned()
+    } else {
+        error.to_string()
+    };
+    reader.problem(key, message);
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::access::existing;
+use super::access::{existing, secret_file};
 use super::{Reader, address, boolean, size, url_path};
-use crate::settings::{ProofSettings, SecretFile, Settings, TlsSettings};
+use crate::settings::{ProofSettings, Settings, TlsSettings};
 use crate::time::parse_duration;
 
 pub(super) fn agents(settings: &mut Settings, reader: &mut Reader<'_>) {
@@ -159,7 +159,7 @@ pub(super) fn exposure(settings: &Settings) -> Option<String> {
 
 fn tls(reader: &mut Reader<'_>) -> Option<TlsSettings> {
     let certificate = existing(reader, "tls-cert-file");
-    let key = private_file(reader, "tls-key-file");
+    let key = secret_file(reader, "tls-key-file");
     let client_ca = existing(reader, "tls-client-ca-file");
     let client_crl = existing(reader, "tls-client-crl-file");
     let given = |key: &str| reader.given.contains_key(key);
@@ -185,16 +185,4 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsSettings> {
 fn is_writable_by_all(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
-}
-
-/// A file with a secret, which only its owner and group may read.
-fn private_file(reader: &mut Reader<'_>, key: &str) -> Option<SecretFile> {
-    let file = SecretFile::new(reader.path(key)?);
-    if let Err(error) = file.read() {
-        reader.problem(key, error.to_string());
-    }
-    if let Some(exposure) = file.exposure() {
-        reader.problem(key, exposure);
-    }
-    Some(file)
 }

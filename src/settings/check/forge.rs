@@ -28,7 +28,7 @@ pub(super) fn forge(settings: &mut Settings, reader: &mut Reader<'_>) {
             None => Err(format!("must be github, gitlab, gitea, bitbucket or off, not {name}")),
         },
     });
-    let access = access(reader, &mut settings.warnings);
+    let access = access(reader);
     let project = reader.read("forge-project", project);
     let api = reader.read("forge-api", address);
     let mut said = ForgeSettingsSaid::read(reader);
@@ -158,9 +158,9 @@ fn is_access_named(reader: &Reader<'_>) -> bool {
 }
 
 /// Who we are; `None` when nothing is said of it, or nothing good, which is noted.
-fn access(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<Access> {
-    let token = secret_file(reader, "forge-token-file", warnings);
-    let key = secret_file(reader, "forge-app-key-file", warnings);
+fn access(reader: &mut Reader<'_>) -> Option<Access> {
+    let token = secret_file(reader, "forge-token-file");
+    let key = secret_file(reader, "forge-app-key-file");
     let id = reader.read("forge-app-id", |text| {
         let is_fit =
             !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');

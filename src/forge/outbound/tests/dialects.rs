@@ -166,10 +166,18 @@ fn what_goes_wrong_is_told_apart() {
     assert_eq!(pause(&Answer { remaining: Some("10".to_owned()), ..last }, NOW), None);
 }
 
+/// Makes a file that is for its owner alone.
+fn own(file: &SecretFile) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let made = std::fs::File::options().create_new(true).write(true).mode(0o600).open(file.path());
+    made.map(drop).expect("a file");
+}
+
 #[test]
 fn each_forge_has_its_header() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = SecretFile::new(directory.path().join("token"));
+    own(&file);
     std::fs::write(file.path(), "t0k\n").expect("written");
     let header = |kind, user| {
         let (name, value) = credentials::with_token(kind, &file, user).expect("a header");
@@ -199,6 +207,7 @@ fn an_app_proves_who_it_is() {
 
     let directory = tempfile::tempdir().expect("a directory");
     let file = SecretFile::new(directory.path().join("key.pem"));
+    own(&file);
     std::fs::write(file.path(), KEY).expect("written");
     let jwt = credentials::app_jwt("12345", &file, NOW).expect("a proof");
     let parts: Vec<&str> = jwt.expose().split('.').collect();

@@ -1,0 +1,658 @@
+//! Nothing secret comes out: recognisable secrets are put in wherever they can enter, and everything that comes out is searched.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use gitamp::opamp::proto;
+use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
+use prost::Message;
+use support::forge::{ForgeServer, Mood, Plays};
+use support::http_remote::HttpRemote;
+use support::{Daemon, Process, Repository, get, gitamp, post, run, wait_for, write_secret};
+
+/// All secrets of a test, by the place where they enter, and the forms in which they would still be recognised.
+#[derive(Default)]
+struct Secrets {
+    values: BTreeMap<&'static str, String>,
+    forms: Vec<(&'static str, String)>,
+}
+
+impl Secrets {
+    /// A new secret for this place: letters and digits, so that nothing quotes or escapes it.
+    fn make(&mut self, place: &'static str) -> String {
+        let letters: String = place.chars().filter(char::is_ascii_alphanumeric).collect();
+        let value = format!("q7{letters}Xk93wTzP{}jm5", self.values.len());
+        self.watch(place, &value);
+        self.values.insert(place, value.clone());
+        value
+    }
+
+    /// Looks for this text as well.
+    fn watch(&mut self, place: &'static str, value: &str) {
+        self.forms.push((place, value.to_owned()));
+        self.forms.push((place, hex::encode(value)));
+        // At each of the three places that it can begin at in a longer text; the ends depend on the neighbours.
+        for before in 0..3 {
+            let text = [&vec![b'.'; before][..], value.as_bytes()].concat();
+            for engine in [&STANDARD, &URL_SAFE_NO_PAD] {
+                let encoded = engine.encode(&text);
+                let inner = &encoded[4..encoded.len() - 4];
+                self.forms.push((place, inner.to_owned()));
+            }
+        }
+    }
+
+    /// What of them stands in an output, with what is around it.
+    fn found_in(&self, output: &str, bytes: &[u8]) -> Vec<String> {
+        let text = String::from_utf8_lossy(bytes);
+        let hit = |(place, form): &(&str, String)| {
+            let at = text.find(form.as_str())?;
+            let start = (0..=at.saturating_sub(120)).rev().find(|start| text.is_char_boundary(*start)).unwrap_or(0);
+            Some(format!("{output} shows the secret of {place}: ...{}", &text[start..at + form.len()]))
+        };
+        self.forms.iter().filter_map(hit).collect()
+    }
+}
+
+/// Everything that came out, and what was found in it.
+struct Search<'s> {
+    secrets: &'s Secrets,
+    outputs: usize,
+    found: Vec<String>,
+}
+
+impl<'s> Search<'s> {
+    fn new(secrets: &'s Secrets) -> Self {
+        Self { secrets, outputs: 0, found: Vec::new() }
+    }
+
+    fn look(&mut self, output: &str, bytes: impl AsRef<[u8]>) {
+        self.outputs += 1;
+        self.found.extend(self.secrets.found_in(output, bytes.as_ref()));
+    }
+
+    fn command(&mut self, command: &mut Command) -> Output {
+        let name = format!("{:?}", command.get_args().collect::<Vec<_>>());
+        let output = run(command);
+        self.look(&name, &output.stdout);
+        self.look(&format!("{name}, its errors"), &output.stderr);
+        output
+    }
+
+    /// All files below a directory, by name and content, and what Git keeps compressed in them.
+    fn directory(&mut self, directory: &Path) {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let (path, kind) = (entry.path(), entry.file_type().expect("its kind"));
+            self.look("a file's name", path.display().to_string());
+            if kind.is_dir() {
+                self.directory(&path);
+            } else if kind.is_file() {
+                // Locks and packs come and go meanwhile.
+                self.look(&path.display().to_string(), std::fs::read(&path).unwrap_or_default());
+            }
+        }
+        if directory.extension().is_some_and(|extension| extension == "git") {
+            let mut command = Command::new("git");
+            command.arg("-C").arg(directory).args(["cat-file", "--batch", "--batch-all-objects"]);
+            let objects = run(&mut command);
+            assert!(objects.status.success(), "{objects:?}");
+            self.look(&format!("the objects in {}", directory.display()), objects.stdout);
+        }
+    }
+
+    fn clean(self, at_least: usize) {
+        assert!(self.outputs >= at_least, "only {} outputs were looked at", self.outputs);
+        assert!(self.found.is_empty(), "{}", self.found.join("\n"));
+    }
+}
+
+const GROUP: &str = "\
+apiVersion: gitamp/v1
+kind: Group
+selector:
+  matchLabels: {service.name: otelcol-gateway}
+rollout:
+  stages: [{name: all, agents: 100%, soak: 0s}]
+  bake: 0s
+";
+
+fn collector(level: &str) -> String {
+    format!(
+        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
+         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
+    )
+}
+
+/// What is asked and ordered once everything has happened.
+const COMMANDS: [&str; 12] = [
+    "status",
+    "rollout gateways",
+    "agents",
+    "sync",
+    "pause gateways --yes --reason maintenance",
+    "resume gateways --yes",
+    "retry gateways --yes",
+    "freeze gateways --yes --reason holidays",
+    "unfreeze gateways --yes",
+    "promote gateways --yes",
+    "abort gateways --yes",
+    "undo gateways --yes",
+];
+
+/// A daemon with a secret in each place that it has one for: repositories behind tokens, a journal of its own with a key, hooks, a forge.
+struct Seeded {
+    secrets: Secrets,
+    files: tempfile::TempDir,
+    repository: Repository,
+    fleet: HttpRemote,
+    journal: HttpRemote,
+    journal_at: PathBuf,
+    forge: ForgeServer,
+    hook: String,
+    daemon: Daemon,
+}
+
+fn seeded(format: &str) -> Seeded {
+    let mut secrets = Secrets::default();
+    let files = tempfile::tempdir().expect("a directory");
+    let mut file = |place: &'static str, name: &str| {
+        let value = secrets.make(place);
+        write_secret(&files.path().join(name), &format!("{value}\n"));
+        value
+    };
+    let git = file("the Git token", "git-token");
+    let notes = file("the journal's token", "journal-token");
+    let forge_token = file("the forge's token", "forge-token");
+    file("the journal's key, 32 characters and more", "journal-key");
+    let hook = secrets.make("the older hook secret");
+    let newer = secrets.make("the newer hook secret");
+    write_secret(&files.path().join("hooks"), &format!("{hook}\n{newer}\n"));
+
+    let repository =
+        Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+    let journal_at = files.path().join("notes.git");
+    assert!(run(Command::new("git").args(["init", "--quiet", "--bare"]).arg(&journal_at)).status.success());
+    let (fleet, journal) = (HttpRemote::serve(&repository.remote()), HttpRemote::serve(&journal_at));
+    fleet.ask_for(&git);
+    journal.ask_for(&notes);
+    let forge = ForgeServer::start(Plays::GitHub);
+    forge.ask_for(&forge_token);
+    let named = |flag: &str, name: &str| format!("--{flag}={}", files.path().join(name).display());
+    let mut flags = vec![
+        "--interval=1h".to_owned(),
+        "--log=trace".to_owned(),
+        format!("--log-format={format}"),
+        format!("--journal-repo={}", journal.url()),
+        named("git-token-file", "git-token"),
+        named("journal-token-file", "journal-token"),
+        named("journal-key-file", "journal-key"),
+        named("hook-secret-file", "hooks"),
+        "--forge-comment".to_owned(),
+    ];
+    flags.extend(forge.flags(&files.path().join("forge-token")));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut daemon = Daemon::prepared_on(&fleet.url(), &flags);
+    for (place, name) in [
+        ("a variable of the cloud", "AWS_SECRET_ACCESS_KEY"),
+        ("a variable that is no setting", "GITAMP_GIT_TOKEN"),
+        ("a variable of somebody else", "DATABASE_URL"),
+    ] {
+        let value = secrets.make(place);
+        daemon.also_in_environment(name, &value);
+    }
+    Seeded { secrets, files, repository, fleet, journal, journal_at, forge, hook, daemon }
+}
+
+impl Seeded {
+    /// Agents whose words hold secrets: in attributes, and in what they say when they cannot run a configuration.
+    fn agents(&mut self) -> Fleet {
+        let said = self.secrets.make("an agent's failure");
+        let label = self.secrets.make("an agent's attribute");
+        let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", self.daemon.agents()), false).expect("loopback");
+        let mut options = Options::new(server, 4);
+        let attributes =
+            ["service.name=otelcol-gateway".to_owned(), format!("process.command_line=x --api-token {label}")];
+        options.attributes = Attribute::parse_all(&attributes).expect("attributes");
+        options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
+        options.fail_matching = Some("broken".to_owned());
+        options.fail_message =
+            format!("Get \"https://ada:{said}@otlp.example.com\": Authorization: Bearer {said}, password={said}");
+        Fleet::start(options).expect("a fleet")
+    }
+
+    /// One agent over HTTP that tells secrets in everything that it can tell.
+    fn blabber(&mut self) {
+        use proto::any_value::Value;
+        let mut secret = |place| self.secrets.make(place);
+        let attribute = |key: &str, value: String| proto::KeyValue {
+            key: key.to_owned(),
+            value: Some(proto::AnyValue { value: Some(Value::StringValue(value)) }),
+        };
+        let words = proto::AnyValue { value: Some(Value::StringValue("--password".to_owned())) };
+        let word = proto::AnyValue { value: Some(Value::StringValue(secret("a word of a command line"))) };
+        let arguments = Value::ArrayValue(proto::ArrayValue { values: vec![words, word] });
+        let description = proto::AgentDescription {
+            identifying_attributes: vec![attribute("service.name", "otelcol-gateway".to_owned())],
+            non_identifying_attributes: vec![
+                attribute("db.password", secret("an attribute with a name that says it")),
+                attribute(
+                    "endpoint",
+                    format!("https://ada:{}@otlp.example.com/", secret("the userinfo of an attribute")),
+                ),
+                proto::KeyValue {
+                    key: "process.command_args".to_owned(),
+                    value: Some(proto::AnyValue { value: Some(arguments) }),
+                },
+            ],
+        };
+        let body = format!(
+            "receivers:\n  otlp:\nexporters:\n  otlphttp:\n    headers: {{Authorization: \"Bearer {}\"}}\nservice:\n  pipelines:\n    \
+             traces: {{receivers: [otlp], exporters: [otlphttp]}}\n",
+            secret("an effective configuration")
+        );
+        let file =
+            proto::AgentConfigObject { body: body.into(), content_type: "text/yaml".to_owned(), ..Default::default() };
+        let map = proto::AgentConfigMap { config_map: [(String::new(), file)].into_iter().collect() };
+        let message = proto::AgentToServer {
+            instance_uid: vec![0x5a; 16].into(),
+            capabilities: 0x3c47,
+            agent_description: Some(description),
+            effective_config: Some(proto::EffectiveConfig { config_map: Some(map) }),
+            health: Some(proto::ComponentHealth {
+                healthy: false,
+                last_error: format!("cannot dial: Authorization: Basic {}", secret("an agent's health")),
+                ..Default::default()
+            }),
+            remote_config_status: Some(proto::RemoteConfigStatus {
+                last_remote_config_hash: vec![7; 32].into(),
+                status: 3,
+                error_message: format!("client_secret: {} is not accepted", secret("an agent's error")),
+            }),
+            ..Default::default()
+        };
+        let headers = [("Content-Type", "application/x-protobuf")];
+        let (status, _) =
+            post(self.daemon.agents(), "/v1/opamp", &headers, &message.encode_to_vec()).expect("an answer");
+        assert_eq!(status, 200, "the agent is heard");
+    }
+
+    /// Deliveries with the right secret, a wrong one that may be somebody's right one elsewhere, and none.
+    fn ring(&mut self) {
+        let wrong = self.secrets.make("the secret of another hook");
+        let body = format!(
+            r#"{{"object_kind":"push","ref":"refs/heads/main","project":{{"git_http_url":"{}"}}}}"#,
+            self.fleet.url()
+        );
+        for (token, expected) in [(self.hook.as_str(), 2), (wrong.as_str(), 4), ("", 4)] {
+            let headers =
+                [("Content-Type", "application/json"), ("X-Gitlab-Event", "Push Hook"), ("X-Gitlab-Token", token)];
+            let (status, answer) =
+                post(self.daemon.agents(), "/hooks/gitlab", &headers, body.as_bytes()).expect("an answer");
+            assert_eq!(status / 100, expected, "{answer}");
+        }
+    }
+
+    /// Waits until the journal's repository says this of a commit.
+    fn ended(&self, commit: &str, ending: &str) {
+        wait_for(&format!("{commit} to be {ending}"), || {
+            let mut show = Command::new("git");
+            show.arg("-C").arg(&self.journal_at).args(["notes", "--ref=gitamp/default", "show", commit]);
+            let note = String::from_utf8_lossy(&run(&mut show).stdout).into_owned();
+            if note.contains(&format!("ending: {ending}")) { Ok(()) } else { Err((note, self.daemon.status())) }
+        });
+    }
+
+    /// The bad days on which errors are told: tokens that are not taken, and a forge that repeats what it was sent.
+    fn bad_days(&mut self) {
+        let echo: &'static str =
+            format!(r#"{{"message":"no such token: {}"}}"#, self.secrets.values["the forge's token"]).leak();
+        self.forge.be(Some(Mood::Says(401, "", echo)));
+        self.fleet.ask_for("another");
+        self.journal.ask_for("another");
+        run(&mut self.daemon.command(&["sync"]));
+        wait_for("the refused token to be told", || {
+            let error = self.daemon.status()["sync"]["error"].clone();
+            if error.is_null() { Err(error) } else { Ok(()) }
+        });
+        self.repository.commit("Nobody hears of it", &[("gateways/collector.yaml", &collector("detailed"))]);
+        self.fleet.ask_for(&self.secrets.values["the Git token"]);
+        run(&mut self.daemon.command(&["sync"]));
+        wait_for("the forge's refusal to be told", || {
+            let error = self.daemon.metric("gitamp_forge_error");
+            if error == Some(1.0) { Ok(()) } else { Err(error) }
+        });
+    }
+
+    fn search(&self) {
+        let mut search = Search::new(&self.secrets);
+        let agents: serde_json::Value =
+            serde_json::from_str(&self.daemon.ask(&["agents", "--output", "json"])).expect("JSON");
+        let ids: Vec<String> = agents["agents"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|agent| agent["id"].as_str().expect("an id").to_owned())
+            .collect();
+        assert!(ids.len() >= 5, "{agents}");
+        let pages = [
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/api/v1/status",
+            "/api/v1/groups",
+            "/api/v1/rollouts",
+            "/api/v1/agents",
+            "/x",
+        ];
+        let pages = pages.map(str::to_owned).into_iter();
+        for path in pages.chain(ids.iter().map(|id| format!("/api/v1/agents/{id}/explanation"))) {
+            search.look(&path, get(self.daemon.admin(), &path).expect("an answer").1);
+        }
+        let mut lines: Vec<String> = COMMANDS.map(str::to_owned).to_vec();
+        for id in &ids {
+            lines.extend(["agents", "explain"].map(|command| format!("{command} {id}")));
+        }
+        lines.extend(["pin", "unpin"].map(|command| format!("{command} {} --yes", ids[0])));
+        for line in &lines {
+            for output in ["human", "json"] {
+                let words = line.split(' ').chain(["--output", output]);
+                search.command(&mut self.daemon.command(&words.collect::<Vec<_>>()));
+            }
+        }
+        let own = self.files.path();
+        for output in ["human", "json"] {
+            let mut notes = gitamp(["notes", "--output", output]);
+            notes.arg(format!("--repo={}", self.repository.work().display()));
+            notes.arg(format!("--journal-repo={}", self.journal.url()));
+            notes.arg(format!("--journal-token-file={}", own.join("journal-token").display()));
+            notes.arg(format!("--journal-key-file={}", own.join("journal-key").display()));
+            search.command(&mut notes);
+        }
+        search.directory(&self.daemon.state());
+        search.directory(&self.journal_at);
+        search.directory(&self.repository.remote());
+        let log = self.daemon.process().log();
+        for part in ["TRACE", "the environment variable GITAMP_GIT_TOKEN means nothing"] {
+            assert!(log.contains(part), "{part:?} is not in the log: was it written at all?");
+        }
+        assert!(log.contains("***"), "no agent's words are in the log, or they are not masked");
+        search.look("the log", &log);
+        let of_daemon =
+            |file: &str| std::fs::read(format!("/proc/{}/{file}", self.daemon.process().id())).expect("it runs");
+        search.look("the process list", of_daemon("cmdline"));
+        search.clean(100);
+    }
+}
+
+fn nothing_comes_out(format: &str) {
+    let mut seeded = seeded(format);
+    seeded.daemon.restart();
+    let agents = seeded.agents();
+    let first = seeded.repository.git(&["rev-parse", "HEAD"]);
+    seeded.ended(&first, "succeeded");
+    let bad = seeded.repository.commit("It does not run", &[("gateways/collector.yaml", &collector("broken"))]);
+    seeded.ring();
+    seeded.ended(&bad, "rolled-back");
+    seeded.blabber();
+    seeded.bad_days();
+    seeded.search();
+    drop(agents);
+}
+
+#[test]
+fn nothing_secret_comes_out_of_a_daemon_that_logs_for_people() {
+    nothing_comes_out("human");
+}
+
+#[test]
+fn nothing_secret_comes_out_of_a_daemon_that_logs_json() {
+    nothing_comes_out("json");
+}
+
+#[test]
+fn an_app_and_its_key_are_not_told() {
+    let mut secrets = Secrets::default();
+    let files = tempfile::tempdir().expect("a directory");
+    let (key, ssh) = (files.path().join("app.pem"), files.path().join("ssh"));
+    let pem = include_str!("../src/forge/outbound/tests/tls/app-key.pem");
+    write_secret(&key, pem);
+    for line in pem.lines().filter(|line| line.len() > 40) {
+        secrets.watch("the App's key", line);
+    }
+    write_secret(&ssh, &format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n", secrets.make("a broken ssh key")));
+    let installation = secrets.make("the token of an installation");
+    let proxy = secrets.make("the password of a proxy");
+    // How every proof of an App begins: {"alg":"RS256","typ":"JWT"}.
+    secrets.forms.push(("the App's proof", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"#)));
+    let forge = ForgeServer::start(Plays::GitHub);
+    let token: &'static str =
+        format!(r#"{{"token":"{installation}","expires_at":"2099-01-01T00:00:00Z","permissions":{{}}}}"#).leak();
+    forge.then([Mood::Says(200, "", r#"{"id": 7}"#), Mood::Says(201, "", token)]);
+    let repository =
+        Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+    let mut flags: Vec<String> =
+        forge.flags(Path::new("none")).into_iter().filter(|flag| !flag.starts_with("--forge-token")).collect();
+    flags.extend(["--log=trace".to_owned(), "--forge-app-id=12345".to_owned()]);
+    flags.push(format!("--forge-app-key-file={}", key.display()));
+    let on = repository.remote().display().to_string();
+    let mut daemon = Daemon::prepared_on(&on, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    daemon.also_in_environment("HTTPS_PROXY", &format!("http://ada:{proxy}@127.0.0.1:{}", support::free_port()));
+    daemon.spawn();
+    wait_for("the App to be who it says", || {
+        let seen = forge.seen();
+        if seen.iter().any(|seen| seen.who.contains(&installation)) { Ok(()) } else { Err((seen, daemon.status())) }
+    });
+    // Nobody listens there: what is tried with the key fails, and is told.
+    let mut keyed = Daemon::prepared_on(
+        &on,
+        &[
+            "--log=trace",
+            &format!("--journal-ssh-key-file={}", ssh.display()),
+            &format!("--journal-repo=ssh://git@127.0.0.1:{}/notes.git", support::free_port()),
+        ],
+    );
+    keyed.spawn();
+    wait_for("the journal to be told unreachable", || {
+        let error = keyed.status()["journal"]["error"].clone();
+        if error.is_null() { Err(keyed.status()) } else { Ok(()) }
+    });
+    let mut search = Search::new(&secrets);
+    for path in ["/readyz", "/metrics", "/api/v1/status"] {
+        search.look(path, get(daemon.admin(), path).expect("an answer").1);
+    }
+    search.look("the log", daemon.process().log());
+    search.directory(&daemon.state());
+    search.look("the log of the one with a key", keyed.process().log());
+    search.look("its status", keyed.status().to_string());
+    search.directory(&keyed.state());
+    search.clean(10);
+}
+
+#[test]
+fn a_proxy_s_password_is_not_told() {
+    let mut secrets = Secrets::default();
+    let password = secrets.make("the password of a proxy");
+    // Nobody listens there, and no name has to be looked up.
+    let proxy = format!("http://ada:{password}@127.0.0.1:{}", support::free_port());
+    let mut daemon = Daemon::prepared_on("https://git.invalid/fleet.git", &["--log=trace", "--interval=1h"]);
+    for name in ["HTTPS_PROXY", "https_proxy"] {
+        daemon.also_in_environment(name, &proxy);
+    }
+    daemon.spawn();
+    let error = wait_for("the failure to be told", || {
+        let error = daemon.status()["sync"]["error"].clone();
+        if error.is_null() { Err(error) } else { Ok(error.to_string()) }
+    });
+    let mut search = Search::new(&secrets);
+    search.look("status", error);
+    search.look("the log", daemon.process().log());
+    search.directory(&daemon.state());
+    search.clean(4);
+}
+
+/// How a process ended that must end by itself, and everything it said.
+fn ended(command: &mut Command, log: &Path) -> (ExitStatus, String) {
+    std::fs::write(log, "").expect("an empty log");
+    let status = Process::start(command, log).ended();
+    (status, std::fs::read_to_string(log).expect("its log"))
+}
+
+/// What is wrong with a start: flags, variables, and a settings file.
+struct Wrong {
+    flags: Vec<String>,
+    variables: Vec<(String, String)>,
+    settings: String,
+}
+
+impl Wrong {
+    fn flags<const N: usize>(flags: [(&str, &str); N]) -> Self {
+        let flags = flags.map(|(name, value)| format!("--{name}={value}")).to_vec();
+        Self { flags, variables: Vec::new(), settings: String::new() }
+    }
+
+    fn variable(name: &str, value: &str) -> Self {
+        Self { flags: Vec::new(), variables: vec![(name.to_owned(), value.to_owned())], settings: String::new() }
+    }
+
+    fn settings(text: impl Into<String>) -> Self {
+        Self { flags: Vec::new(), variables: Vec::new(), settings: text.into() }
+    }
+
+    fn with_repository(mut self) -> Self {
+        self.flags.push("--repo=/srv/none".to_owned());
+        self
+    }
+}
+
+/// Every way to start with this secret in a wrong place; `readable` is a file with it that everybody may read.
+fn wrong_starts(secret: &str, readable: &str) -> Vec<Wrong> {
+    let url = format!("https://ada:{secret}@git.example.com/fleet.git");
+    let mut cases = vec![
+        Wrong::flags([("repo", &url)]),
+        Wrong::flags([("repo", &format!("https://{secret}@git.example.com/fleet.git"))]),
+        Wrong::flags([("repo", &format!("ssh://git:{secret}@git.example.com/fleet.git"))]),
+        Wrong::flags([("repo", &format!("ada:{secret}@git.example.com:fleet.git"))]),
+        Wrong::variable("GITAMP_REPO", &url),
+        Wrong::settings(format!("repo: {url}\n")),
+        Wrong::settings(format!("repo: [{url}]\n")),
+        Wrong::settings(format!("verify: {{mode: head, password: {secret}}}\n")).with_repository(),
+        Wrong::settings(format!("repo: /srv/none\n  git-token: {secret}\n")),
+    ];
+    for (name, value) in [
+        ("journal-repo", url.as_str()),
+        ("forge-status-url", &format!("https://ada:{secret}@grafana.example.com/{{commit}}")),
+        ("forge-api", &format!("https://ada:{secret}@git.example.com/api")),
+        ("git-token", secret),
+    ] {
+        cases.push(Wrong::flags([(name, value)]).with_repository());
+    }
+    for key in ["git-token", "hook-secret", "password"] {
+        cases.push(Wrong::settings(format!("{key}: {secret}\n")).with_repository());
+    }
+    for name in [
+        "git-token-file",
+        "hook-secret-file",
+        "journal-key-file",
+        "journal-token-file",
+        "forge-token-file",
+        "ssh-key-file",
+    ] {
+        cases.push(Wrong::flags([(name, readable)]).with_repository());
+        // The secret itself, where its file was asked for.
+        cases.push(Wrong::settings(format!("{name}: {secret}\n")).with_repository());
+        let variable = format!("GITAMP_{}", name.replace('-', "_").to_uppercase());
+        cases.push(Wrong::variable(&variable, secret).with_repository());
+    }
+    cases
+}
+
+#[test]
+fn a_start_that_fails_repeats_no_secret() {
+    let mut secrets = Secrets::default();
+    let directory = tempfile::tempdir().expect("a directory");
+    let secret = secrets.make("the settings");
+    let url = format!("https://ada:{secret}@git.example.com/fleet.git");
+    let [state, file, log] = ["state", "gitamp.yaml", "log"].map(|name| directory.path().join(name));
+    let readable = directory.path().join("readable");
+    std::fs::write(&readable, &secret).expect("a file that everybody may read");
+    let mut search = Search::new(&secrets);
+    for Wrong { flags, variables, settings } in wrong_starts(&secret, &readable.display().to_string()) {
+        std::fs::write(&file, &settings).expect("a settings file");
+        let mut command = gitamp(["serve"]);
+        command
+            .args(&flags)
+            .arg(format!("--config={}", file.display()))
+            .arg(format!("--state-dir={}", state.display()));
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        let (status, said) = ended(&mut command, &log);
+        assert_eq!(status.code(), Some(2), "{flags:?} {variables:?} {settings}: {said}");
+        assert!(!said.is_empty(), "{flags:?}: it says why");
+        search.look(&format!("{flags:?} {settings}"), said);
+    }
+    for arguments in [
+        vec!["notes".to_owned(), format!("--repo={url}")],
+        vec!["notes".to_owned(), format!("--repo={}", directory.path().display()), format!("--journal-repo={url}")],
+        vec!["notes".to_owned(), format!("--journal-key-file={}", readable.display())],
+    ] {
+        let (status, said) = ended(&mut gitamp(&arguments), &log);
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {said}");
+        search.look(&format!("{arguments:?}"), said);
+    }
+    search.clean(35);
+}
+
+#[test]
+fn a_file_that_everybody_may_read_is_refused_when_it_is_used_as_well() {
+    use std::os::unix::fs::PermissionsExt;
+    let repository =
+        Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+    let remote = HttpRemote::serve(&repository.remote());
+    remote.ask_for("hunter2");
+    let directory = tempfile::tempdir().expect("a directory");
+    let token = directory.path().join("token");
+    write_secret(&token, "hunter2");
+    let daemon = Daemon::start_on(&remote.url(), &["--interval=1h", &format!("--git-token-file={}", token.display())]);
+    let chmod = |mode| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).expect("ours");
+    chmod(0o644);
+    run(&mut daemon.command(&["sync"]));
+    let error = daemon.status()["sync"]["error"].to_string();
+    assert!(error.contains(&format!("chmod 600 {}", token.display())), "{error}");
+    chmod(0o640);
+    daemon.ask(&["sync"]);
+    assert!(daemon.status()["sync"]["error"].is_null());
+}
+
+#[test]
+fn the_search_finds_what_it_looks_for() {
+    let mut secrets = Secrets::default();
+    let value = secrets.make("here");
+    for (text, finds) in [
+        (format!("token={value},"), true),
+        (format!("Basic {}", STANDARD.encode(format!("x-access-token:{value}"))), true),
+        (format!("Basic {}", STANDARD.encode(format!("ada:{value}"))), true),
+        (format!("Basic {}", STANDARD.encode(format!("adam:{value}:"))), true),
+        (format!("{}0a", hex::encode(&value)), true),
+        ("token=***".to_owned(), false),
+    ] {
+        assert_eq!(!secrets.found_in("a text", text.as_bytes()).is_empty(), finds, "{text}");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path().join("x.git");
+    let git = |arguments: &[&str]| {
+        let output = run(Command::new("git").arg("-C").arg(directory.path()).args(arguments));
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "--quiet", "--bare", "x.git"]);
+    std::fs::write(directory.path().join("file"), &value).expect("a file");
+    git(&["--git-dir=x.git", "hash-object", "-w", "file"]);
+    let mut search = Search::new(&secrets);
+    search.directory(&at);
+    assert!(search.found.iter().any(|found| found.contains("objects in")), "what Git compressed: {:?}", search.found);
+}
