@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gitamp::cli::directory::read_directory;
-use gitamp::controller::{Action, Controller, Options, Revision};
+use gitamp::controller::{Action, Content, Controller, Options, Revision};
 use gitamp::fleet;
 use gitamp::fleet::snapshot::{CommitId, CommitInfo, Entry, SnapshotLimits};
 use gitamp::opamp::proto;
@@ -79,7 +79,8 @@ fn records() -> Vec<u8> {
         controller.handle_timeout(now + Duration::from_secs(60 * minute));
         while let Some(action) = controller.poll_action() {
             if let Action::Store(store) = action {
-                stored.extend(store.files.into_iter().filter_map(|(path, content)| Some((path, content?))));
+                let written = |content: Content| content.encode().expect("what the controller makes can be written");
+                stored.extend(store.files.into_iter().filter_map(|(path, content)| Some((path, written(content?)))));
                 controller.handle_stored(store.ticket, now);
             }
         }
