@@ -45,7 +45,7 @@
 //! | [`git`] | no | the mirror, transfers in a killable child process, the journal, the file watch |
 //! | [`forge`] | no | forges: proofs of the secret and push events in; statuses, comments and reverts out, by a task nobody waits for |
 //! | [`alert`] | no | tells people of incidents: webhooks, chats, Alertmanager, by tasks nobody waits for |
-//! | [`serve`] | no | listeners: agents, hooks, admin; metrics |
+//! | [`serve`] | no | listeners: agents, hooks, admin, operators; metrics |
 //! | [`clock`] | no | the one clock, for the daemon and its listeners |
 //! | [`daemon`] | no | the one loop, start and end |
 //! | [`settings`] | no | flags, environment and file; the only reader of the environment |
@@ -87,6 +87,8 @@
 //!   once is not judged again, so that a key that goes takes nothing back.
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
 //! - With a key the journal's records count as a whole, under a seal, or not at all; a start with none that count waits for a person.
+//! - A `resume` of what a commit itself holds is an approval like `promote`; whoever may approve is asked for it, and whose commit it is.
+//! - Of refused commands, and of syncs that operators ask for, ten a minute stand in the journal one by one and others as a number.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
 //! - With a forge to tell, an ended commit's report stays below `state/commits/` until it was told: whoever runs next does it.
 //! - A revert whose rollback is done, with everybody there and well, begins no rollout: the commit is a no-op.

@@ -1,10 +1,12 @@
-//! Asks the daemon of a state directory over its Unix socket, with a deadline and a limit on every answer.
+//! Asks a daemon, over its Unix socket or over its operators' listener, with a deadline and a limit on every answer.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::request::Builder;
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
@@ -12,11 +14,14 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+use super::Failure;
+use super::api_server::{Server, ServerError, Stream};
 use crate::serve::orders::user_name;
 use crate::settings::layers::Text;
-use crate::settings::{ADMIN_SOCKET, ServeArgs, SettingsError, state_dir_of_daemon};
+use crate::settings::{ADMIN_SOCKET, ClientVariables, SecretFile, ServeArgs, state_dir_of_daemon};
 
 /// The longest answer: a status of 10,000 groups, or 100,000 agents with their labels, is some tens of MiB.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -40,16 +45,34 @@ pub(super) struct DaemonPlace {
     /// The daemon's settings file, which may name its state directory [default: /etc/gitamp/gitamp.yaml, when there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A daemon on another machine instead: its operators' listener, like https://gitamp.example.com:4323 [env: GITAMP_SERVER]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["state_dir", "config"])]
+    server: Option<String>,
+    /// The file with your token for it, which nobody else may read [env: GITAMP_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The certificates that it is known by [env: GITAMP_CA_FILE] [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+impl DaemonPlace {
+    /// The daemon on another machine, if that is meant. Flags win over the environment: who names a state directory means that.
+    fn server(&self) -> Result<Option<Server>, ServerError> {
+        let is_here = self.state_dir.is_some() || self.config.is_some();
+        let variables = if is_here { ClientVariables::default() } else { ClientVariables::read() };
+        let Some(url) = self.server.clone().or(variables.server) else { return Ok(None) };
+        let token = self.token_file.clone().or(variables.token_file).ok_or(ServerError::NoToken)?;
+        let authorities = self.ca_file.clone().or(variables.ca_file);
+        Server::new(&url, &SecretFile::new(token), authorities.as_deref()).map(Some)
+    }
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {
     /// Nobody listens.
-    #[error(
-        "no gitamp daemon answers at {}: start one with `gitamp serve`, or name its --state-dir",
-        .0.display()
-    )]
+    #[error("no gitamp daemon answers at {}: start one with `gitamp serve`, or name its --state-dir", .0.display())]
     Nobody(PathBuf),
     /// The socket is somebody else's.
     #[error("permission denied at {}: it belongs to {owner}: run this as that user or as root", path.display())]
@@ -59,11 +82,20 @@ pub(super) enum AdminError {
         /// Whose it is.
         owner: String,
     },
+    /// The server cannot be reached, or is not whom its certificate has to name.
+    #[error("cannot reach the daemon at {place}")]
+    Unreachable {
+        /// Its address.
+        place: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// It did not answer in time.
-    #[error("the daemon at {} took longer than {seconds} s to answer: see its log", path.display())]
+    #[error("the daemon at {place} took longer than {seconds} s to answer: see its log")]
     TooSlow {
-        /// The socket.
-        path: PathBuf,
+        /// Where it was asked.
+        place: String,
         /// The deadline.
         seconds: u64,
     },
@@ -76,10 +108,10 @@ pub(super) enum AdminError {
         message: String,
     },
     /// The answer is cut off, too long or not HTTP.
-    #[error("the daemon at {} gave no whole answer", path.display())]
+    #[error("the daemon at {place} gave no whole answer")]
     Broken {
-        /// The socket.
-        path: PathBuf,
+        /// Where it was asked.
+        place: String,
         /// What went wrong.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -89,18 +121,45 @@ pub(super) enum AdminError {
     Foreign(#[source] serde_json::Error),
 }
 
+impl AdminError {
+    /// True when the daemon never heard what it was asked.
+    pub(super) const fn is_unheard(&self) -> bool {
+        match self {
+            Self::Nobody(_) | Self::Denied { .. } | Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => {
+                matches!(
+                    *status,
+                    StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::MISDIRECTED_REQUEST
+                )
+            }
+            Self::TooSlow { .. } | Self::Broken { .. } | Self::Foreign(_) => false,
+        }
+    }
+}
+
 /// A way to the daemon; each question is a connection of its own.
 #[derive(Clone, Debug)]
 pub(super) struct AdminClient {
-    socket: PathBuf,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    /// The Unix socket in its state directory.
+    Socket(PathBuf),
+    /// Its operators' listener.
+    Server(Arc<Server>),
 }
 
 impl AdminClient {
     /// The client of the daemon that these arguments, the environment and the settings file lead to.
-    pub(super) fn of(place: &DaemonPlace) -> Result<Self, SettingsError> {
+    pub(super) fn of(place: &DaemonPlace) -> Result<Self, Failure> {
+        if let Some(server) = place.server()? {
+            return Ok(Self { way: Way::Server(Arc::new(server)) });
+        }
         let args =
             ServeArgs { state_dir: place.state_dir.clone(), config: place.config.clone(), ..ServeArgs::default() };
-        Ok(Self { socket: state_dir_of_daemon(&args)?.join(ADMIN_SOCKET) })
+        Ok(Self { way: Way::Socket(state_dir_of_daemon(&args)?.join(ADMIN_SOCKET)) })
     }
 
     /// Reads what is at `target` (`/api/v1/status`).
@@ -128,7 +187,7 @@ impl AdminClient {
     ) -> Result<T, AdminError> {
         let (status, body) = tokio::time::timeout(patience, self.exchange(method, target, body))
             .await
-            .map_err(|_| AdminError::TooSlow { path: self.socket.clone(), seconds: patience.as_secs() })??;
+            .map_err(|_| AdminError::TooSlow { place: self.place(), seconds: patience.as_secs() })??;
         if !status.is_success() {
             let text = String::from_utf8_lossy(&body);
             let message = super::screen::clean_short(text.trim(), LONGEST_REFUSAL);
@@ -138,17 +197,32 @@ impl AdminClient {
     }
 
     async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), AdminError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
+        let request = Request::builder().method(method).uri(target).header(header::CONNECTION, "close");
+        match &self.way {
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, error))?;
+                self.converse(stream, request.header(header::HOST, "localhost"), body).await
+            }
+            Way::Server(server) => {
+                let request =
+                    request.header(header::HOST, server.authority()).header(header::AUTHORIZATION, server.bearer());
+                let reached = server.connect().await;
+                match reached.map_err(|source| AdminError::Unreachable { place: self.place(), source })? {
+                    Stream::Plain(stream) => self.converse(stream, request, body).await,
+                    Stream::Secure(stream) => self.converse(stream, request, body).await,
+                }
+            }
+        }
+    }
+
+    async fn converse<S>(&self, stream: S, request: Builder, body: Bytes) -> Result<(StatusCode, Bytes), AdminError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(header::HOST, "localhost")
-            .header(header::CONNECTION, "close")
-            .body(Full::new(body))
-            .map_err(|error| self.broken(error))?;
+        let request = request.body(Full::new(body)).map_err(|error| self.broken(error))?;
         // It reads and writes until the sender is dropped; an error of it reaches the request as well.
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
@@ -157,23 +231,31 @@ impl AdminClient {
         Ok((status, body.map_err(|error| self.broken(error))?.to_bytes()))
     }
 
-    fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AdminError {
-        AdminError::Broken { path: self.socket.clone(), source: source.into() }
+    /// Where the daemon is asked.
+    fn place(&self) -> String {
+        match &self.way {
+            Way::Socket(path) => path.display().to_string(),
+            Way::Server(server) => server.to_string(),
+        }
     }
 
-    fn unreachable(&self, error: io::Error) -> AdminError {
-        // A socket that a killed daemon left refuses; without a daemon there is none, or not even its directory.
-        let is_nobody = matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
-        );
-        if is_nobody {
-            AdminError::Nobody(self.socket.clone())
-        } else if error.kind() == io::ErrorKind::PermissionDenied {
-            AdminError::Denied { path: self.socket.clone(), owner: owner_of(&self.socket) }
-        } else {
-            self.broken(error)
-        }
+    fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AdminError {
+        AdminError::Broken { place: self.place(), source: source.into() }
+    }
+}
+
+fn unreachable(socket: &Path, error: io::Error) -> AdminError {
+    // A socket that a killed daemon left refuses; without a daemon there is none, or not even its directory.
+    let is_nobody = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
+    );
+    if is_nobody {
+        AdminError::Nobody(socket.to_owned())
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        AdminError::Denied { path: socket.to_owned(), owner: owner_of(socket) }
+    } else {
+        AdminError::Unreachable { place: socket.display().to_string(), source: error }
     }
 }
 
@@ -208,7 +290,7 @@ pub(super) mod tests {
             let _gone = stream.write_all(&answer).await;
             String::from_utf8(request).expect("a request in text")
         });
-        (AdminClient { socket }, task)
+        (AdminClient { way: Way::Socket(socket) }, task)
     }
 
     /// An answer as the daemon gives it.
@@ -253,8 +335,10 @@ pub(super) mod tests {
     #[tokio::test]
     async fn without_a_daemon_the_error_says_what_to_do() {
         let directory = tempfile::tempdir().expect("a directory");
-        let place =
-            DaemonPlace { state_dir: Some(Text(directory.path().to_str().expect("UTF-8").to_owned())), config: None };
+        let place = DaemonPlace {
+            state_dir: Some(Text(directory.path().to_str().expect("UTF-8").to_owned())),
+            ..DaemonPlace::default()
+        };
         let client = AdminClient::of(&place).expect("a client");
         let socket = directory.path().join(ADMIN_SOCKET);
         let wanted = format!(
@@ -265,10 +349,10 @@ pub(super) mod tests {
         assert_eq!(error(client.clone()).await, wanted, "no socket");
         drop(UnixListener::bind(&socket).expect("a socket"));
         assert_eq!(error(client.clone()).await, wanted, "a socket that a dead daemon left");
-        let nowhere = AdminClient { socket: directory.path().join("missing/admin.sock") };
+        let nowhere = AdminClient { way: Way::Socket(directory.path().join("missing/admin.sock")) };
         assert!(error(nowhere).await.contains("no gitamp daemon answers"));
 
-        let denied = client.unreachable(io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
+        let denied = unreachable(&socket, io::Error::from(io::ErrorKind::PermissionDenied)).to_string();
         assert!(denied.starts_with("permission denied at ") && denied.contains("it belongs to "), "{denied}");
     }
 }

@@ -6,6 +6,7 @@
 mod admin_client;
 mod agents;
 mod alerts;
+mod api_server;
 mod check;
 mod completions;
 mod demo;

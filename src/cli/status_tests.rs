@@ -199,6 +199,7 @@ fn running_commits_are_named() {
         subject: "Raise".to_owned(),
         synced_at: now(),
         ended_at: None,
+        author: None,
         rewritten_history: true,
         unknown_history: false,
         after: None,

@@ -92,6 +92,14 @@ impl Commits {
         self.open.iter().find(|open| open.id == id).map(|open| &open.report)
     }
 
+    /// Who wrote and who committed the open commit of this revision (`main@sha1:<commit>`).
+    pub(super) fn people(&self, revision: &str) -> Option<Vec<String>> {
+        let newest = self.newest.iter().map(|(_, report)| report);
+        let mut known = self.open.iter().map(|open| &open.report).chain(newest);
+        let report = known.find(|report| report.revision == revision)?;
+        Some(report.author.iter().chain([&report.committer]).cloned().collect())
+    }
+
     /// Open commits and the newest one, newest first.
     pub(super) fn shown(&self) -> Vec<CommitReport> {
         let newest = self.newest.iter().filter(|(id, _)| self.get(*id).is_none()).map(|(_, report)| report);

@@ -12,6 +12,7 @@ mod content;
 mod deferred;
 mod explain;
 mod moves;
+mod operators;
 mod orders;
 pub mod record;
 mod report;
@@ -34,6 +35,7 @@ use crate::config::{ConfigHash, RenderedConfig};
 use crate::controller::commits::Commits;
 use crate::controller::deferred::Deferred;
 use crate::controller::moves::Earlier;
+use crate::controller::operators::Bounded;
 use crate::controller::record::OrdersFile;
 use crate::controller::storage::{Storage, Untold};
 use crate::fleet::assign::Assigner;
@@ -189,6 +191,10 @@ pub struct Controller {
     orders: OrdersFile,
     /// Orders that have no effect before they are stored.
     deferred: Deferred,
+    /// Refused commands, as far as the journal takes them in.
+    refusals: Bounded,
+    /// Syncs that were asked for, likewise.
+    syncs: Bounded,
     /// Who belonged where before commits moved agents.
     earlier: Earlier,
     commits: Commits,
@@ -222,6 +228,8 @@ impl Controller {
             pins: BTreeMap::new(),
             orders: OrdersFile::default(),
             deferred: Deferred::default(),
+            refusals: Bounded::new("refused commands"),
+            syncs: Bounded::new("syncs"),
             earlier: Earlier::default(),
             commits: Commits::default(),
             storage: Storage::default(),
@@ -255,7 +263,10 @@ impl Controller {
     /// When [`Controller::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let timers = self.timers.first().map(|(at, _)| *at);
-        [timers, self.roster.poll_timeout(), self.storage.poll_timeout()].into_iter().flatten().min()
+        [timers, self.roster.poll_timeout(), self.storage.poll_timeout(), self.audit_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// From now on what becomes of commits is reported ([`Action::Report`]), and the journal keeps each ending until
@@ -314,6 +325,7 @@ impl Controller {
             }
             self.after_machine(&name, now);
         }
+        self.tell_omitted(now);
         self.settle(now);
         self.flush(now);
     }

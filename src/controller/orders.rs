@@ -30,7 +30,7 @@ const LONGEST_PIN: std::time::Duration = std::time::Duration::from_secs(366 * 24
 const PIN_LENGTH: &str = "a pin lasts longer than nothing, and a year at most";
 
 /// What an order comes down to, once its words are understood.
-enum Target {
+pub(super) enum Target {
     /// Of these groups, each by itself.
     Groups(Vec<GroupName>),
     /// Each of these groups goes back to this configuration.
@@ -80,7 +80,7 @@ impl Controller {
         Ok(self.impact(command, &target))
     }
 
-    /// Carries out an order, and has it recorded in the journal, refused ones too.
+    /// Carries out an order of somebody who may give it, and has it recorded in the journal, refused ones too.
     ///
     /// # Errors
     /// When it cannot be carried out, with what to do instead; then nothing was changed.
@@ -91,21 +91,17 @@ impl Controller {
             self.carry_out(order, target, now)?;
             Ok(impact)
         });
-        let result = match &outcome {
-            Ok(impact) => impact.effects.join("; "),
-            Err(refusal) => format!("refused: {}", refusal.message),
-        };
-        let reason = order.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-        let line = format!("{} by {}{reason}: {result}", order.command.name(), order.by);
-        self.notice(None, false, line.clone());
-        self.storage.ordered.push(line);
-        self.storage.orders.given += 1;
-        self.orders.orders.push(OrderEntry { order: order.clone(), result });
-        let superfluous = self.orders.orders.len().saturating_sub(MOST_ORDERS);
-        self.orders.orders.drain(..superfluous);
+        self.record(order, outcome.as_ref(), now);
         self.settle(now);
         self.flush(now);
         outcome
+    }
+
+    /// Keeps an order among the newest ones.
+    pub(super) fn keep_order(&mut self, entry: OrderEntry) {
+        self.orders.orders.push(entry);
+        let superfluous = self.orders.orders.len().saturating_sub(MOST_ORDERS);
+        self.orders.orders.drain(..superfluous);
     }
 
     fn carry_out(&mut self, order: &Order, target: Target, now: Timestamp) -> Result<(), Refusal> {
@@ -236,7 +232,7 @@ impl Controller {
         Err(Refusal::new(format!("nothing is restarted in {name} now: {reason}")))
     }
 
-    fn promoted_by(&self, target: &str) -> Result<Target, Refusal> {
+    pub(super) fn promoted_by(&self, target: &str) -> Result<Target, Refusal> {
         if self.groups.contains_key(&GroupName::new(target)) {
             return Ok(Target::Groups(vec![GroupName::new(target)]));
         }

@@ -150,6 +150,18 @@ impl TryFrom<BelongingFile> for GroupDefinition {
 pub struct OrdersFile {
     /// The orders.
     pub orders: Vec<OrderEntry>,
+    /// What operators did besides: syncs, and how many refusals and syncs were not recorded one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<Remark>,
+}
+
+/// Something that is no order, and is to be known all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// When.
+    pub at: Timestamp,
+    /// Who did what.
+    pub what: String,
 }
 
 /// One order, and what came of it.

@@ -393,6 +393,7 @@ fn first_report(info: &CommitInfo, rewritten: Option<bool>, fleet: &RenderedFlee
         revision: info.revision(),
         ending: None,
         committer: info.committer.clone(),
+        author: (info.author != info.committer).then(|| info.author.clone()),
         subject: info.subject.clone(),
         synced_at: now,
         ended_at: None,

@@ -17,9 +17,9 @@ use crate::labels::{Labels, Operator, Requirement, Selector};
 use crate::rollout::record::GroupRecord;
 use crate::view::AgentQuery;
 
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-fn revision(number: u8, files: &[(&str, &str)]) -> Revision {
+pub(super) fn revision(number: u8, files: &[(&str, &str)]) -> Revision {
     let entries: BTreeMap<Arc<str>, Entry> =
         files.iter().map(|(path, text)| (Arc::from(*path), Entry::File(Bytes::from((*text).to_owned())))).collect();
     let info = CommitInfo {
@@ -34,11 +34,11 @@ fn revision(number: u8, files: &[(&str, &str)]) -> Revision {
     Revision { info, rewritten: Some(false), fleet: fleet::load(&Snapshot::new(entries), None) }
 }
 
-fn written(store: Store) -> Written {
+pub(super) fn written(store: Store) -> Written {
     store.written().expect("our own records can be written")
 }
 
-fn take(controller: &mut Controller, revision: Revision) {
+pub(super) fn take(controller: &mut Controller, revision: Revision) {
     controller.handle_revision(revision, NOW);
     while let Some(action) = controller.poll_action() {
         if let Action::Store(store) = action {
@@ -47,8 +47,8 @@ fn take(controller: &mut Controller, revision: Revision) {
     }
 }
 
-const GROUP: &str = "apiVersion: gitamp/v1\nkind: Group\nselector: {matchAll: true}\nvariants:\n  - {name: us, selector: {matchLabels: {region: us}}}\n";
-const CONFIG: &str = "receivers: {otlp: {}}\nexporters: {debug: {}}\nservice: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n";
+pub(super) const GROUP: &str = "apiVersion: gitamp/v1\nkind: Group\nselector: {matchAll: true}\nvariants:\n  - {name: us, selector: {matchLabels: {region: us}}}\n";
+pub(super) const CONFIG: &str = "receivers: {otlp: {}}\nexporters: {debug: {}}\nservice: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n";
 
 #[test]
 fn variants_of_a_group_that_cannot_be_read_are_kept() {

@@ -27,6 +27,7 @@ use crate::controller::{Action, Controller, OrdersKept, Store};
 use crate::fleet::snapshot::CommitId;
 use crate::forge::outbound::teller::Word;
 use crate::serve::admin::AdminRequest;
+use crate::serve::api::{Api, ApiError};
 use crate::serve::bell::Bell;
 use crate::serve::gate::Gate;
 use crate::serve::hints::Hints;
@@ -35,7 +36,7 @@ use crate::serve::tls::{Tls, TlsError};
 use crate::serve::{AgentLinks, AgentMessage, Unusable};
 use crate::settings::Settings;
 use crate::view::command::{Impact, Order, OrderRequest, Refusal};
-use crate::view::{AlertsStatus, FleetStatus, JournalStatus, ListenerStatus, SyncStatus};
+use crate::view::{AlertsStatus, FleetStatus, JournalStatus, ListenerStatus};
 
 use follow::{Found, Progress};
 use keep::Stored;
@@ -83,6 +84,9 @@ pub enum DaemonError {
     /// The files of tokens or issuers cannot be used.
     #[error("cannot tell who may speak as an agent")]
     Gate(#[source] Unusable),
+    /// Operators cannot be served.
+    #[error("cannot serve operators (--api-listen)")]
+    Api(#[source] ApiError),
     /// Another daemon uses the state directory.
     #[error("another gitamp runs with the state directory {}: stop it, or give this one its own (--state-dir)", .0.display())]
     Busy(PathBuf),
@@ -149,6 +153,7 @@ struct Daemon {
     orders: watch::Sender<OrdersKept>,
     forge: Forge,
     alerts: watch::Receiver<Option<AlertsStatus>>,
+    api: Option<Arc<Api>>,
     door: Door,
 }
 
@@ -308,14 +313,22 @@ impl Daemon {
             AdminRequest::Explain(prefix, reply) => {
                 let _gone = reply.send(self.controller.explain(&prefix, self.clock.now()));
             }
-            AdminRequest::Sync(reply) => self.sync(reply),
+            AdminRequest::Sync { by, reply } => {
+                let permitted = by.map_or(Ok(()), |by| self.controller.handle_sync_of(&by, self.clock.now()));
+                match permitted {
+                    Ok(()) => self.sync(reply),
+                    Err(refusal) => {
+                        let _gone = reply.send(Err(refusal));
+                    }
+                }
+            }
             AdminRequest::Preview(command, reply) => {
                 let _gone = reply.send(self.controller.preview(&command, self.clock.now()));
             }
             AdminRequest::Order { order: OrderRequest { command, reason, sudo_user: _ }, by, reply } => {
                 let now = self.clock.now();
-                let order = Order { command, by, at: now, reason };
-                let answer = self.controller.handle_order(&order, now);
+                let order = Order { command, by: by.by.clone(), at: now, reason };
+                let answer = self.controller.handle_order_of(&order, &by, now);
                 // A promoted commit brings the policy that the next one is judged by.
                 self.known.tell(&self.controller);
                 match answer {
@@ -345,6 +358,8 @@ impl Daemon {
 
     /// Who may speak as an agent.
     fn listener(&self) -> ListenerStatus {
+        let of_api = self.api.as_ref().map(|api| api.problems(self.clock.now())).unwrap_or_default();
+        let of_api = of_api.into_iter().map(|problem| format!("the operators' listener: {problem}"));
         let state = self.door.tls.as_ref().map(|tls| tls.state(self.clock.now())).unwrap_or_default();
         let proofs = self.settings.proofs.as_ref();
         let kinds = [
@@ -360,6 +375,7 @@ impl Daemon {
                 .problem
                 .into_iter()
                 .chain(self.door.gate.as_ref().and_then(|gate| gate.problem()))
+                .chain(of_api)
                 .collect(),
         }
     }
@@ -378,13 +394,13 @@ impl Daemon {
     }
 
     /// Rings, and answers once an attempt that began after the ring has ended.
-    fn sync(&self, reply: oneshot::Sender<SyncStatus>) {
+    fn sync(&self, reply: start::SyncReply) {
         let mut progress = self.progress.clone();
         let target = progress.borrow().begun + 1;
         self.bell.ring();
         tokio::spawn(async move {
             if let Ok(reached) = progress.wait_for(|progress| progress.ended >= target).await {
-                let _gone = reply.send(reached.status.clone());
+                let _gone = reply.send(Ok(reached.status.clone()));
             }
         });
     }

@@ -29,6 +29,7 @@ use crate::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked, lock, tra
 use crate::opamp::connection::Rules;
 use crate::opamp::wire::Limits;
 use crate::serve::admin::{self, AdminOptions, AdminRequest};
+use crate::serve::api::{Api, ApiLimits, ApiOptions};
 use crate::serve::bell::Bell;
 use crate::serve::gate::Gate;
 use crate::serve::hints::Hints;
@@ -37,6 +38,8 @@ use crate::serve::metrics::Metrics;
 use crate::serve::tls::{ClientCertificates, Tls, TlsLimits};
 use crate::serve::{self, AgentServerOptions};
 use crate::settings::{AgentLimits, GitSettings, Reference, RepoKind, Settings};
+use crate::view::command::Refusal;
+use crate::view::operator::Role;
 use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
 
 /// Agents' events between the listener and the loop. A fleet that reconnects at once fills it; connections then wait.
@@ -88,6 +91,7 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     let options = AgentServerOptions { tls, gate, ..server_options(&base.settings) };
     let agents = listen(base.settings.listen, "--listen").await?;
     let (requests_in, mut requests) = mpsc::channel(ADMIN_QUEUE);
+    let api = base.start_api(requests_in.clone()).await?;
     let admin = base.start_admin(requests_in).await?;
     tracing::info!(
         repository = %base.settings.repo,
@@ -106,7 +110,7 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     };
     if let Some((journal, contents, syncs)) = opened {
         let (mut daemon, mut inputs, tasks) =
-            base.start(source, journal, contents, (agents, options), requests, alarm).await?;
+            base.start(source, journal, contents, (agents, options, api), requests, alarm).await?;
         for reply in syncs {
             daemon.sync(reply);
         }
@@ -123,7 +127,10 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
 }
 
 /// Whoever asked for a sync before there was anything to sync with.
-type Syncs = Vec<oneshot::Sender<SyncStatus>>;
+type Syncs = Vec<SyncReply>;
+
+/// Whoever waits for a sync.
+pub(super) type SyncReply = oneshot::Sender<Result<SyncStatus, Refusal>>;
 
 /// What is asked while the daemon starts.
 struct Questions<'a> {
@@ -201,6 +208,21 @@ impl Base {
         Gate::open(files, TlsLimits::default().reload, traffic).map(Arc::new).map(Some).map_err(DaemonError::Gate)
     }
 
+    /// The operators' listener, if there is one. It ends by itself when this stops.
+    async fn start_api(&self, requests: mpsc::Sender<AdminRequest>) -> Result<Option<Arc<Api>>, DaemonError> {
+        let Some(settings) = &self.settings.api else { return Ok(None) };
+        let options = ApiOptions {
+            files: settings.clone(),
+            hosts: self.settings.admin_hosts.clone(),
+            clock: self.clock,
+            metrics: Arc::clone(&self.metrics),
+        };
+        let api = Api::open(options, ApiLimits::default(), requests).map(Arc::new).map_err(DaemonError::Api)?;
+        let listener = listen(settings.listen, "--api-listen").await?;
+        tokio::spawn(Arc::clone(&api).serve(listener, self.stopped.clone()));
+        Ok(Some(api))
+    }
+
     async fn start_admin(&self, requests: mpsc::Sender<AdminRequest>) -> Result<JoinHandle<()>, DaemonError> {
         let tcp = match self.settings.admin_listen {
             Some(address) => Some(listen(address, "--admin-listen").await?),
@@ -221,7 +243,7 @@ impl Base {
         source: SourceOptions,
         journal: Journal,
         contents: JournalContents,
-        (listener, options): (TcpListener, AgentServerOptions),
+        (listener, options, api): (TcpListener, AgentServerOptions, Option<Arc<Api>>),
         requests: mpsc::Receiver<AdminRequest>,
         Alarm { looks, status: alerts, tasks: mut aborted }: Alarm,
     ) -> Result<(Daemon, Inputs, Tasks), DaemonError> {
@@ -257,8 +279,7 @@ impl Base {
             clock,
             metrics: Arc::clone(&metrics),
         };
-        let (stores, store_requests) = mpsc::channel(1);
-        let (answers, stored) = mpsc::channel(1);
+        let ((stores, store_requests), (answers, stored)) = (mpsc::channel(1), mpsc::channel(1));
         aborted.extend([
             tokio::spawn(follower.run()),
             tokio::spawn(ring_on_hangup(bell.clone())),
@@ -291,6 +312,7 @@ impl Base {
             forge,
             alerts,
             door,
+            api,
         };
         Ok((daemon, Inputs { agents, found, stored, requests, words, looks }, tasks))
     }
@@ -315,7 +337,7 @@ impl Base {
             tracing::warn!(retry_in = ?pause, "the journal cannot be read, nothing is offered before it is: {error}");
             self.journal.send_modify(|status| status.error = Some(format!("cannot be read: {error}")));
             for reply in syncs.drain(..) {
-                let _gone = reply.send(self.early_sync());
+                let _gone = reply.send(Ok(self.early_sync()));
             }
             let pause = async {
                 tokio::select! {
@@ -367,10 +389,16 @@ impl Base {
             AdminRequest::Agents(_, reply) => {
                 let _gone = reply.send(AgentList::default());
             }
-            AdminRequest::Sync(reply) => {
-                syncs.push(reply);
-                self.bell.ring();
-            }
+            AdminRequest::Sync { by, reply } => match by {
+                // Nothing can be written down yet: whoever may not is refused all the same.
+                Some(by) if by.role < Role::Operate => {
+                    let _gone = reply.send(Err(Refusal::forbidden(format!("{} may not ask for a sync", by.by))));
+                }
+                Some(_) | None => {
+                    syncs.push(reply);
+                    self.bell.ring();
+                }
+            },
             // Before the journal was read nobody knows what an order would be about: whoever asked is told that this is starting.
             AdminRequest::Explain(_, _) | AdminRequest::Preview(_, _) | AdminRequest::Order { .. } => {}
         }

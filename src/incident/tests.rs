@@ -75,6 +75,7 @@ fn report(revision: &str, ending: Option<Ending>) -> CommitReport {
         subject: "Raise the limit".to_owned(),
         synced_at: START,
         ended_at: None,
+        author: None,
         rewritten_history: false,
         unknown_history: false,
         after: None,

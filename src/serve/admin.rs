@@ -19,8 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::serve::metrics::{Metrics, classic, wants_open_metrics};
-use crate::serve::{orders, plain};
+use crate::serve::orders::{self, Asker};
+use crate::serve::plain;
 use crate::view::command::{Command, Impact, OrderRequest, Refusal};
+use crate::view::operator::Operator;
 use crate::view::{AgentList, AgentQuery, Explanation, FleetStatus, Phase, SyncStatus};
 
 /// For the daemon to answer a question.
@@ -39,15 +41,20 @@ pub enum AdminRequest {
     /// Why does the agent with this id, or this beginning of one, have what it has?
     Explain(String, oneshot::Sender<Result<Explanation, Refusal>>),
     /// Look at the repository now; answered when that is done.
-    Sync(oneshot::Sender<SyncStatus>),
+    Sync {
+        /// Who, when it is somebody who may not everything.
+        by: Option<Operator>,
+        /// How it went, or why it was not done.
+        reply: oneshot::Sender<Result<SyncStatus, Refusal>>,
+    },
     /// What would this command do?
     Preview(Command, oneshot::Sender<Result<Impact, Refusal>>),
     /// Do it.
     Order {
         /// What, and why.
         order: OrderRequest,
-        /// Who, as the operating system says.
-        by: String,
+        /// Who, as the operating system or a token says.
+        by: Operator,
         /// What it does.
         reply: oneshot::Sender<Result<Impact, Refusal>>,
     },
@@ -68,9 +75,9 @@ pub struct AdminOptions {
 }
 
 pub(super) struct Admin {
-    requests: mpsc::Sender<AdminRequest>,
-    metrics: Arc<Metrics>,
-    hosts: Vec<String>,
+    pub(super) requests: mpsc::Sender<AdminRequest>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) hosts: Vec<String>,
 }
 
 /// Starts both listeners. The task ends when `stop` says true, and takes the socket away.
@@ -92,9 +99,12 @@ pub fn spawn(
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), only_known_hosts))
         .with_state(Arc::clone(&admin));
     let over_unix = move |peer: Option<u32>| {
-        let sync = move |State(admin): State<Arc<Admin>>| async move { sync(&admin, peer).await };
+        let sync = move |State(admin): State<Arc<Admin>>| async move {
+            tracing::info!(user_id = peer, "sync was asked for");
+            sync(&admin, None).await
+        };
         let give = move |State(admin): State<Arc<Admin>>, request: Request| async move {
-            orders::give(&admin, peer, request).await
+            orders::give(&admin, Asker::Peer(peer), request).await
         };
         let preview =
             |State(admin): State<Arc<Admin>>, request: Request| async move { orders::preview(&admin, request).await };
@@ -128,7 +138,7 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn reading_routes() -> Router<Arc<Admin>> {
+pub(super) fn reading_routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -191,9 +201,8 @@ async fn explanation(State(admin): State<Arc<Admin>>, Place(id): Place<String>) 
     outcome.map(Json).map_err(|refusal| (StatusCode::NOT_FOUND, format!("{refusal}\n")))
 }
 
-async fn sync(admin: &Admin, peer: Option<u32>) -> Result<Json<SyncStatus>, Refused> {
-    tracing::info!(user_id = peer, "sync was asked for");
-    ask(admin, AdminRequest::Sync, SYNC_PATIENCE).await.map(Json)
+pub(super) async fn sync(admin: &Admin, by: Option<Operator>) -> Result<Json<SyncStatus>, Refused> {
+    orders::answer(ask(admin, |reply| AdminRequest::Sync { by, reply }, SYNC_PATIENCE).await?)
 }
 
 /// Ready means: the repository was read once, so that agents are told what it says.
@@ -236,7 +245,7 @@ async fn only_known_hosts(State(admin): State<Arc<Admin>>, request: Request, nex
     (StatusCode::MISDIRECTED_REQUEST, refused).into_response()
 }
 
-fn is_known_host(host: &str, known: &[String]) -> bool {
+pub(super) fn is_known_host(host: &str, known: &[String]) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         Some(_) | None => host,

@@ -67,9 +67,11 @@ async fn start() -> Running {
                 AdminRequest::Preview(command, reply) => drop(reply.send(carried_out(&command, "somebody"))),
                 AdminRequest::Order { order, by, reply } => {
                     assert_eq!(order.reason.as_deref(), Some("the backend is down"), "the reason arrives, cleaned");
-                    drop(reply.send(carried_out(&order.command, &by)));
+                    drop(reply.send(carried_out(&order.command, &by.by)));
                 }
-                AdminRequest::Sync(reply) => drop(reply.send(SyncStatus { stale: true, ..SyncStatus::default() })),
+                AdminRequest::Sync { by: _, reply } => {
+                    drop(reply.send(Ok(SyncStatus { stale: true, ..SyncStatus::default() })));
+                }
             }
         }
     });

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::alert;
 use crate::forge::outbound::teller;
 use crate::incident::Severity;
-use crate::serve::traffic::{TlsTraffic, Traffic};
+use crate::serve::traffic::{ApiTraffic, TlsTraffic, Traffic};
 use crate::settings::alerts::ReceiverKind;
 use crate::time::Timestamp;
 use crate::view::{Counts, FleetStatus};
@@ -318,6 +318,7 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         registry.register(name, help, counter);
     }
     register_limits(registry, traffic);
+    register_api(registry, &traffic.api);
     // Without TLS there is no certificate, and nothing to tell.
     if traffic.tls.handshakes.get() > 0 || traffic.tls.expires.get().is_some() {
         register_tls(registry, &traffic.tls);
@@ -338,6 +339,21 @@ fn register_limits(registry: &mut Registry, traffic: &Traffic) {
         limits.get_or_create(&LimitLabel { limit }).inc_by(count.get());
     }
     registry.register("limits_exceeded", "Refusals by the setting that is the limit", limits);
+}
+
+fn register_api(registry: &mut Registry, api: &ApiTraffic) {
+    let requests = Family::<ResultLabel, Counter>::default();
+    for (result, count) in
+        [("ok", &api.answered), ("unproven", &api.unproven), ("slowed", &api.slowed), ("paced", &api.paced)]
+    {
+        requests.get_or_create(&ResultLabel { result }).inc_by(count.get());
+    }
+    let help = "Requests to the operators' listener; unproven: no token that counts; slowed: the same, answered late because \
+                there were many; paced: too often by one operator";
+    registry.register("api_requests", help, requests);
+    let counter: Counter = Counter::default();
+    counter.inc_by(api.turned_away.get());
+    registry.register("api_connections_turned_away", "Connections of operators for which there was no place", counter);
 }
 
 fn register_tls(registry: &mut Registry, tls: &TlsTraffic) {

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod admission;
+pub mod api;
 pub mod bell;
 pub mod frames;
 pub mod gate;

@@ -1,4 +1,4 @@
-//! Orders over the admin socket: reading them within bounds, naming who gave them, and answering with what they do.
+//! Orders over the admin socket and the operators' listener: reading them within bounds, naming who gave them, and answering with what they do.
 
 use std::error::Error;
 
@@ -10,6 +10,7 @@ use http_body_util::LengthLimitError;
 
 use crate::serve::admin::{Admin, AdminRequest, PATIENCE, Refused, ask};
 use crate::view::command::{Impact, OrderRequest, Refusal};
+use crate::view::operator::Operator;
 
 /// An order is a few names and a reason of at most 500 characters; escaped in JSON that is some KiB.
 const LARGEST_ORDER: usize = 16 << 10;
@@ -20,18 +21,32 @@ pub(super) async fn preview(admin: &Admin, request: Request) -> Result<Json<Impa
     answer(ask(admin, |reply| AdminRequest::Preview(command, reply), PATIENCE).await?)
 }
 
-/// Carries the order out. `peer` is the user id that the operating system vouches for.
-pub(super) async fn give(admin: &Admin, peer: Option<u32>, request: Request) -> Result<Json<Impact>, Refused> {
+/// Who gives an order.
+pub(super) enum Asker {
+    /// The user id that the operating system vouches for.
+    Peer(Option<u32>),
+    /// Whoever proved to be this.
+    Operator(Operator),
+}
+
+/// Carries the order out.
+pub(super) async fn give(admin: &Admin, asker: Asker, request: Request) -> Result<Json<Impact>, Refused> {
     let order = read(request.into_body()).await?;
-    let by = name_peer(peer, order.sudo_user.as_deref()).await;
+    let by = match asker {
+        Asker::Peer(peer) => Operator::local(name_peer(peer, order.sudo_user.as_deref()).await),
+        Asker::Operator(operator) => operator,
+    };
     // The controller tells of it in the log and in the journal, refused or not.
     let outcome = ask(admin, |reply| AdminRequest::Order { order, by, reply }, PATIENCE).await?;
     answer(outcome)
 }
 
-/// A refusal is no failure of the interface: the state of the fleet forbids it.
-fn answer(outcome: Result<Impact, Refusal>) -> Result<Json<Impact>, Refused> {
-    outcome.map(Json).map_err(|refusal| (StatusCode::CONFLICT, format!("{refusal}\n")))
+/// A refusal is no failure of the interface: the state of the fleet forbids it, or whoever asks may not.
+pub(super) fn answer<T>(outcome: Result<T, Refusal>) -> Result<Json<T>, Refused> {
+    outcome.map(Json).map_err(|refusal| {
+        let status = if refusal.is_forbidden { StatusCode::FORBIDDEN } else { StatusCode::CONFLICT };
+        (status, format!("{refusal}\n"))
+    })
 }
 
 async fn read(body: Body) -> Result<OrderRequest, Refused> {

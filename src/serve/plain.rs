@@ -63,12 +63,12 @@ async fn next_place(places: &Arc<Semaphore>, stop: &watch::Receiver<bool>) -> Op
 }
 
 /// Done once `stop` says true, or nobody is left to say it.
-async fn stopped(stop: &watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &watch::Receiver<bool>) {
     let mut stop = stop.clone();
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn pause(error: &std::io::Error) {
+pub(super) async fn pause(error: &std::io::Error) {
     tracing::warn!("cannot accept a connection: {error}");
     tokio::time::sleep(PAUSE).await;
 }
@@ -78,20 +78,28 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     tokio::spawn(async move {
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
-            .max_buf_size(16 << 10)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        tokio::pin!(served);
-        tokio::select! {
-            // How a stranger's connection ends is nobody's concern.
-            _ = served.as_mut() => {}
-            () = stopped(&stop) => {
-                served.as_mut().graceful_shutdown();
-                let _ended = tokio::time::timeout(Duration::from_secs(1), served).await;
-            }
-        }
+        converse(stream, router, stop).await;
         drop(place);
     });
+}
+
+/// Answers the requests of one connection until it ends, or `stop` says true.
+pub(super) async fn converse<S>(stream: S, router: Router, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(16 << 10)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(served);
+    tokio::select! {
+        // How a stranger's connection ends is nobody's concern.
+        _ = served.as_mut() => {}
+        () = stopped(&stop) => {
+            served.as_mut().graceful_shutdown();
+            let _ended = tokio::time::timeout(Duration::from_secs(1), served).await;
+        }
+    }
 }

@@ -103,6 +103,21 @@ pub struct GateTraffic {
     pub is_stale: Counter,
 }
 
+/// What came over the operators' listener since the process started.
+#[derive(Debug, Default)]
+pub struct ApiTraffic {
+    /// Requests of somebody who is known.
+    pub answered: Counter,
+    /// Requests that prove nothing that counts, answered at once.
+    pub unproven: Counter,
+    /// The same, answered late, because there were many from one address.
+    pub slowed: Counter,
+    /// Requests of somebody who is known and asks too often.
+    pub paced: Counter,
+    /// Connections for which there was no place.
+    pub turned_away: Counter,
+}
+
 /// What went over the listener since the process started. Gauges say so; everything else only grows.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -154,4 +169,6 @@ pub struct Traffic {
     pub gate: Arc<GateTraffic>,
     /// Of TLS.
     pub tls: Arc<TlsTraffic>,
+    /// Of operators.
+    pub api: Arc<ApiTraffic>,
 }

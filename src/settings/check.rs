@@ -3,6 +3,7 @@
 mod access;
 mod agents;
 mod alerts;
+mod api;
 mod forge;
 
 use std::fmt::Display;
@@ -215,6 +216,7 @@ fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environm
     agents(settings, reader);
     hooks(settings, reader);
     agents::access(settings, reader);
+    api::api(settings, reader);
     forge::forge(settings, reader);
     without_history(settings, reader);
     settings.alerts = alerts::alerts(reader, &mut settings.warnings);
@@ -332,6 +334,7 @@ fn running(settings: &mut Settings, reader: &mut Reader<'_>) {
         ("listen", Some(settings.listen)),
         ("hooks-listen", settings.hooks.as_ref().and_then(|hooks| hooks.listen)),
         ("admin-listen", settings.admin_listen),
+        ("api-listen", settings.api.as_ref().map(|api| api.listen)),
     ];
     for (index, (key, one)) in listeners.iter().enumerate() {
         for (other_key, other) in listeners.iter().take(index) {

@@ -292,6 +292,25 @@ pub struct ServeArgs {
     #[arg(skip)]
     pub alerts: Option<AlertsArgs>,
 
+    /// A listener for operators on other machines, who prove who they are by tokens; speaks TLS
+    #[arg(long, value_name = "IP:PORT", help_heading = "Who may command from elsewhere")]
+    pub api_listen: Option<Text>,
+    /// The file of operators' tokens, of which it holds hashes, with their roles (view, operate, approve); read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may command from elsewhere")]
+    pub api_token_file: Option<Text>,
+    /// The certificate of that listener in PEM form; read again when it changes [default: the agents' listener's]
+    #[arg(long, value_name = "FILE", help_heading = "Who may command from elsewhere")]
+    pub api_cert_file: Option<Text>,
+    /// Its private key, which nobody else may read [default: the agents' listener's]
+    #[arg(long, value_name = "FILE", help_heading = "Who may command from elsewhere")]
+    pub api_key_file: Option<Text>,
+    /// Let that listener speak without TLS, on loopback only: for a proxy on this machine that adds it [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Who may command from elsewhere")]
+    pub api_plain: Option<Text>,
+    /// Whoever wrote or committed a commit cannot approve it over that listener; compared by e-mail address [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Who may command from elsewhere")]
+    pub no_self_approval: Option<Text>,
+
     /// Where health, metrics and the reading API are served, or `off` [default: 127.0.0.1:4321]
     #[arg(long, value_name = "IP:PORT", help_heading = "Running it")]
     pub admin_listen: Option<Text>,
@@ -439,6 +458,9 @@ pub fn add_layer(given: &mut Given, layer: &ServeArgs, source: &Source) -> Resul
     Ok(())
 }
 
+/// What commands that ask a daemon on another machine take from the environment; the daemon itself does not.
+pub const CLIENT_KEYS: [&str; 3] = ["server", "token-file", "ca-file"];
+
 /// The names of all settings.
 pub fn keys() -> Vec<String> {
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
@@ -449,7 +471,7 @@ pub fn keys() -> Vec<String> {
 /// not set, because that is how many tools unset one.
 pub fn environment_layer(variables: &BTreeMap<String, String>) -> (Given, Vec<String>) {
     let mut given = Given::new();
-    let mut known: Vec<String> = vec![variable("config")];
+    let mut known: Vec<String> = ["config"].iter().chain(&CLIENT_KEYS).map(|key| variable(key)).collect();
     for key in keys() {
         let name = variable(&key);
         if let Some(value) = variables.get(&name).filter(|value| !value.is_empty()) {

@@ -201,6 +201,19 @@ pub struct ProofSettings {
     pub issuers: Option<PathBuf>,
 }
 
+/// The operators' listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiSettings {
+    /// Where it is.
+    pub listen: SocketAddr,
+    /// TLS there; `None` only on loopback.
+    pub tls: Option<TlsSettings>,
+    /// The file of hashed tokens.
+    pub tokens: PathBuf,
+    /// False: what somebody wrote or committed, somebody else has to approve.
+    pub self_approval: bool,
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -278,6 +291,8 @@ pub struct Settings {
     pub forge: Option<forge::ForgeSettings>,
     /// Who is told of incidents; `None`: nobody.
     pub alerts: Option<alerts::AlertSettings>,
+    /// The operators' listener; `None`: there is none.
+    pub api: Option<ApiSettings>,
     /// Where the reading admin listener is; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
     /// Lowercase host names under which it may be asked, besides loopback and addresses.
@@ -330,6 +345,7 @@ impl Settings {
             hooks: None,
             forge: None,
             alerts: None,
+            api: None,
             admin_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4321))),
             admin_hosts: Vec::new(),
             state_dir,
@@ -412,6 +428,27 @@ pub fn alerts_of_daemon(args: &ServeArgs) -> Result<(String, Option<alerts::Aler
 pub fn token_file_of_daemon(args: &ServeArgs) -> Result<Option<PathBuf>, SettingsError> {
     let (given, _) = gather(args, &Environment::read())?;
     check::token_file(&given)
+}
+
+/// How a command reaches a daemon on another machine, as the environment says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientVariables {
+    /// `GITAMP_SERVER`: where its operators' listener is.
+    pub server: Option<String>,
+    /// `GITAMP_TOKEN_FILE`: the file with the operator's token.
+    pub token_file: Option<PathBuf>,
+    /// `GITAMP_CA_FILE`: the certificates that it is known by.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl ClientVariables {
+    /// Those of this process.
+    pub fn read() -> Self {
+        let environment = Environment::read();
+        let [server, token_file, ca_file] =
+            layers::CLIENT_KEYS.map(|key| environment.get(&layers::variable(key)).map(str::to_owned));
+        Self { server, token_file: token_file.map(PathBuf::from), ca_file: ca_file.map(PathBuf::from) }
+    }
 }
 
 /// Who became root to run this program, as `sudo` says it.

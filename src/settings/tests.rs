@@ -150,6 +150,47 @@ fn an_open_listener_needs_protection_or_a_word() {
     assert_eq!((local.warnings, local.tls, local.insecure), (Vec::new(), None, false), "loopback needs nothing");
 }
 
+#[test]
+fn operators_are_not_served_unprotected() {
+    let case = Case::new();
+    let file = case.directory.path().join("secret.pem");
+    std::fs::write(&file, "hunter2").expect("writing");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
+    let flag = |name: &str| format!("--{name}={}", file.display());
+    let (tokens, certificate, key) = (flag("api-token-file"), flag("api-cert-file"), flag("api-key-file"));
+    let (agents, agents_key) = (flag("tls-cert-file"), flag("tls-key-file"));
+    let with = |flags: &[&str]| Case::new().flags(&[&["--repo=/srv/x"], flags].concat());
+    let (listen, local) = ("--api-listen=0.0.0.0:4322", "--api-listen=127.0.0.1:4322");
+    for (flags, words) in [
+        (vec![listen, &certificate, &key], "--api-listen: nobody is known there"),
+        (vec![listen, &tokens], "--api-listen: tokens are sent there, which TLS has to protect"),
+        (vec![local, &tokens], "say --api-plain if a proxy"),
+        (vec![listen, &tokens, "--api-plain"], "--api-plain: 0.0.0.0:4322 can be reached"),
+        (vec![listen, &tokens, "--api-plain", "--insecure"], "--api-plain: 0.0.0.0:4322 can be reached"),
+        (vec![local, &tokens, &certificate], "--api-cert-file: needs its private key"),
+        (vec![local, &tokens, &key], "--api-key-file: needs its certificate"),
+        (vec!["--api-listen=127.0.0.1:4321", &tokens, "--api-plain"], "the same address as --admin-listen"),
+    ] {
+        let error = with(&flags).error();
+        assert!(error.contains(words), "{flags:?}: {error}");
+    }
+    let shared =
+        with(&[listen, &tokens, &agents, &agents_key, &flag("tls-client-ca-file")]).good().api.expect("an API");
+    assert!(
+        shared.tls.is_some_and(|tls| tls.certificate == file && tls.client_ca.is_none()),
+        "the agents' certificate"
+    );
+    assert!(shared.self_approval);
+    let plain = with(&[local, &tokens, "--api-plain", "--no-self-approval"]).good().api.expect("an API");
+    assert_eq!((plain.tls, plain.self_approval), (None, false));
+    let idle = with(&["--no-self-approval"]).good();
+    assert_eq!(idle.api, None);
+    assert!(idle.warnings.join("").contains("means nothing without --api-listen"), "{:?}", idle.warnings);
+    let variables =
+        Case::new().flags(&["--repo=/srv/x"]).variable("GITAMP_SERVER", "https://x").variable("GITAMP_TOKEN_FILE", "x");
+    assert_eq!(variables.good().warnings, Vec::<String>::new(), "they are meant for commands");
+}
+
 /// A value for each setting that is not its default; secrets stand in these files.
 fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
     match key {
@@ -168,7 +209,13 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         | "heartbeat-interval"
         | "handshake-timeout" => "77s",
         "instance" | "git-user" | "journal-user" | "forge-user" => "blue",
-        "observe" | "no-push" | "insecure" | "forge-comment" | "revert-pull-request" => "true",
+        "observe"
+        | "no-push"
+        | "insecure"
+        | "api-plain"
+        | "no-self-approval"
+        | "forge-comment"
+        | "revert-pull-request" => "true",
         "ssh-agent" | "forge-statuses" => "false",
         "git-token-file"
         | "ssh-key-file"
@@ -186,7 +233,7 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "forge-status-url" => "https://ops.example.com/{commit}",
         "verify-mode" => "all",
         "verify-allowed-signers" | "verify-keyring" => secret,
-        "listen" | "hooks-listen" | "admin-listen" => "127.0.0.1:7777",
+        "listen" | "hooks-listen" | "admin-listen" | "api-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
         "max-message-size" => "2MiB",
         "max-connections"
@@ -199,6 +246,7 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         | "max-attributes"
         | "max-handshakes" => "77",
         "max-agent-bytes" | "max-bytes-in-flight" => "7MiB",
+        "api-token-file" | "api-cert-file" | "api-key-file" => secret,
         "tls-cert-file" | "tls-key-file" | "tls-client-ca-file" | "tls-client-crl-file" => secret,
         "agent-token-file" | "agent-issuers-file" => secret,
         "admin-hosts" => "Gitamp.Example.com, other",
@@ -225,6 +273,12 @@ fn with_what_it_needs(mut case: Case, key: &str, secret: &str, journal_key: &str
     for other in ["tls-cert-file", "tls-key-file", "tls-client-ca-file"] {
         if key.starts_with("tls-") && key != other && (key.contains("client") || other != "tls-client-ca-file") {
             case = case.variable(&layers::variable(other), secret);
+        }
+    }
+    if key.starts_with("api-") || key == "no-self-approval" {
+        case = case.variable("GITAMP_API_LISTEN", "127.0.0.1:7777").variable("GITAMP_API_TOKEN_FILE", secret);
+        for other in ["GITAMP_API_CERT_FILE", "GITAMP_API_KEY_FILE"] {
+            case = case.variable(other, secret);
         }
     }
     if key == "journal-adopt" {
@@ -282,6 +336,10 @@ fn every_setting_has_a_flag_a_variable_and_a_key_that_work() {
         if key == "tls-cert-file" || key == "tls-key-file" {
             // So is half a pair.
             without.environment.variables.retain(|name, _| !name.contains("TLS"));
+        }
+        if key.starts_with("api-") && key != "api-plain" {
+            // None of these does without the others.
+            without.environment.variables.retain(|name, _| !name.contains("_API_"));
         }
         if key == "tls-client-ca-file" {
             without.environment.variables.remove("GITAMP_TLS_CLIENT_CRL_FILE");
@@ -689,6 +747,9 @@ fn the_example_of_a_settings_file_can_be_used() {
         "alerts-secret",
         "agent-tokens.yaml",
         "agent-issuers.yaml",
+        "operators.yaml",
+        "api.pem",
+        "api-key.pem",
     ] {
         std::fs::copy(&secret, case.directory.path().join(file)).expect("a copy");
     }

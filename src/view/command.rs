@@ -211,12 +211,20 @@ pub struct Impact {
 pub struct Refusal {
     /// The sentence, with what to do instead.
     pub message: String,
+    /// True when it is about who asks, not about the state of the fleet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_forbidden: bool,
 }
 
 impl Refusal {
     /// A refusal in words.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: message.into(), is_forbidden: false }
+    }
+
+    /// A refusal of whoever asks.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_forbidden: true }
     }
 }
 

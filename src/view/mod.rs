@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod explain;
+pub mod operator;
 pub mod present;
 pub mod stages;
 pub mod text;
@@ -202,6 +203,9 @@ pub struct CommitReport {
     pub ending: Option<Ending>,
     /// Who committed it.
     pub committer: String,
+    /// Who wrote it, when that is somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// The first line of its message.
     pub subject: String,
     /// When it was taken.

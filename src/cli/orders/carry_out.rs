@@ -115,7 +115,7 @@ pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> R
         confirm(if is_json { &told } else { "" }, std::io::stdin().lock(), anstream::stderr().lock())?;
     }
     let outcome = runtime.block_on(send(&client, "/api/v1/orders", &request)).inspect_err(|error| {
-        if !matches!(error, AdminError::Nobody(_) | AdminError::Denied { .. }) {
+        if !error.is_unheard() {
             anstream::eprintln!("it is not known whether the order was carried out: see `gitamp status`");
         }
     })?;
@@ -176,11 +176,13 @@ fn agent_prefix(command: &Command) -> Option<String> {
     is_prefix.then(|| target.to_ascii_lowercase())
 }
 
-/// A refusal by the state of the fleet is an answer; everything else is trouble.
+/// A refusal by the state of the fleet, or of whoever asks, is an answer; everything else is trouble.
 async fn send(client: &AdminClient, target: &str, request: &OrderRequest) -> Result<Answer, AdminError> {
     match client.send(target, request).await {
         Ok(impact) => Ok(Answer::Impact(impact)),
-        Err(AdminError::Refused { status: StatusCode::CONFLICT, message }) => Ok(Answer::Refused(message)),
+        Err(AdminError::Refused { status: StatusCode::CONFLICT | StatusCode::FORBIDDEN, message }) => {
+            Ok(Answer::Refused(message))
+        }
         Err(error) => Err(error),
     }
 }

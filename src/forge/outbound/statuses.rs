@@ -77,6 +77,7 @@ pub fn unrelated(info: &CommitInfo, now: Timestamp) -> CommitReport {
         subject: info.subject.clone(),
         synced_at: now,
         ended_at: Some(now),
+        author: None,
         rewritten_history: false,
         unknown_history: false,
         after: None,

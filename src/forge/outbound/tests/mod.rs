@@ -23,6 +23,7 @@ pub(super) fn report(ending: Option<Ending>, groups: Vec<(&str, GroupReport)>) -
         subject: "Raise the limit".to_owned(),
         synced_at: NOW,
         ended_at: None,
+        author: None,
         rewritten_history: false,
         unknown_history: false,
         after: None,
