@@ -26,6 +26,14 @@ impl Clock {
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
+    /// The time of the wall clock at this moment, for others to read: after a suspension, or once the clock was set, theirs is not
+    /// [`Clock::now`]. Nothing of our own is measured by it.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else gets its time from")]
+    pub fn wall(&self) -> Timestamp {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(self.wall).as_millis();
+        Timestamp::from_millis(u64::try_from(wall).unwrap_or(u64::MAX))
+    }
+
     /// When `at` is, for the runtime's timers: never before it, although timestamps are whole milliseconds.
     pub fn instant(&self, at: Timestamp) -> tokio::time::Instant {
         let since_start = Duration::from_millis(at.as_millis()).saturating_sub(self.wall);

@@ -381,6 +381,10 @@ fn a_repository_out_of_reach_is_told_and_so_is_its_return() {
         (&told["event"], &told["situation"], &told["groups"]),
         (&"opened".into(), &"sync-stale".into(), &serde_json::json!([]))
     );
+    wait_for("the answer to be noted", || {
+        let receivers = daemon.status()["alerts"]["receivers"].clone();
+        if receivers[0]["lastSent"].is_string() { Ok(()) } else { Err(receivers) }
+    });
     daemon.kill();
     daemon.spawn();
     stays("nothing is announced again", Duration::from_secs(14), || receiver.events("ops"));

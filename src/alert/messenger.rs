@@ -69,7 +69,7 @@ impl Messenger {
         };
         let status = ReceiverStatus { name: name.clone(), kind: kind.to_string(), ..ReceiverStatus::default() };
         let state = State {
-            desk: Arc::new(Mutex::new(Desk::new(repeat, store.told(&name)))),
+            desk: Arc::new(Mutex::new(Desk::new(repeat, store.told(&name), clock.now()))),
             concern: Arc::new(Concern::of(&receiver)),
             status: Arc::new(Mutex::new(status)),
         };
@@ -88,8 +88,12 @@ impl Messenger {
             let next = self.state.desk().next(&own, self.clock.now());
             let until = match next {
                 Next::Send(delivery) => {
-                    self.send(&delivery).await;
-                    continue;
+                    // What has ended meanwhile without being told must not be told now: nobody would tell of its end.
+                    if !self.incidents.has_changed().unwrap_or(true) {
+                        self.send(&delivery).await;
+                        continue;
+                    }
+                    Some(self.clock.instant(self.clock.now()))
                 }
                 Next::At(at) => Some(self.clock.instant(at)),
                 Next::Idle => None,
@@ -123,7 +127,12 @@ impl Messenger {
     }
 
     async fn send(&mut self, delivery: &Delivery) {
-        let outcome = self.post.send(delivery, self.clock.now()).await;
+        // Remembered before it goes out: a process that dies meanwhile leaves a successor that knows whom to tell of the end.
+        let is_new = self.state.desk().begin(delivery, self.clock.now());
+        if is_new {
+            self.keep().await;
+        }
+        let outcome = self.post.send(delivery, self.clock.wall()).await;
         let now = self.clock.now();
         let incident = delivery.incident.id.as_str();
         let (outcome, error) = match outcome {
@@ -135,12 +144,13 @@ impl Messenger {
             }
             Err(Trouble::Later(pause)) => (Outcome::Later(pause), Some("it wants fewer messages".to_owned())),
             Err(Trouble::Failed(why)) => (Outcome::Failed, Some(why)),
+            Err(Trouble::Doubtful(why)) => (Outcome::Doubtful, Some(why)),
             Err(Trouble::Refused(why)) => (Outcome::Refused, Some(why)),
         };
         let (is_new, has_given_up) = {
             let mut desk = self.state.desk();
             let is_new = desk.handle(delivery, outcome, now, fastrand::f64());
-            (is_new, outcome == Outcome::Refused && desk.has_given_up(incident))
+            (is_new, outcome == Outcome::Refused && desk.has_given_up(&delivery.incident))
         };
         if is_new {
             self.keep().await;
@@ -164,9 +174,8 @@ impl Messenger {
     }
 
     async fn keep(&self) {
-        let (store, name, memory) = (Arc::clone(&self.store), self.name.clone(), self.state.desk().memory().clone());
-        let kept = tokio::task::spawn_blocking(move || store.keep_told(&name, memory)).await;
-        if let Ok(Err(error)) = kept {
+        self.store.set_told(&self.name, self.state.desk().memory().clone());
+        if let Err(error) = self.store.keep().await {
             tracing::warn!(receiver = self.name, "what it was told cannot be written, and may be told again: {error}");
         }
     }
@@ -179,7 +188,7 @@ impl Messenger {
         match outcome {
             Outcome::Taken => raise(&sent.ok),
             Outcome::Later(_) => raise(&sent.throttled),
-            Outcome::Failed => raise(&sent.failed),
+            Outcome::Failed | Outcome::Doubtful => raise(&sent.failed),
             Outcome::Refused if has_given_up => raise(&sent.refused),
             Outcome::Refused => raise(&sent.failed),
         }

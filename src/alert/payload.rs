@@ -223,7 +223,8 @@ pub fn alertmanager(delivery: &Delivery, now: Timestamp) -> Value {
             alerts.push(json!({
                 "labels": labels(incident, name, severity),
                 "annotations": annotations(section),
-                "startsAt": section.since,
+                // By the receiver's clock, which may be behind ours: nothing begins after its end, and what is over is not still to end.
+                "startsAt": section.since.min(ends),
                 "endsAt": ends,
             }));
         };
@@ -231,7 +232,7 @@ pub fn alertmanager(delivery: &Delivery, now: Timestamp) -> Value {
             add(severity, now + LIFE);
         }
         if let Some(before) = before.filter(|before| section.ended.is_some() || *before != severity) {
-            add(before, section.ended.unwrap_or(now));
+            add(before, section.ended.map_or(now, |ended| ended.min(now)));
         }
     }
     alerts.into()

@@ -23,6 +23,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// When a receiver says that it is too much, and not until when.
 const UNTOLD_PAUSE: Duration = Duration::from_secs(60);
 
+/// Where Alertmanager takes alerts; no secret.
+const ALERTS_PATH: &str = "/api/v2/alerts";
+
+/// Bytes of a part of an address that may be a secret.
+const SHORTEST_SECRET: usize = 8;
+
 /// Characters of an answer that people see.
 const LONGEST_ANSWER: usize = 200;
 
@@ -31,8 +37,10 @@ const LONGEST_ANSWER: usize = 200;
 pub enum Trouble {
     /// The receiver wants nothing before this time has passed.
     Later(Duration),
-    /// It does not work, at the moment or before a person did something; the reason.
+    /// It does not work, at the moment or before a person did something; the reason. The message was not taken.
     Failed(String),
+    /// The same, but it may have been taken.
+    Doubtful(String),
     /// Not this message; the reason.
     Refused(String),
 }
@@ -58,7 +66,7 @@ impl Post {
         Self { receiver, client: None }
     }
 
-    /// Sends a message.
+    /// Sends a message; `now` is the time that others have ([`Clock::wall`](crate::clock::Clock::wall)).
     ///
     /// # Errors
     /// When it was not taken.
@@ -99,23 +107,9 @@ impl Post {
                 self.client.insert(made.map_err(|error| Trouble::Failed(error.to_string()))?).clone()
             }
         };
-        let answer = client.send(&request).await.map_err(|error: ClientError| Trouble::Failed(error.to_string()))?;
-        judge(&unrepeated(answer, &request), now)
+        let answer = client.send(&request).await.map_err(unanswered)?;
+        judge(&answer, &request, now)
     }
-}
-
-/// The shortest path of an address that is taken for a secret: `/services/T0/B0/...` is one, `/alerts` is none.
-const SHORTEST_SECRET_PATH: usize = 12;
-
-/// An answer without the address and the token that it was sent to: what it says is shown, and it may repeat them.
-fn unrepeated(mut answer: Answer, request: &Request) -> Answer {
-    let path = request.target.path();
-    let place = Some(path).filter(|path| path.len() >= SHORTEST_SECRET_PATH && !path.ends_with("/api/v2/alerts"));
-    let tokens = request.secrets.iter().filter_map(|(_, secret)| secret.expose().rsplit(' ').next());
-    for secret in place.into_iter().chain(request.target.query()).chain(tokens).map(Secret::new) {
-        answer.body = secret.hidden_in(&String::from_utf8_lossy(&answer.body)).into();
-    }
-    answer
 }
 
 /// The request for a body.
@@ -137,8 +131,8 @@ fn request(receiver: &Receiver, id: &str, body: Bytes, now: Timestamp) -> Result
         ReceiverKind::Slack => {}
         ReceiverKind::Alertmanager => {
             let base = target.path().trim_end_matches('/').to_owned();
-            if !base.ends_with("/api/v2/alerts") {
-                target.set_path(&format!("{base}/api/v2/alerts"));
+            if !base.ends_with(ALERTS_PATH) {
+                target.set_path(&format!("{base}{ALERTS_PATH}"));
             }
         }
     }
@@ -173,9 +167,37 @@ pub fn signature(keys: &[Secret], id: &str, seconds: &str, body: &[u8]) -> Optio
     (!all.is_empty()).then(|| all.join(" "))
 }
 
+/// What it means that there is no answer.
+fn unanswered(error: ClientError) -> Trouble {
+    let why = error.to_string();
+    match error {
+        ClientError::Broken { .. } | ClientError::TooSlow { .. } => Trouble::Doubtful(why),
+        ClientError::Certificates { .. }
+        | ClientError::NoCertificates
+        | ClientError::Unreachable { .. }
+        | ClientError::Request(_) => Trouble::Failed(why),
+    }
+}
+
+/// True when these words hold a part of the address that may be what makes it a secret, or who we are: servers like to quote what they
+/// were asked for.
+fn discloses(said: &str, request: &Request) -> bool {
+    let said = said.to_lowercase();
+    let target = &request.target;
+    let path = target.path().trim_end_matches(ALERTS_PATH).trim_end_matches('/');
+    let long = |part: &str| part.len() >= SHORTEST_SECRET;
+    let pairs: Vec<String> =
+        target.query_pairs().flat_map(|(key, value)| [key.into_owned(), value.into_owned()]).collect();
+    let tokens = request.secrets.iter().flat_map(|(_, secret)| secret.expose().split_whitespace());
+    let whole = [path, target.query().unwrap_or_default()].into_iter().filter(|part| !part.is_empty());
+    let parts = path.split('/').chain(pairs.iter().map(String::as_str)).chain(target.password()).chain(tokens);
+    whole.chain(parts.filter(|part| long(part))).any(|part| said.contains(&part.to_lowercase()))
+}
+
 /// What an answer means.
-fn judge(answer: &Answer, now: Timestamp) -> Result<Taken, Trouble> {
-    let said = clip(&plain(&String::from_utf8_lossy(answer.body.get(..4096).unwrap_or(&answer.body))), LONGEST_ANSWER);
+fn judge(answer: &Answer, request: &Request, now: Timestamp) -> Result<Taken, Trouble> {
+    let said = plain(&String::from_utf8_lossy(answer.body.get(..4096).unwrap_or(&answer.body)));
+    let said = if discloses(&said, request) { String::new() } else { clip(&said, LONGEST_ANSWER) };
     let status = answer.status;
     let told = |what: &str| {
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -185,7 +207,9 @@ fn judge(answer: &Answer, now: Timestamp) -> Result<Taken, Trouble> {
         200..=299 => Ok(Taken { status, said }),
         429 => Err(Trouble::Later(pause(answer, now).unwrap_or(UNTOLD_PAUSE))),
         503 if answer.retry_after.is_some() => Err(Trouble::Later(pause(answer, now).unwrap_or(UNTOLD_PAUSE))),
-        408 | 425 | 500..=599 => Err(Trouble::Failed(told("the receiver has trouble"))),
+        408 | 425 => Err(Trouble::Failed(told("the receiver has trouble"))),
+        // Whoever stands before it may have given up on an answer that comes.
+        500..=599 => Err(Trouble::Doubtful(told("the receiver has trouble"))),
         300..=399 => {
             Err(Trouble::Failed(format!("the receiver sends us elsewhere ({status}): name the right address")))
         }
@@ -193,5 +217,59 @@ fn judge(answer: &Answer, now: Timestamp) -> Result<Taken, Trouble> {
         // Slack says so when the webhook was removed.
         404 | 410 => Err(Trouble::Failed(told("there is no such receiver"))),
         _ => Err(Trouble::Refused(told("the receiver refuses it"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> url::Url {
+        text.parse().expect("an address")
+    }
+
+    fn judged(target: url::Url, status: u16, body: &str) -> Result<Taken, Trouble> {
+        let request = Request {
+            method: "POST",
+            target,
+            headers: Vec::new(),
+            secrets: vec![("authorization", Secret::new("Bearer t0ken-of-ops"))],
+            body: None,
+        };
+        judge(&Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() }, &request, Timestamp::default())
+    }
+
+    #[test]
+    fn no_answer_puts_a_secret_into_words() {
+        let chat = "https://hooks.example.com/services/T0/B0/s3cretword?key=an0ther-secret";
+        for body in [
+            "no route for /services/T0/B0/s3cretword",
+            r#"{"path": "\/services\/T0\/B0\/S3cretWord"}"#,
+            "what is an0ther-secret?",
+            "you said Bearer t0ken-of-ops",
+        ] {
+            let Err(Trouble::Failed(why)) = judged(url(chat), 404, body) else { panic!("{body}") };
+            assert_eq!(why, "there is no such receiver (404)", "{body}");
+            assert_eq!(judged(url(chat), 200, body).map(|taken| taken.said), Ok(String::new()));
+        }
+        let Err(Trouble::Failed(why)) = judged(url(chat), 404, "no_service") else { panic!("it failed") };
+        assert_eq!(why, "there is no such receiver (404): no_service");
+        let Err(Trouble::Refused(why)) = judged(url("http://am/api/v2/alerts"), 400, "not at /api/v2/alerts") else {
+            panic!("it refused")
+        };
+        assert!(why.ends_with("not at /api/v2/alerts"), "this is no secret: {why}");
+    }
+
+    #[test]
+    fn what_may_have_been_taken_is_told_from_what_was_not() {
+        let trouble = |error: ClientError| unanswered(error);
+        let host = || "ops".to_owned();
+        assert!(matches!(trouble(ClientError::TooSlow { host: host(), deadline: DEADLINE }), Trouble::Doubtful(_)));
+        let broken = ClientError::Broken { host: host(), reason: String::new() };
+        assert!(matches!(trouble(broken), Trouble::Doubtful(_)));
+        let unreachable = ClientError::Unreachable { host: host(), reason: String::new() };
+        assert!(matches!(trouble(unreachable), Trouble::Failed(_)));
+        assert!(matches!(judged(url("http://ops/"), 502, ""), Err(Trouble::Doubtful(_))));
+        assert!(matches!(judged(url("http://ops/"), 404, ""), Err(Trouble::Failed(_))));
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ const FILE: &str = "alerts.json";
 
 /// The version that is written; of a newer one nothing is taken.
 const VERSION: u32 = 1;
+
+/// A disk that takes longer to write is not waited for: what has to be told is told, and written when the disk answers.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is larger is not ours.
 const LARGEST: u64 = 64 << 20;
@@ -34,7 +38,10 @@ struct Contents {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    /// Never held while the disk is at work.
     contents: Mutex<Contents>,
+    /// What was written last, by the one who writes.
+    written: Arc<tokio::sync::Mutex<Contents>>,
 }
 
 impl Store {
@@ -52,7 +59,9 @@ impl Store {
                 )
             }
         };
-        (Self { path, contents: Mutex::new(Contents { version: VERSION, ..contents }) }, warning)
+        let contents = Contents { version: VERSION, ..contents };
+        let written = Arc::new(tokio::sync::Mutex::new(contents.clone()));
+        (Self { path, contents: Mutex::new(contents), written }, warning)
     }
 
     /// The incidents that were known.
@@ -65,27 +74,36 @@ impl Store {
         self.lock().told.get(receiver).cloned().unwrap_or_default()
     }
 
-    /// Writes the incidents, when they are others than before.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn keep_incidents(&self, incidents: watch::Memory) -> io::Result<()> {
-        let mut contents = self.lock();
-        if contents.incidents == incidents {
-            return Ok(());
-        }
-        contents.incidents = incidents;
-        write(&self.path, &contents)
+    /// The incidents that are known now. They are written by [`Store::keep`].
+    pub fn set_incidents(&self, incidents: watch::Memory) {
+        self.lock().incidents = incidents;
     }
 
-    /// Writes what a receiver was told. Receivers that are not among `all` are forgotten.
+    /// What a receiver was told. It is written by [`Store::keep`].
+    pub fn set_told(&self, receiver: &str, told: desk::Memory) {
+        self.lock().told.insert(receiver.to_owned(), told);
+    }
+
+    /// Writes what is to stand in the file, when that is something else than before. Takes two seconds at most: a write that is still
+    /// under way goes on, and no second one begins meanwhile.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn keep_told(&self, receiver: &str, told: desk::Memory) -> io::Result<()> {
-        let mut contents = self.lock();
-        contents.told.insert(receiver.to_owned(), told);
-        write(&self.path, &contents)
+    /// When the file cannot be written, or not in time.
+    pub async fn keep(&self) -> io::Result<()> {
+        let write = async {
+            let mut written = Arc::clone(&self.written).lock_owned().await;
+            let (path, contents) = (self.path.clone(), self.lock().clone());
+            let job = move || {
+                if *written != contents {
+                    write(&path, &contents)?;
+                    *written = contents;
+                }
+                Ok(())
+            };
+            tokio::task::spawn_blocking(job).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        };
+        let too_slow = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+        tokio::time::timeout(PATIENCE, write).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
     /// Forgets what receivers were told that are none of these.
@@ -118,4 +136,23 @@ fn write(path: &Path, contents: &Contents) -> io::Result<()> {
     file.write_all(&serde_json::to_vec(contents).map_err(io::Error::other)?)?;
     file.as_file().sync_data()?;
     file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, _) = Store::open(directory.path());
+        store.set_told("ops", desk::Memory::default());
+        let writing = Arc::clone(&store.written).lock_owned().await;
+        let error = store.keep().await.expect_err("somebody writes for ever");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(store.told("ops"), desk::Memory::default(), "what is known can be read meanwhile");
+        drop(writing);
+        store.keep().await.expect("it answers again");
+        assert!(directory.path().join(FILE).is_file(), "what was not written then is written now");
+    }
 }

@@ -34,6 +34,7 @@ fn section(situation: Situation, ended: Option<Timestamp>) -> Section {
         counts: Counts { selected: 40, failed: 3, ..Counts::default() },
         failures: vec![failure],
         mark: None,
+        ending: None,
     };
     Section { worst: part.severity, part, since: NOW, ended }
 }
@@ -210,12 +211,24 @@ fn receivers_hear_of_their_groups_and_of_what_is_bad_enough() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_and_costs_nothing_else() {
+fn alertmanager_hears_nothing_of_a_time_that_is_not_there_yet_by_its_clock() {
+    // Our clock was ahead when the incident ended.
+    let clock = Timestamp::from_millis(NOW.as_millis() - 3_600_000);
+    let named = [("a", Severity::Critical)];
+    let over = delivery(Event::Resolved, incident(&["a"], Situation::RolledBack, Some(NOW)), &named);
+    let over = payload::alertmanager(&over, clock);
+    assert_eq!((&over[0]["startsAt"], &over[0]["endsAt"]), (&json!(clock), &json!(clock)), "{over:#}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_said_and_costs_nothing_else() {
     let directory = tempfile::tempdir().expect("a directory");
     let (store, warning) = Store::open(directory.path());
     assert_eq!(warning, None, "there is none at first");
-    store.keep_told("ops", desk::Memory::default()).expect("it can be written");
-    store.keep_incidents(watch::Memory::default()).expect("it can be written");
+    store.set_told("ops", desk::Memory::default());
+    store.set_incidents(watch::Memory::default());
+    store.keep().await.expect("it can be written");
+    assert!(directory.path().join("alerts.json").is_file());
     let (again, warning) = Store::open(directory.path());
     assert_eq!((warning, again.told("ops")), (None, BTreeMap::new()));
     for (text, words) in

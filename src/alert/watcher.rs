@@ -130,8 +130,9 @@ impl Watcher {
             let Ok((status, is_whole)) = answer.await else { continue };
             let took = self.wiring.clock.now().since(begun);
             pause = took.saturating_mul(SHARE).clamp(INTERVAL, LONGEST_INTERVAL);
-            self.watch.handle(&Seen { status: &status, is_whole });
+            // Only what everybody could see to be over since the look before: whoever was about to send has heard of it.
             self.forget(&status);
+            self.watch.handle(&Seen { status: &status, is_whole });
             self.keep().await;
             self.publish();
         }
@@ -148,11 +149,10 @@ impl Watcher {
         }
     }
 
-    /// Writes down what is known, before anybody is told of it.
+    /// Writes down what is known, before anybody is told of it; a disk that does not answer keeps nobody from being told.
     async fn keep(&mut self) {
-        let (store, memory) = (Arc::clone(&self.store), self.watch.memory());
-        let kept = tokio::task::spawn_blocking(move || store.keep_incidents(memory)).await;
-        let kept = kept.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        self.store.set_incidents(self.watch.memory());
+        let kept = self.store.keep().await;
         if let Err(error) = &kept
             && !self.stored_badly
         {
@@ -180,6 +180,7 @@ impl Watcher {
         let status = AlertsStatus {
             open: named.collect(),
             more: open.len().saturating_sub(MOST_NAMED),
+            left_out: self.watch.left_out(),
             receivers: self.states.iter().map(State::status).collect(),
         };
         self.wiring.status.send_if_modified(|before| {

@@ -129,7 +129,9 @@ async fn test(receiver: Receiver, instance: &str) -> Result<bool, Failure> {
             format!("taken after {took} ms, HTTP {}{said}", taken.status)
         }
         Err(Trouble::Later(pause)) => format!("not taken: it wants no message for the next {}", show_duration(pause)),
-        Err(Trouble::Failed(why) | Trouble::Refused(why)) => format!("not taken: {}", clean_short(&why, 400)),
+        Err(Trouble::Failed(why) | Trouble::Doubtful(why) | Trouble::Refused(why)) => {
+            format!("not taken: {}", clean_short(&why, 400))
+        }
     };
     print(&format!("{} ({kind}, {}): {what}\n", clean(&name), clean(&host)))?;
     Ok(is_good)

@@ -226,7 +226,11 @@ fn alerting(alerts: &AlertsStatus) -> String {
         open => format!("{open} open incidents"),
     };
     let names: Vec<String> = alerts.receivers.iter().map(|receiver| clean(&receiver.name)).collect();
-    format!("{open}; told are {}", names.join(", "))
+    let left_out = match alerts.left_out {
+        0 => String::new(),
+        more => format!(", and {more} findings that are too many to be told"),
+    };
+    format!("{open}{left_out}; told are {}", names.join(", "))
 }
 
 fn synced(sync: &SyncStatus, now: Timestamp) -> String {
@@ -247,7 +251,7 @@ fn synced(sync: &SyncStatus, now: Timestamp) -> String {
 fn notes(journal: &JournalStatus, now: Timestamp) -> String {
     let stored = || journal.last_stored.map(|at| format!("stored {}", ago(at, now)));
     let pushed = journal.last_pushed.map(|at| format!("pushed {}", ago(at, now)));
-    let state = match (journal.local_only, &journal.error) {
+    let state = match (journal.local_only && !journal.blocked, &journal.error) {
         (true, _) => Some("they stay in the state directory".to_owned()),
         (false, Some(_)) => Some("not written".to_owned()),
         (false, None) => None,

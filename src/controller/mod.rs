@@ -291,6 +291,17 @@ impl Controller {
         })
     }
 
+    /// The findings by the group that they are about: where many groups are asked for, each is looked at once.
+    fn findings_by_group(&self) -> BTreeMap<&GroupName, Vec<&Diagnostic>> {
+        let mut all: BTreeMap<&GroupName, Vec<&Diagnostic>> = BTreeMap::new();
+        for finding in &self.diagnostics {
+            if let Some(group) = &finding.group {
+                all.entry(group).or_default().push(finding);
+            }
+        }
+        all
+    }
+
     fn findings(&self, name: &GroupName) -> Vec<String> {
         texts(self.diagnostics.iter().filter(|finding| finding.group.as_ref() == Some(name)))
     }

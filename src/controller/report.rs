@@ -125,7 +125,8 @@ impl Controller {
         }
     }
 
-    fn group_status(&self, name: &GroupName, state: &GroupState, now: Timestamp) -> GroupStatus {
+    /// What is known of a group, without what takes long to gather ([`Controller::with_details`]).
+    fn group_status(&self, name: &GroupName, state: &GroupState, findings: Vec<String>, now: Timestamp) -> GroupStatus {
         let machine = &state.machine;
         let part = self.part(name, now);
         let hex = |hash: crate::config::ConfigHash| hash.to_string();
@@ -140,13 +141,20 @@ impl Controller {
             counts: part.counts,
             waiting_on: part.waiting_on,
             failures: part.failures,
-            diagnostics: self.findings(name),
+            diagnostics: findings,
             started_at: machine.rollout().map(|rollout| rollout.started),
-            stages: self.stages(name, state, now),
-            orders: self.orders_in(name, machine, now),
-            restarts: self.restarts(name, now),
             rolled_back: machine.rollout().filter(|_| machine.is_rolled_back()).map(|rollout| hex(rollout.candidate)),
             brought_by: brought_by(machine),
+            ..GroupStatus::default()
+        }
+    }
+
+    fn with_details(&self, group: GroupStatus, name: &GroupName, state: &GroupState, now: Timestamp) -> GroupStatus {
+        GroupStatus {
+            stages: self.stages(name, state, now),
+            orders: self.orders_in(name, &state.machine, now),
+            restarts: self.restarts(name, now),
+            ..group
         }
     }
 
@@ -189,15 +197,15 @@ impl Controller {
 
     /// Everything that the controller knows of the fleet; how following and writing go is for the caller to add.
     pub fn status(&self, instance: &str, now: Timestamp) -> FleetStatus {
-        FleetStatus { agents: self.agent_counts(), ..self.status_of(instance, now, |_, _| true) }
+        FleetStatus { agents: self.agent_counts(), ..self.status_of(instance, now, true, |_, _| true) }
     }
 
     /// The same, cheap enough to be asked for every other second: without groups that are settled and of which nothing is to be said,
-    /// and without counting the fleet's agents.
+    /// without stages, orders and restarts, and without counting the fleet's agents.
     pub fn unsettled(&self, instance: &str, now: Timestamp) -> FleetStatus {
         let faulty: BTreeSet<&GroupName> =
             self.diagnostics.iter().filter_map(|finding| finding.group.as_ref()).collect();
-        self.status_of(instance, now, |name, state| {
+        self.status_of(instance, now, false, |name, state| {
             let has_failures = || self.roster.group(name).is_some_and(|group| !group.failures.is_empty());
             state.machine.rollout().is_some() || faulty.contains(name) || has_failures()
         })
@@ -207,14 +215,22 @@ impl Controller {
         &self,
         instance: &str,
         now: Timestamp,
+        is_detailed: bool,
         shows: impl Fn(&GroupName, &GroupState) -> bool,
     ) -> FleetStatus {
+        let findings = self.findings_by_group();
+        let findings_of =
+            |name: &GroupName| findings.get(name).map_or_else(Vec::new, |found| texts(found.iter().copied()));
         let shown = self.groups.iter().filter(|(name, state)| shows(name, state));
-        let mut groups: Vec<GroupStatus> = shown.map(|(name, state)| self.group_status(name, state, now)).collect();
+        let show = |(name, state): (&GroupName, &GroupState)| {
+            let group = self.group_status(name, state, findings_of(name), now);
+            if is_detailed { self.with_details(group, name, state, now) } else { group }
+        };
+        let mut groups: Vec<GroupStatus> = shown.map(show).collect();
         groups.extend(self.stillborn.iter().map(|name| GroupStatus {
             name: name.to_string(),
             phase: Phase::Held,
-            diagnostics: self.findings(name),
+            diagnostics: findings_of(name),
             ..GroupStatus::default()
         }));
         groups.sort_by(|one, other| one.name.cmp(&other.name));

@@ -20,6 +20,7 @@ use crate::git::mirror::{Head, Mirror, ReadError};
 use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
+use crate::time::Timestamp;
 use crate::view::SyncStatus;
 
 /// At most one fetch in this time, however often the bell rings.
@@ -168,22 +169,19 @@ impl Follower {
     fn tell(&self, outcome: &Result<Head, Trouble>, pause: Duration) {
         let now = self.clock.now();
         let stale_after = self.interval() * STALE_AFTER_INTERVALS;
+        let refused = self.verifier.refused.as_ref().map(|one| format!("the head is not synced: {}", one.reason));
         self.progress.send_modify(|progress| {
             progress.ended += 1;
             let status = &mut progress.status;
             status.next_attempt = Some(now + pause.max(LEAST_PAUSE));
             match outcome {
                 Ok(_) => {
-                    let refused =
-                        self.verifier.refused.as_ref().map(|one| format!("the head is not synced: {}", one.reason));
-                    (status.last_success, status.stale, status.refused) =
-                        (Some(now), refused.is_some(), refused.is_some());
-                    status.error = refused;
+                    succeeded(status, refused, now);
                     progress.is_ready = true;
                 }
                 Err(Trouble::Failed { message, class }) => {
                     let is_old = status.last_success.is_none_or(|last| now.since(last) > stale_after);
-                    (status.error, status.refused) = (Some(message.clone()), false);
+                    failed(status, message, refused.is_some());
                     status.stale = is_old || *class == crate::git::FailureClass::Stalled;
                 }
                 Err(Trouble::Closed) => {}
@@ -344,6 +342,19 @@ impl Follower {
     }
 }
 
+/// The remote answered; `refused` says why its head is not taken.
+fn succeeded(status: &mut SyncStatus, refused: Option<String>, now: Timestamp) {
+    (status.last_success, status.stale) = (Some(now), refused.is_some());
+    (status.refused, status.unreachable) = (refused.is_some(), false);
+    status.error = refused;
+}
+
+/// The attempt failed: of a head that was refused before nobody knows more than before.
+fn failed(status: &mut SyncStatus, message: &str, is_refused: bool) {
+    (status.refused, status.unreachable) = (is_refused, true);
+    status.error = Some(message.to_owned());
+}
+
 fn refusal(reason: &str) -> RenderedFleet {
     let refused =
         Diagnostic::error("refused", None, reason).help("nothing of this commit is used; commit a correction");
@@ -376,5 +387,23 @@ impl Trouble {
 
     fn read(error: ReadError) -> Self {
         Self::failed(crate::git::FailureClass::Transient, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_stays_refused_while_the_remote_is_out_of_reach() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let mut status = SyncStatus::default();
+        succeeded(&mut status, Some("the head is not synced: it is not signed".to_owned()), now);
+        assert_eq!((status.refused, status.unreachable, status.stale), (true, false, true));
+        failed(&mut status, "cannot connect", true);
+        assert_eq!((status.refused, status.unreachable, status.last_success), (true, true, Some(now)));
+        assert_eq!(status.error.as_deref(), Some("cannot connect"));
+        succeeded(&mut status, None, now);
+        assert_eq!((status.refused, status.unreachable, &status.error), (false, false, &None));
     }
 }

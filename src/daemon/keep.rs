@@ -150,14 +150,19 @@ impl Keeper {
             }
         };
         // Once for each reason: it is tried again and again.
-        if before.error.as_ref() != Some(&error) {
+        if !before.blocked && before.error.as_ref() != Some(&error) {
             tracing::warn!("{error}");
         }
-        self.status.send_modify(|status| {
-            status.local_only = local_only;
-            status.error = Some(error);
-        });
+        self.status.send_modify(|status| not_pushed(status, local_only, error));
         Err(setback)
+    }
+}
+
+/// A push did not succeed. While nothing can be stored the error is about that, which weighs more.
+fn not_pushed(status: &mut JournalStatus, local_only: bool, error: String) {
+    status.local_only = local_only;
+    if !status.blocked {
+        status.error = Some(error);
     }
 }
 
@@ -178,4 +183,20 @@ pub(super) fn told(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_that_fails_does_not_hide_that_nothing_is_stored() {
+        let full = "storing failed: no space".to_owned();
+        let mut status = JournalStatus { blocked: true, error: Some(full.clone()), ..JournalStatus::default() };
+        not_pushed(&mut status, true, format!("{PUSHING} is refused"));
+        assert_eq!((status.local_only, status.error), (true, Some(full)));
+        let mut status = JournalStatus::default();
+        not_pushed(&mut status, false, format!("{PUSHING} failed: denied"));
+        assert_eq!(status.error.as_deref(), Some("pushing failed: denied"));
+    }
 }

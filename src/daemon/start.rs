@@ -77,12 +77,13 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
         tracing::warn!("what earlier transfers left behind cannot be removed: {error}");
     }
     let (stopping, stopped) = watch::channel(false);
+    let local_only = !settings.push;
     let base = Base {
         settings: Arc::new(settings),
         clock: Clock::start(),
         metrics: Arc::default(),
         bell: Bell::default(),
-        journal: watch::Sender::new(JournalStatus::default()),
+        journal: watch::Sender::new(JournalStatus { local_only, ..JournalStatus::default() }),
         stopped,
     };
     let source = source_options(&base.settings)?;

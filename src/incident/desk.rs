@@ -97,6 +97,9 @@ pub struct Told {
     is_over: bool,
     /// The groups that were named, with the severity they were named with.
     named: BTreeMap<String, Severity>,
+    /// The message of this number may never have come: it is on its way, or nobody knows what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    doubt: Option<Event>,
 }
 
 /// What a receiver took, by incident.
@@ -133,10 +136,29 @@ pub enum Outcome {
     Taken,
     /// It wants nothing before this time has passed.
     Later(Duration),
-    /// It does not work, at the moment or before a person did something.
+    /// It does not work, at the moment or before a person did something. Nothing was taken.
     Failed,
+    /// The same, but nobody knows whether it was taken.
+    Doubtful,
     /// Not this one; others it may take.
     Refused,
+}
+
+/// What went wrong with one message. Another message about the same incident begins anew.
+#[derive(Debug)]
+struct Setback {
+    gist: Gist,
+    is_over: bool,
+    refusals: u32,
+    failures: u32,
+    /// Others go first until then: it may be this message that the receiver cannot bear.
+    until: Timestamp,
+}
+
+impl Setback {
+    fn is_about(&self, gist: &Gist, is_over: bool) -> bool {
+        self.is_over == is_over && self.gist == *gist
+    }
 }
 
 /// One receiver.
@@ -145,15 +167,31 @@ pub struct Desk {
     /// How often it has to hear of what has not ended; `None`: it remembers.
     repeat: Option<Duration>,
     told: Memory,
-    refusals: BTreeMap<String, u32>,
+    setbacks: BTreeMap<String, Setback>,
+    /// What was known of the incident of the message that is on its way, before it went out.
+    before: Option<(String, Option<Told>)>,
+    /// The message that failed last, when nothing has come of another since: it may be the one that cannot be borne, so others go first.
+    failed_last: Option<String>,
     not_before: Timestamp,
     failures: u32,
 }
 
 impl Desk {
-    /// Goes on with what the receiver took before.
-    pub fn new(repeat: Option<Duration>, told: Memory) -> Self {
-        Self { repeat, told, refusals: BTreeMap::new(), not_before: Timestamp::default(), failures: 0 }
+    /// Goes on with what the receiver took before. What seems to have been told in the future, because the clock was another, counts as
+    /// told now.
+    pub fn new(repeat: Option<Duration>, mut told: Memory, now: Timestamp) -> Self {
+        for told in told.values_mut() {
+            told.at = told.at.min(now);
+        }
+        Self {
+            repeat,
+            told,
+            setbacks: BTreeMap::new(),
+            before: None,
+            failed_last: None,
+            not_before: Timestamp::default(),
+            failures: 0,
+        }
     }
 
     /// What the receiver took.
@@ -161,37 +199,49 @@ impl Desk {
         &self.told
     }
 
-    /// What to do now about these incidents, which are those that concern the receiver. What ended comes first: it is the shortest to tell.
+    /// What to do now about these incidents, which are those that concern the receiver. What ended comes first, which is the shortest to
+    /// tell, then what is critical, and reminders last; of several what has been due for longest.
     pub fn next(&self, incidents: &[Incident], now: Timestamp) -> Next {
         let mut later: Option<Timestamp> = None;
-        let mut due: Option<(Timestamp, Event, &Incident)> = None;
+        let mut due: Option<((bool, u8, Timestamp), Event, &Incident)> = None;
         for incident in incidents {
             let Some((at, event)) = self.due(incident) else { continue };
-            let at = at.max(self.not_before);
-            if at > now {
-                later = Some(later.map_or(at, |later| later.min(at)));
-            } else if due.as_ref().is_none_or(|(best, ..)| at < *best) {
-                due = Some((at, event, incident));
+            let until = self.setback(incident).map(|setback| setback.until).unwrap_or_default();
+            let earliest = at.max(self.not_before).max(until);
+            let urgency = (self.failed_last.as_ref() == Some(&incident.id), rank(event, incident), at);
+            if earliest > now {
+                later = Some(later.map_or(earliest, |later| later.min(earliest)));
+            } else if due.as_ref().is_none_or(|(best, ..)| urgency < *best) {
+                due = Some((urgency, event, incident));
             }
         }
         match (due, later) {
-            (Some((_, event, incident)), _) => {
-                let told = self.told.get(&incident.id);
-                Next::Send(Box::new(Delivery {
-                    event,
-                    incident: incident.clone(),
-                    sequence: told.map_or(1, |told| told.sequence.saturating_add(1)),
-                    named: told.map(|told| told.named.clone()).unwrap_or_default(),
-                }))
-            }
+            (Some((_, event, incident)), _) => Next::Send(Box::new(self.delivery(event, incident))),
             (None, Some(at)) => Next::At(at),
             (None, None) => Next::Idle,
         }
     }
 
+    fn delivery(&self, event: Event, incident: &Incident) -> Delivery {
+        let told = self.told.get(&incident.id);
+        // Another try of the same message keeps its number; one that says something else is another message, whether that came or not.
+        let is_same = |told: &Told| told.doubt == Some(event) && told.gist == Gist::of(incident);
+        Delivery {
+            event,
+            incident: incident.clone(),
+            sequence: told.map_or(1, |told| told.sequence.saturating_add(u32::from(!is_same(told)))),
+            named: told.map(|told| told.named.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn setback(&self, incident: &Incident) -> Option<&Setback> {
+        let setback = self.setbacks.get(&incident.id)?;
+        setback.is_about(&Gist::of(incident), incident.ended.is_some()).then_some(setback)
+    }
+
     /// When there is something to tell of an incident, and what.
     fn due(&self, incident: &Incident) -> Option<(Timestamp, Event)> {
-        if self.refusals.get(&incident.id).is_some_and(|refusals| *refusals >= MOST_REFUSALS) {
+        if self.has_given_up(incident) {
             return None;
         }
         let told = self.told.get(&incident.id).filter(|told| !told.is_over || told.since >= incident.since);
@@ -200,25 +250,50 @@ impl Desk {
             // What began and ended before it could be told is no news.
             (None, Some(_)) => None,
             (None, None) => Some((incident.since, Event::Opened)),
-            (Some(told), None) => {
-                let gist = Gist::of(incident);
-                let worse = gist.severity > told.gist.severity;
-                if gist.is_news_after(&told.gist) {
-                    let at = if worse { told.at } else { told.at + UPDATE_PAUSE };
-                    return Some((at, Event::Updated));
+            (Some(told), None) => match told.doubt {
+                Some(Event::Opened) => Some((incident.since, Event::Opened)),
+                Some(Event::Updated | Event::Repeated | Event::Resolved) => Some((told.at, Event::Updated)),
+                None => {
+                    let gist = Gist::of(incident);
+                    let worse = gist.severity > told.gist.severity;
+                    if gist.is_news_after(&told.gist) {
+                        let at = if worse { told.at } else { told.at + UPDATE_PAUSE };
+                        return Some((at, Event::Updated));
+                    }
+                    self.repeat.map(|repeat| (told.at + repeat, Event::Repeated))
                 }
-                self.repeat.map(|repeat| (told.at + repeat, Event::Repeated))
-            }
+            },
         }
+    }
+
+    /// A message goes out: from now on the receiver may have it, and hears of its end whatever becomes of it. True when what is remembered
+    /// changed.
+    pub fn begin(&mut self, delivery: &Delivery, now: Timestamp) -> bool {
+        let id = &delivery.incident.id;
+        let before = self.told.get(id).cloned();
+        let is_new = delivery.event != Event::Repeated;
+        if is_new {
+            let mut told = Told::of(delivery, now);
+            (told.is_over, told.doubt) = (false, Some(delivery.event));
+            // What was named before has to be ended as well.
+            told.named.extend(before.iter().flat_map(|before| before.named.clone()));
+            let is_other = before.as_ref().is_none_or(|before| Told { at: before.at, ..told.clone() } != *before);
+            self.told.insert(id.clone(), told);
+            self.before = Some((id.clone(), before));
+            return is_other;
+        }
+        false
     }
 
     /// What came of a message. `jitter` is from 0 to 1. True when what is remembered changed.
     pub fn handle(&mut self, delivery: &Delivery, outcome: Outcome, now: Timestamp, jitter: f64) -> bool {
         let id = &delivery.incident.id;
+        let before = self.before.take().filter(|(of, _)| of == id);
+        self.failed_last = matches!(outcome, Outcome::Failed | Outcome::Doubtful).then(|| id.clone());
         match outcome {
             Outcome::Taken => {
                 self.failures = 0;
-                self.refusals.remove(id);
+                self.setbacks.remove(id);
                 self.not_before = now + LEAST_PAUSE;
                 let told = Told::of(delivery, now);
                 let is_new =
@@ -227,23 +302,50 @@ impl Desk {
                 return is_new;
             }
             Outcome::Later(pause) => self.not_before = now + pause.max(LEAST_PAUSE),
-            Outcome::Failed => {
-                let full = FIRST_RETRY.saturating_mul(1 << self.failures.min(6)).min(LONGEST_RETRY);
+            Outcome::Failed | Outcome::Doubtful => {
+                let own = self.setback_of(delivery);
+                own.until = now + retry(own.failures, jitter);
+                own.failures = own.failures.saturating_add(1);
+                self.not_before = now + retry(self.failures, jitter);
                 self.failures = self.failures.saturating_add(1);
-                self.not_before = now + full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
             }
             Outcome::Refused => {
+                let own = self.setback_of(delivery);
+                own.refusals += 1;
+                own.until = now + FIRST_RETRY;
                 self.failures = 0;
-                self.not_before = now + FIRST_RETRY;
-                *self.refusals.entry(id.clone()).or_default() += 1;
+                self.not_before = now + LEAST_PAUSE;
             }
         }
-        false
+        if outcome == Outcome::Doubtful {
+            return false;
+        }
+        self.take_back(before)
     }
 
-    /// True when this receiver refused a message so often that it is left out.
-    pub fn has_given_up(&self, id: &str) -> bool {
-        self.refusals.get(id).is_some_and(|refusals| *refusals >= MOST_REFUSALS)
+    /// The message that was on its way did not come.
+    fn take_back(&mut self, before: Option<(String, Option<Told>)>) -> bool {
+        let Some((id, before)) = before else { return false };
+        let is_other = self.told.get(&id) != before.as_ref();
+        match before {
+            Some(before) => self.told.insert(id, before),
+            None => self.told.remove(&id),
+        };
+        is_other
+    }
+
+    fn setback_of(&mut self, delivery: &Delivery) -> &mut Setback {
+        let incident = &delivery.incident;
+        let (gist, is_over) = (Gist::of(incident), incident.ended.is_some());
+        self.setbacks.retain(|id, setback| *id != incident.id || setback.is_about(&gist, is_over));
+        let fresh = Setback { gist, is_over, refusals: 0, failures: 0, until: Timestamp::default() };
+        self.setbacks.entry(incident.id.clone()).or_insert(fresh)
+    }
+
+    /// True when this receiver refused what there is to say of an incident so often that it is left out.
+    pub fn has_given_up(&self, incident: &Incident) -> bool {
+        self.setbacks.contains_key(&incident.id)
+            && self.setback(incident).is_some_and(|setback| setback.refusals >= MOST_REFUSALS)
     }
 
     /// True when there is nothing left to tell of an incident that is over.
@@ -255,9 +357,25 @@ impl Desk {
     pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) -> bool {
         let before = self.told.len();
         self.told.retain(|id, _| is_known(id));
-        self.refusals.retain(|id, _| is_known(id));
+        self.setbacks.retain(|id, _| is_known(id));
         self.told.len() < before
     }
+}
+
+/// What goes first: what has ended, then what is bad, then everything that is new, and at last what is as it was.
+fn rank(event: Event, incident: &Incident) -> u8 {
+    match (event, incident.severity()) {
+        (Event::Resolved, _) => 0,
+        (Event::Opened | Event::Updated, Severity::Critical) => 1,
+        (Event::Opened | Event::Updated, Severity::Warning) => 2,
+        (Event::Repeated, _) => 3,
+    }
+}
+
+/// How long to wait after so many failures.
+fn retry(failures: u32, jitter: f64) -> Duration {
+    let full = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(LONGEST_RETRY);
+    full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
 impl Told {
@@ -271,6 +389,7 @@ impl Told {
             sequence: delivery.sequence,
             is_over: incident.ended.is_some(),
             named: open.map(|(name, section)| (name.clone(), section.part.severity)).collect(),
+            doubt: None,
         }
     }
 }

@@ -112,7 +112,7 @@ impl Clocks {
     pub(super) fn handle(&mut self, seen: &Seen<'_>) {
         let status = seen.status;
         let now = status.now;
-        let is_stale = status.sync.error.is_some() && !status.sync.refused;
+        let is_stale = status.sync.error.is_some() && (!status.sync.refused || status.sync.unreachable);
         self.sync = is_stale.then(|| self.sync.unwrap_or(now));
         let is_unpushed = status.journal.error.as_ref().is_some_and(|error| error.starts_with(PUSHING));
         self.push = (is_unpushed && !status.journal.local_only).then(|| self.push.unwrap_or(now));
@@ -120,6 +120,7 @@ impl Clocks {
             return;
         }
         let mut before = std::mem::take(&mut self.waits);
+        let phases = phases(status);
         for group in status.groups.iter().filter(|group| is_under_way(group.phase)) {
             let (candidate, stage) = (group.candidate.clone(), group.stage.clone());
             let confirmed = group.counts.confirmed;
@@ -133,7 +134,7 @@ impl Clocks {
                 }
                 _ => Wait { mark: Mark { candidate, stage, confirmed }, waited: Duration::ZERO, looked: now },
             };
-            if !stalled(group, &status.groups).is_empty() {
+            if !stalled(group, &phases).is_empty() {
                 wait.waited += now.since(wait.looked).min(LONGEST_LOOK);
             }
             wait.looked = now;
@@ -142,8 +143,13 @@ impl Clocks {
     }
 }
 
+/// Where each group is.
+fn phases(status: &FleetStatus) -> BTreeMap<&str, Phase> {
+    status.groups.iter().map(|group| (group.name.as_str(), group.phase)).collect()
+}
+
 /// A rollout is there that has not come to an end.
-fn is_under_way(phase: Phase) -> bool {
+pub(super) fn is_under_way(phase: Phase) -> bool {
     match phase {
         Phase::Rolling | Phase::Soaking | Phase::Held | Phase::RollingBack => true,
         Phase::Steady | Phase::Unproven | Phase::RolledBack | Phase::Undone | Phase::Failed => false,
@@ -152,12 +158,12 @@ fn is_under_way(phase: Phase) -> bool {
 
 /// Why a group's rollout stands still, when none of the reasons is as it should be. What waits for another group counts only when that one
 /// has nothing under way that would be told itself.
-fn stalled<'a>(group: &'a GroupStatus, all: &[GroupStatus]) -> Vec<&'a WaitingOn> {
+fn stalled<'a>(group: &'a GroupStatus, all: &BTreeMap<&str, Phase>) -> Vec<&'a WaitingOn> {
     let is_fine = |waiting: &WaitingOn| AS_IT_SHOULD.contains(&waiting.reason.as_str());
     let is_told_there = |waiting: &WaitingOn| {
         let other = waiting.message.strip_prefix("waits until ").and_then(|rest| rest.split(" has finished ").next());
-        let other = other.and_then(|name| all.iter().find(|group| group.name == name));
-        waiting.reason == "depends-on" && other.is_some_and(|other| other.phase != Phase::Unproven)
+        let other = other.and_then(|name| all.get(name));
+        waiting.reason == "depends-on" && other.is_some_and(|other| *other != Phase::Unproven)
     };
     if group.waiting_on.iter().any(|waiting| is_fine(waiting) || is_told_there(waiting)) {
         return Vec::new();
@@ -169,12 +175,17 @@ fn stalled<'a>(group: &'a GroupStatus, all: &[GroupStatus]) -> Vec<&'a WaitingOn
 pub(super) fn find(seen: &Seen<'_>, clocks: &Clocks, limits: &Limits) -> Vec<Found> {
     let status = seen.status;
     let mut found: Vec<Found> = of_sync(status, clocks, limits).into_iter().collect();
+    if seen.is_whole || status.journal.blocked {
+        found.extend(of_journal(status, clocks, limits));
+    }
     if !seen.is_whole {
         return found;
     }
-    found.extend(of_journal(status, clocks, limits));
+    let phases = phases(status);
     for group in &status.groups {
-        found.extend(of_rollout(group, status, clocks, limits));
+        let wait = clocks.waits.get(&group.name).filter(|wait| wait.waited >= limits.waits_too_long);
+        let stalled = if wait.is_some() { stalled(group, &phases) } else { Vec::new() };
+        found.extend(of_rollout(group, status, wait, &stalled, limits));
         found.extend(of_orders(group, status));
         found.extend(of_files(group, status));
     }
@@ -195,6 +206,7 @@ fn part(situation: Situation, message: &str) -> Part {
         counts: Counts::default(),
         failures: Vec::new(),
         mark: None,
+        ending: None,
     }
 }
 
@@ -205,8 +217,10 @@ fn of_fleet(topic: Topic, subject: String, commit: Option<Commit>, part: Part) -
 fn of_sync(status: &FleetStatus, clocks: &Clocks, limits: &Limits) -> Option<Found> {
     let sync = &status.sync;
     let error = sync.error.as_deref()?;
-    if sync.refused {
-        return Some(of_fleet(Topic::Head, sentence(error), None, part(Situation::HeadRefused, error)));
+    // While the remote is out of reach the error is about that, and nobody knows more of the head than before.
+    if sync.refused && !sync.unreachable {
+        // One incident however many heads are refused one after the other: the same person has to do the same.
+        return Some(of_fleet(Topic::Head, String::new(), None, part(Situation::HeadRefused, error)));
     }
     let since = clocks.sync?;
     (status.now.since(since) >= limits.stale_after)
@@ -223,20 +237,24 @@ fn of_journal(status: &FleetStatus, clocks: &Clocks, limits: &Limits) -> Option<
         .then(|| of_fleet(Topic::Push, String::new(), None, part(Situation::JournalNotPushed, error)))
 }
 
-fn reason<'a>(group: &'a GroupStatus, name: &str) -> Option<&'a WaitingOn> {
+pub(super) fn reason<'a>(group: &'a GroupStatus, name: &str) -> Option<&'a WaitingOn> {
     group.waiting_on.iter().find(|waiting| waiting.reason == name)
 }
 
-fn of_rollout(group: &GroupStatus, status: &FleetStatus, clocks: &Clocks, limits: &Limits) -> Option<Found> {
+fn of_rollout(
+    group: &GroupStatus,
+    status: &FleetStatus,
+    wait: Option<&Wait>,
+    stalled: &[&WaitingOn],
+    limits: &Limits,
+) -> Option<Found> {
     let says = |name: &str| reason(group, name).map(|waiting| waiting.message.clone()).unwrap_or_default();
-    let wait = clocks.waits.get(&group.name).filter(|wait| wait.waited >= limits.waits_too_long);
     let (situation, message) = match group.phase {
         Phase::Failed => (Situation::RolloutFailed, says("failed")),
         Phase::RolledBack => (Situation::RolledBack, says("failed")),
         Phase::RollingBack => (Situation::RollingBack, says("rolling-back")),
         Phase::Steady | Phase::Unproven | Phase::Rolling | Phase::Soaking | Phase::Undone | Phase::Held => {
-            let stalled = if wait.is_some() { stalled(group, &status.groups) } else { Vec::new() };
-            going_on(group, &stalled, limits)?
+            going_on(group, stalled, limits)?
         }
     };
     let revision = group.brought_by.as_ref().or(group.revision.as_ref())?;

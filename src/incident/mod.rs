@@ -11,6 +11,8 @@ pub mod watch;
 pub mod words;
 
 #[cfg(test)]
+mod bad_days;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -214,6 +216,9 @@ pub struct Part {
     /// How far the rollout was, for what waits too long: it has moved on when this differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<find::Mark>,
+    /// Why it is over, where that is not as the topic says ([`words::ending`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<String>,
 }
 
 /// What became of a part.

@@ -13,10 +13,10 @@ use crate::view::{
     ListenerStatus, Phase, SyncStatus, WaitingOn,
 };
 
-const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-const BAD: &str = "main@sha1:1111111111111111111111111111111111111111";
+pub(super) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+pub(super) const BAD: &str = "main@sha1:1111111111111111111111111111111111111111";
 
-fn quiet() -> FleetStatus {
+pub(super) fn quiet() -> FleetStatus {
     FleetStatus {
         instance: "blue".to_owned(),
         version: String::new(),
@@ -34,11 +34,11 @@ fn quiet() -> FleetStatus {
     }
 }
 
-fn waits(reason: &str, message: &str) -> WaitingOn {
+pub(super) fn waits(reason: &str, message: &str) -> WaitingOn {
     WaitingOn { reason: reason.to_owned(), message: message.to_owned(), agents: None, until: None }
 }
 
-fn group(name: &str, phase: Phase, waiting_on: Vec<WaitingOn>) -> GroupStatus {
+pub(super) fn group(name: &str, phase: Phase, waiting_on: Vec<WaitingOn>) -> GroupStatus {
     GroupStatus {
         name: name.to_owned(),
         phase,
@@ -51,7 +51,7 @@ fn group(name: &str, phase: Phase, waiting_on: Vec<WaitingOn>) -> GroupStatus {
     }
 }
 
-fn failing(mut group: GroupStatus, count: usize, message: &str) -> GroupStatus {
+pub(super) fn failing(mut group: GroupStatus, count: usize, message: &str) -> GroupStatus {
     group.counts.failed = count;
     let cluster =
         FailureCluster { message: message.to_owned(), count, example: "a1".to_owned(), ..FailureCluster::default() };
@@ -59,7 +59,7 @@ fn failing(mut group: GroupStatus, count: usize, message: &str) -> GroupStatus {
     group
 }
 
-fn rolled_back(name: &str, count: usize) -> GroupStatus {
+pub(super) fn rolled_back(name: &str, count: usize) -> GroupStatus {
     failing(
         group(name, Phase::RolledBack, vec![waits("failed", "3 agents failed, 0 may (maxFailures)")]),
         count,
@@ -67,7 +67,7 @@ fn rolled_back(name: &str, count: usize) -> GroupStatus {
     )
 }
 
-fn report(revision: &str, ending: Option<Ending>) -> CommitReport {
+pub(super) fn report(revision: &str, ending: Option<Ending>) -> CommitReport {
     CommitReport {
         revision: revision.to_owned(),
         ending,
@@ -86,17 +86,17 @@ fn report(revision: &str, ending: Option<Ending>) -> CommitReport {
 }
 
 /// A daemon, one receiver, and what it is told.
-struct Story {
-    watch: Watch,
-    desk: Desk,
+pub(super) struct Story {
+    pub(super) watch: Watch,
+    pub(super) desk: Desk,
     limits: Limits,
-    now: Timestamp,
-    transcript: String,
-    deliveries: Vec<Delivery>,
+    pub(super) now: Timestamp,
+    pub(super) transcript: String,
+    pub(super) deliveries: Vec<Delivery>,
 }
 
 impl Story {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::from(Memory::default(), desk::Memory::default(), START)
     }
 
@@ -104,7 +104,7 @@ impl Story {
         let limits = Limits { waits_too_long: Duration::from_secs(4 * 3600), stale_after: Duration::from_secs(900) };
         Self {
             watch: Watch::new("blue", limits, incidents, now),
-            desk: Desk::new(None, told),
+            desk: Desk::new(None, told, now),
             limits,
             now,
             transcript: String::new(),
@@ -113,7 +113,7 @@ impl Story {
     }
 
     /// What a process that starts anew knows: what was written down, as text.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let incidents = serde_json::to_string(&self.watch.memory()).expect("JSON");
         let told = serde_json::to_string(self.desk.memory()).expect("JSON");
         let fresh = Self::from(
@@ -126,11 +126,11 @@ impl Story {
     }
 
     /// This is seen for so long, every other second.
-    fn sees(&mut self, length: Duration, status: &FleetStatus) {
+    pub(super) fn sees(&mut self, length: Duration, status: &FleetStatus) {
         self.looks(length, status, true);
     }
 
-    fn looks(&mut self, length: Duration, status: &FleetStatus, is_whole: bool) {
+    pub(super) fn looks(&mut self, length: Duration, status: &FleetStatus, is_whole: bool) {
         let until = self.now + length;
         while self.now < until {
             self.now = self.now + Duration::from_secs(2);
@@ -140,12 +140,13 @@ impl Story {
         }
     }
 
-    fn incidents(&self) -> Vec<Incident> {
+    pub(super) fn incidents(&self) -> Vec<Incident> {
         self.watch.incidents()
     }
 
     fn tell(&mut self) {
         while let Next::Send(delivery) = self.desk.next(&self.incidents(), self.now) {
+            self.desk.begin(&delivery, self.now);
             self.desk.handle(&delivery, Outcome::Taken, self.now, 0.5);
             let incident = &delivery.incident;
             let line = format!(
@@ -167,13 +168,13 @@ impl Story {
         self.desk.retain(|id| known.iter().any(|incident| incident.id == id));
     }
 
-    fn says(&self, wanted: &str) {
+    pub(super) fn says(&self, wanted: &str) {
         let lines = |text: &str| text.trim().lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
         assert_eq!(lines(&self.transcript), lines(wanted));
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_rollback_is_one_message_and_its_revert_one_more() {
@@ -554,17 +555,25 @@ fn who_refuses_a_message_again_and_again_is_left_alone_with_it() {
         story.watch.handle(&Seen { status: &FleetStatus { now: story.now, ..status.clone() }, is_whole: true });
         if let Next::Send(delivery) = story.desk.next(&story.incidents(), story.now) {
             refusals += 1;
+            story.desk.begin(&delivery, story.now);
             story.desk.handle(&delivery, Outcome::Refused, story.now, 0.5);
         }
     }
     assert_eq!(refusals, 5);
-    assert!(story.desk.has_given_up(&story.incidents()[0].id));
+    assert!(story.desk.has_given_up(&story.incidents()[0]));
+    assert_eq!(story.desk.memory(), &desk::Memory::default(), "it took none of them");
+    // What becomes of it is another message, which it may take.
+    status.groups = vec![failing(rolled_back("gw", 3), 40, "out of memory")];
+    story.sees(Duration::from_secs(4), &status);
+    assert_eq!(story.deliveries.len(), 1, "{}", story.transcript);
+    story.sees(MINUTE, &quiet());
+    assert_eq!(story.deliveries.len(), 2, "{}", story.transcript);
 }
 
 #[test]
 fn who_forgets_is_reminded() {
     let mut story = Story::new();
-    story.desk = Desk::new(Some(MINUTE), desk::Memory::default());
+    story.desk = Desk::new(Some(MINUTE), desk::Memory::default(), START);
     let mut status = quiet();
     status.groups = vec![rolled_back("gw", 3)];
     story.sees(5 * MINUTE, &status);

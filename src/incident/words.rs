@@ -120,7 +120,10 @@ pub fn advice(incident: &Incident) -> Vec<String> {
 }
 
 /// What it was, once it is over.
-pub fn ending(incident: &Incident) -> &'static str {
+pub fn ending(incident: &Incident) -> &str {
+    if let Some(ending) = incident.worst().and_then(|(_, section)| section.part.ending.as_deref()) {
+        return ending;
+    }
     match incident.topic {
         Topic::Rollout => "over: the group moved on",
         Topic::Order => "over: the order does not hold a rollout any more",

@@ -453,7 +453,7 @@ fn register_status(registry: &mut Registry, status: &FleetStatus) {
     registry.register("agents", "Agents of the whole fleet", fleet);
     let flags = [
         ("sync_stale", "1 when the repository is not followed", status.sync.stale),
-        ("journal_local_only", "1 when the remote takes no notes", status.journal.local_only),
+        ("journal_local_only", "1 when the remote takes no notes, or none are sent", status.journal.local_only),
         ("journal_foreign", "1 when the remote's ref holds something that is no journal", status.journal.foreign),
         (
             "journal_disbelieved",

@@ -478,9 +478,13 @@ pub struct SyncStatus {
     pub error: Option<String>,
     /// True when the remote has not answered for three intervals, or what it answered cannot be followed.
     pub stale: bool,
-    /// True when the remote answers, and its head is not taken because of who signed it; the error says why.
+    /// True when the remote's head, as far as it is known, is not taken because of who signed it; the error says why, unless the remote is
+    /// out of reach now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
+    /// True when the last attempt failed for another reason than that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
     /// The last webhook that came from somebody who knows the secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_hook: Option<LastHook>,
@@ -514,7 +518,7 @@ pub struct JournalStatus {
     /// True while nothing can be stored here, so that nothing new is offered; the error says why.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
-    /// True when the remote takes no notes, so that they stay here.
+    /// True when the remote takes no notes, or none are sent (`--no-push`), so that they stay here.
     pub local_only: bool,
     /// True when the remote's ref holds something that is no journal, and is therefore left alone.
     #[serde(default)]
@@ -584,6 +588,9 @@ pub struct AlertsStatus {
     /// Incidents that have not ended and are not named above.
     #[serde(skip_serializing_if = "is_zero")]
     pub more: usize,
+    /// What else is wrong and belongs to no incident, because there are too many: by group.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: usize,
     /// Who is told, in the order of the settings.
     pub receivers: Vec<ReceiverStatus>,
 }
