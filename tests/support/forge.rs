@@ -387,7 +387,7 @@ fn check_jwt(who: &str) -> Result<(), String> {
         decode(text).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).map_err(|error| error.to_string()))
     };
     let (head, claims) = (read(head)?, read(claims)?);
-    let der = PrivatePkcs1KeyDer::from_pem_file(APP_KEY).map_err(|error| error.to_string())?;
+    let der = PrivatePkcs1KeyDer::from_pem_slice(APP_KEY.as_bytes()).map_err(|error| error.to_string())?;
     let pair = ring::signature::RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|error| error.to_string())?;
     let key = ring::signature::UnparsedPublicKey::new(&ring::signature::RSA_PKCS1_2048_8192_SHA256, pair.public());
     key.verify(signed.as_bytes(), &decode(signature)?).map_err(|error| error.to_string())?;
