@@ -94,7 +94,7 @@ async fn requests(
     stream: Socket,
     (chain, address): (&[CertificateDer<'static>], Option<IpAddr>),
     link: &Link,
-) -> Option<(Socket, FrameReader, Proof)> {
+) -> Option<(Socket, FrameReader, Box<Proof>)> {
     let phase = Arc::new(Phase { certified: Proof::of_connection(chain, address), ..Phase::default() });
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
@@ -109,6 +109,11 @@ async fn requests(
         .with_upgrades();
     let mut connection = pin!(connection);
     let mut first_head = pin!(sleep(server.options.header_timeout));
+    // What counts may have changed during the handshake, whose wait took the wake-up.
+    let mut was_in_doubt = link.take_doubt();
+    if was_in_doubt && !server.trusts(chain, &phase.certified) {
+        return None;
+    }
     loop {
         tokio::select! {
             // How an HTTP connection ended makes no difference here.
@@ -119,7 +124,9 @@ async fn requests(
                 }
             }
             () = link.wake.notified() => {
-                if link.is_over() || (link.take_doubt() && !server.trusts(chain, &phase.certified)) {
+                let is_in_doubt = link.take_doubt();
+                was_in_doubt |= is_in_doubt;
+                if link.is_over() || (is_in_doubt && !server.trusts(chain, &phase.certified)) {
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -127,8 +134,12 @@ async fn requests(
     }
     let (upgrade, proof) = lock(&phase.upgrade).take()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<Socket>>().ok()?;
+    if was_in_doubt {
+        // The upgrade may have gone on beside that, and by a token that was not looked at here.
+        link.doubt();
+    }
     // Copied, because even without a byte in it this is the room of 8 KiB into which the request was read.
-    Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf), proof))
+    Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf), Box::new(proof)))
 }
 
 async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>) -> Response<Body> {

@@ -90,7 +90,8 @@ impl Link {
         std::mem::take(&mut lock(&self.slot).is_in_doubt)
     }
 
-    fn doubt(&self) {
+    /// Asks the connection to judge anew whether its other end may be there.
+    pub(super) fn doubt(&self) {
         lock(&self.slot).is_in_doubt = true;
         self.wake.notify_one();
     }

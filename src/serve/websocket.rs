@@ -54,7 +54,7 @@ struct Conversation<'a> {
     reader: FrameReader,
     connection: Connection,
     /// What the other end proved when it came in.
-    proof: Proof,
+    proof: Box<Proof>,
     /// Room for the message that is being read, when it is not small.
     room: Option<OwnedSemaphorePermit>,
     /// When the message that is being read has to be complete.
@@ -70,7 +70,7 @@ pub(super) async fn serve(
     server: &Server,
     stream: Socket,
     reader: FrameReader,
-    proof: Proof,
+    proof: Box<Proof>,
     registration: &Registration,
 ) {
     let _open = server.traffic.websockets.hold();
