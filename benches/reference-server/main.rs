@@ -180,6 +180,7 @@ fn large(arguments: &Arguments, start: &Start<'_>, deaf: usize) -> Result<Large,
     let mut times = Vec::new();
     // More than the sockets hold that nobody reads: what a server cannot send, it has to keep, or to wait for.
     for _ in 0..LARGE_PUSHES {
+        std::thread::sleep(BETWEEN_LARGE_PUSHES);
         let last = agents.told().newest().map(|config| config.hash.clone());
         let pushed = pusher.push()?;
         let told = agents.wait("those who read run the new configuration", PATIENCE, |told| {
@@ -199,6 +200,9 @@ fn large(arguments: &Arguments, start: &Start<'_>, deaf: usize) -> Result<Large,
 
 /// Of sixteen times the usual size these are more than the buffers of a connection take that nobody reads.
 const LARGE_PUSHES: usize = 30;
+
+/// Longer than gitamp pauses between two looks at its repository, which is not what is measured here.
+const BETWEEN_LARGE_PUSHES: Duration = Duration::from_millis(1_200);
 
 /// What the kernel's buffers take, some megabytes a connection, has to be filled by large configurations...
 fn large_kib(arguments: &Arguments) -> usize {
