@@ -7,6 +7,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use gitamp::agent::{ConnectionId, Transport};
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
@@ -16,6 +18,7 @@ use gitamp::fleet::{load, load_after};
 use gitamp::forge::hooks::signature::sign;
 use gitamp::forge::hooks::{Dialect, Refusal, Verdict, Watched};
 use gitamp::git::seal::{Authenticity, JournalKeys};
+use gitamp::identity::jwt::{Issuer, IssuerEntry, Issuers};
 use gitamp::opamp::connection::{Connection, Context, Rules};
 use gitamp::opamp::{Digest, Lookup, NameCache, Offer, SharedNames, proto, wire};
 use gitamp::serve::frames::{FrameReader, Incoming};
@@ -24,13 +27,15 @@ use gitamp::time::Timestamp;
 use gitamp::trust::{AllowedSigners, Keyring, Signers, verify};
 use gitamp::{identity, yaml};
 use prost::Message;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 
 /// A function of foreign bytes.
 pub(crate) type Entrance = fn(&[u8]);
 
 /// All of them, by the name of their fuzz target.
-pub(crate) const ALL: [(&str, Entrance); 12] = [
+pub(crate) const ALL: [(&str, Entrance); 13] = [
     ("agent_messages", agent_messages),
+    ("agent_proofs", agent_proofs),
     ("certificate", certificate),
     ("commit_message", commit_message),
     ("commit_signature", commit_signature),
@@ -299,6 +304,35 @@ pub(crate) fn hooks(input: &[u8]) {
         }
     }
     let _verdict = read(&headers);
+}
+
+/// An issuer whose key is known here, and the key.
+static ISSUER: LazyLock<Option<(Issuers, Ed25519KeyPair)>> = LazyLock::new(|| {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).ok()?;
+    let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+    let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"a","x":"{x}"}}]}}"#);
+    let entry = IssuerEntry {
+        issuer: "https://issuer.example.com".to_owned(),
+        audience: "gitamp".to_owned(),
+        jwks_file: "keys.json".to_owned(),
+        leeway: None,
+        labels: BTreeMap::from([("env".to_owned(), "deploy/env".to_owned()), ("team".to_owned(), "groups".to_owned())]),
+    };
+    Some((Issuers(vec![Issuer::new(&entry, &jwks).ok()?]), pair))
+});
+
+/// A token that somebody shows, as it is: nobody's, for nobody but us can sign; and the same bytes as claims that the issuer did sign.
+pub(crate) fn agent_proofs(input: &[u8]) {
+    let Some((issuers, pair)) = &*ISSUER else { return };
+    let shown = issuers.verify(&String::from_utf8_lossy(input), NOON);
+    assert!(shown.is_err(), "nobody signed it: {shown:?}");
+    let signed =
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"a"}"#), URL_SAFE_NO_PAD.encode(input));
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes())));
+    if let Ok(identity) = issuers.verify(&token, NOON) {
+        let claims = String::from_utf8_lossy(input);
+        assert!(claims.contains("exp") && claims.contains("aud") && claims.contains("iss"), "{claims}: {identity:?}");
+    }
 }
 
 /// The keys of the examples.

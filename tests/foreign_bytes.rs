@@ -167,6 +167,10 @@ fn deliveries() -> Vec<Vec<u8>> {
 fn examples(of: &str) -> Vec<Vec<u8>> {
     match of {
         "agent_messages" => vec![conversation()],
+        "agent_proofs" => vec![
+            br#"{"iss":"https://issuer.example.com","aud":["x","gitamp"],"sub":"a","exp":1735740000,"nbf":1735732000.5,"deploy":{"env":"prod"},"groups":["a"]}"#.to_vec(),
+            b"eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlLmNvbSIsImF1ZCI6ImdpdGFtcCIsImV4cCI6MTczNTc0MDAwMH0.AAAA".to_vec(),
+        ],
         "certificate" => {
             use rustls::pki_types::CertificateDer;
             use rustls::pki_types::pem::PemObject;
@@ -337,6 +341,7 @@ macro_rules! survive {
 
 survive!(
     agent_messages,
+    agent_proofs,
     certificate,
     commit_message,
     commit_signature,

@@ -277,7 +277,8 @@ impl Seeded {
             }),
             ..Default::default()
         };
-        let headers = [("Content-Type", "application/x-protobuf")];
+        let bearer = format!("Bearer {}", secret("an agent's token"));
+        let headers = [("Content-Type", "application/x-protobuf"), ("Authorization", bearer.as_str())];
         let (status, _) =
             post(self.daemon.agents(), "/v1/opamp", &headers, &message.encode_to_vec()).expect("an answer");
         assert_eq!(status, 200, "the agent is heard");

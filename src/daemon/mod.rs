@@ -8,6 +8,7 @@ mod alarm;
 mod follow;
 mod keep;
 mod pace;
+mod remotes;
 mod start;
 mod tell;
 mod verify;

@@ -17,15 +17,15 @@ use crate::daemon::alarm::Alarm;
 use crate::daemon::follow::{Before, Follower, Progress};
 use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
+use crate::daemon::remotes::{journal_options, source_options};
 use crate::daemon::tell::Forge;
 use crate::daemon::verify::Verifier;
 use crate::daemon::{DRAIN, Daemon, DaemonError, Door, Inputs, Known};
 use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
-use crate::git::journal::{Journal, JournalContents, JournalOptions};
+use crate::git::journal::{Journal, JournalContents};
 use crate::git::mirror::Mirror;
-use crate::git::seal::JournalKeys;
-use crate::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked, lock, transport};
+use crate::git::{SourceOptions, lock, transport};
 use crate::opamp::connection::Rules;
 use crate::opamp::wire::Limits;
 use crate::serve::admin::{self, AdminOptions, AdminRequest};
@@ -37,7 +37,7 @@ use crate::serve::hooks::Hooks;
 use crate::serve::metrics::Metrics;
 use crate::serve::tls::{ClientCertificates, Tls, TlsLimits};
 use crate::serve::{self, AgentServerOptions};
-use crate::settings::{AgentLimits, GitSettings, Reference, RepoKind, Settings};
+use crate::settings::{AgentLimits, RepoKind, Settings};
 use crate::view::command::Refusal;
 use crate::view::operator::Role;
 use crate::view::{AgentList, FleetStatus, JournalStatus, SyncStatus};
@@ -434,53 +434,6 @@ async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListene
             Err(source) => return Err(DaemonError::Listen { address, setting, source }),
         }
     }
-}
-
-fn source_options(settings: &Settings) -> Result<SourceOptions, DaemonError> {
-    let source = |error: Box<dyn std::error::Error + Send + Sync>| DaemonError::Source(error);
-    Ok(SourceOptions {
-        url: settings.repo.as_str().parse::<RemoteUrl>().map_err(|error| source(Box::new(error)))?,
-        tracked: match &settings.reference {
-            Reference::Default => Tracked::Default,
-            Reference::Branch(name) => Tracked::Branch(name.clone()),
-            Reference::TagPattern(pattern) => Tracked::Tags(pattern.clone()),
-        },
-        shallow: settings.shallow,
-        fleet_root: settings.fleet_root.clone(),
-        state_dir: settings.state_dir.clone(),
-        access: access(&settings.git),
-        deadlines: Deadlines {
-            connect: settings.git.connect_timeout,
-            silence: settings.git.silence_timeout,
-            total: settings.git.total_timeout,
-        },
-        transport_program: transport::own_program().map_err(|error| source(Box::new(error)))?,
-    })
-}
-
-fn access(git: &GitSettings) -> Access {
-    Access {
-        token_file: git.token.as_ref().map(|file| file.path().to_owned()),
-        token_user: git.user.clone(),
-        ssh_key_file: git.ssh_key.clone(),
-        ssh_agent: git.ssh_agent,
-        known_hosts_file: git.known_hosts.clone(),
-    }
-}
-
-/// Where the journal goes, and what it is signed with.
-fn journal_options(settings: &Settings, source: &SourceOptions) -> Result<JournalOptions, DaemonError> {
-    let invalid = |error: Box<dyn std::error::Error + Send + Sync>| DaemonError::Source(error);
-    let url = settings.journal_repo().as_str().parse::<RemoteUrl>().map_err(|error| invalid(Box::new(error)))?;
-    let adopt = settings.journal.adopt.as_ref().map(|commit| commit.parse()).transpose();
-    let remote = transport::Transport { url, access: access(&settings.journal_access()), ..source.transport() };
-    Ok(JournalOptions {
-        instance: settings.instance.clone(),
-        state_dir: settings.state_dir.clone(),
-        remote: settings.push.then_some(remote),
-        keys: JournalKeys::new(settings.journal.keys.clone()),
-        adopt: adopt.map_err(|error| invalid(Box::new(error)))?,
-    })
 }
 
 fn server_options(settings: &Settings) -> AgentServerOptions {
