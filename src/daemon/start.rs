@@ -23,7 +23,7 @@ use crate::daemon::verify::Verifier;
 use crate::daemon::{DRAIN, Daemon, DaemonError, Door, Inputs, Known};
 use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
-use crate::git::journal::{Journal, JournalContents};
+use crate::git::journal::{Journal, JournalContents, JournalOptions};
 use crate::git::mirror::Mirror;
 use crate::git::{SourceOptions, lock, transport};
 use crate::opamp::connection::Rules;
