@@ -1,6 +1,7 @@
 //! From nodes back to YAML text that the collector reads with unchanged meaning.
 
 use crate::yaml::node::{Entry, Kind, Node, Style};
+use crate::yaml::source::is_misleading;
 
 /// Longest key, in bytes, that is written before its `:`; readers give up looking for one after 1,024 characters.
 const LONGEST_SIMPLE_KEY: usize = 1_000;
@@ -30,6 +31,9 @@ pub fn emit(node: &Node) -> String {
                 return String::new();
             }
             write_single(node, 0, &mut out);
+            if is_misleading(&out) {
+                out.insert_str(0, "--- ");
+            }
             out.push('\n');
         }
     }
@@ -51,7 +55,8 @@ fn write_entries(entries: &[Entry], indent: usize, mut inline: bool, out: &mut S
         }
         let start = out.len();
         write_key(key, out);
-        if out.len() - start > LONGEST_SIMPLE_KEY {
+        let at_beginning = start == 0 || out[..start].ends_with('\n');
+        if out.len() - start > LONGEST_SIMPLE_KEY || (at_beginning && is_misleading(&out[start..])) {
             out.insert_str(start, "? ");
             out.push('\n');
             push_spaces(indent, out);
@@ -259,6 +264,22 @@ mod tests {
             ("'quoted'", "'quoted'\n"),
         ] {
             assert_eq!(emit(&read(text)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_mislead_a_reader_begins_no_line() {
+        // Indented they are text, and have to be read again as that.
+        for (text, written) in [
+            (" <<<<<<< HEAD: 1\n b: 2\n", "? <<<<<<< HEAD\n: 1\nb: 2\n"),
+            (" <<<<<<<:\n   c: 2\n", "? <<<<<<<\n:\n  c: 2\n"),
+            (" version https://git-lfs.github.com/spec/v1: 1\n", "? version https://git-lfs.github.com/spec/v1\n: 1\n"),
+            (" version https://git-lfs.github.com/spec/v1\n", "--- version https://git-lfs.github.com/spec/v1\n"),
+            ("- <<<<<<<: 1\n", "- <<<<<<<: 1\n"),
+        ] {
+            let node = read(text);
+            assert_eq!(emit(&node), written, "{text}");
+            assert!(read(written).is_same(&node), "{text}");
         }
     }
 

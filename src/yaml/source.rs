@@ -5,6 +5,12 @@ use std::sync::Arc;
 use crate::yaml::node::YamlError;
 use crate::yaml::{Limits, Place};
 
+/// How a pointer to a file in Git LFS begins.
+const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/";
+
+/// What a merge leaves behind at the beginning of a line.
+const CONFLICT_MARKS: [&str; 3] = ["<<<<<<<", ">>>>>>>", "|||||||"];
+
 /// Checks what a YAML reader would choke on or read differently from another one, and gives the text without a byte order mark.
 pub(super) fn text<'a>(file: &Arc<str>, bytes: &'a [u8], limits: &Limits) -> Result<&'a str, YamlError> {
     let start = Place { file: Arc::clone(file), line: 1, column: 1 };
@@ -17,7 +23,7 @@ pub(super) fn text<'a>(file: &Arc<str>, bytes: &'a [u8], limits: &Limits) -> Res
         return Err(YamlError::new(start, message).help("save it as UTF-8"));
     }
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+    if bytes.starts_with(LFS_POINTER.as_bytes()) {
         return Err(YamlError::new(start, "this is a Git LFS pointer, not the file itself")
             .help("keep configurations in Git itself: `git lfs untrack` the pattern and commit the file again"));
     }
@@ -76,10 +82,7 @@ fn refuse_characters(file: &Arc<str>, text: &str) -> Result<(), YamlError> {
 fn refuse_conflicts(file: &Arc<str>, text: &str) -> Result<(), YamlError> {
     for (index, line) in text.split('\n').enumerate() {
         let line = line.trim_end_matches('\r');
-        if ["<<<<<<<", ">>>>>>>", "|||||||"]
-            .iter()
-            .any(|mark| line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
-        {
+        if is_conflict_marker(line) {
             let line = u32::try_from(index + 1).unwrap_or(u32::MAX);
             let place = Place { file: Arc::clone(file), line, column: 1 };
             return Err(YamlError::new(place, "a conflict marker that a merge left behind")
@@ -87,6 +90,17 @@ fn refuse_conflicts(file: &Arc<str>, text: &str) -> Result<(), YamlError> {
         }
     }
     Ok(())
+}
+
+fn is_conflict_marker(line: &str) -> bool {
+    let rest = CONFLICT_MARKS.iter().find_map(|mark| line.strip_prefix(mark));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
+/// True for text that must not begin a line of a document: its reader would take the document for something else.
+pub(super) fn is_misleading(text: &str) -> bool {
+    // More may follow it on the line, the colon behind a key first of all.
+    text.starts_with(LFS_POINTER) || CONFLICT_MARKS.iter().any(|mark| text.starts_with(mark))
 }
 
 /// The place right behind `text` in `file`.
