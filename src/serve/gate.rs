@@ -176,6 +176,7 @@ impl Gate {
             Ok(_) => load(&self.files).map(Some),
             Err(error) => Err(error),
         };
+        let is_changed = matches!(outcome, Ok(Some(_)));
         let problem = match outcome {
             Ok(None) => None,
             Ok(Some(loaded)) => {
@@ -183,12 +184,20 @@ impl Gate {
                 // Emptied afterwards: whoever verified with the old keys meanwhile must not be remembered.
                 lock(&self.remembered).clear();
                 self.traffic.reloads.one();
-                self.changed.notify_one();
                 tracing::info!("the files of tokens and issuers changed and are in use");
                 None
             }
             Err(error) => Some(format!("{error}; what was read before stays in use")),
         };
+        self.tell(problem);
+        // Last, so that whoever sees what follows from the new files sees them reported as usable too.
+        if is_changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Remembers and reports what is wrong with the files, when that is something else than before.
+    fn tell(&self, problem: Option<String>) {
         let mut current = lock(&self.problem);
         if *current != problem {
             if let Some(problem) = &problem {

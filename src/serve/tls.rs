@@ -238,25 +238,32 @@ impl Tls {
             Ok(_) => load(&self.files, self.clients).map(Some),
             Err(error) => Err(error),
         };
+        let mut is_other_trust = false;
         let problem = match outcome {
             Ok(None) => None,
             Ok(Some(loaded)) => {
-                let is_other_trust = loaded.trust != before.trust;
+                is_other_trust = loaded.trust != before.trust;
                 lock(&self.state).expires = loaded.expires;
                 self.traffic.expires.store(loaded.expires);
-                self.traffic.reloads.one();
                 match loaded.expires {
                     Some(end) => tracing::info!(expires = %end, "the files of TLS changed and are in use"),
                     None => tracing::info!("the files of TLS changed and are in use"),
                 }
                 self.current.store(Arc::new(loaded));
-                if is_other_trust {
-                    self.trust_changed.notify_one();
-                }
+                self.traffic.reloads.one();
                 None
             }
             Err(error) => Some(format!("{error}; what was read before stays in use")),
         };
+        self.tell(problem);
+        // Last, so that whoever sees what follows from the new files sees them in use and reported as usable.
+        if is_other_trust {
+            self.trust_changed.notify_one();
+        }
+    }
+
+    /// Remembers and reports what is wrong with the files, when that is something else than before.
+    fn tell(&self, problem: Option<String>) {
         let mut state = lock(&self.state);
         if state.problem != problem {
             if let Some(problem) = &problem {
