@@ -1,5 +1,7 @@
 //! Who may speak on the agents' port: TLS, certificates of agents, and what changes while agents are connected.
 
+#[path = "support/counted.rs"]
+mod counted;
 mod support;
 
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use counted::counted;
 use gitamp::agent::{AgentEvent, AgentId, ConnectionId};
 use gitamp::clock::Clock;
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
@@ -280,7 +283,7 @@ async fn large_messages_pass_whole_in_both_directions() {
     say(&mut socket, &report).await;
     house.report(1).await;
     hear(&mut socket).await.expect("an answer");
-    assert_eq!((house.traffic.messages_refused.get(), house.traffic.tls.handshakes.get()), (0, 1));
+    counted((0, 1), || (house.traffic.messages_refused.get(), house.traffic.tls.handshakes.get())).await;
 }
 
 #[tokio::test]
@@ -309,7 +312,7 @@ async fn who_speaks_no_tls_is_told_and_counted() {
     let mut answer = String::new();
     bounded("an answer", stream.read_to_string(&mut answer)).await.expect("in order");
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("wss:// or https\n"), "{answer}");
-    assert_eq!(house.traffic.tls.foreign.get(), 1);
+    counted(1, || house.traffic.tls.foreign.get()).await;
     // What only looks like TLS.
     let mut stream = TcpStream::connect(house.at).await.expect("accepted");
     stream.write_all(&[22, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.expect("written");
@@ -368,12 +371,12 @@ async fn a_certificate_is_replaced_without_ending_a_connection() {
     let problem = house.state().problem.expect("said");
     assert!(problem.contains("does not belong") && problem.contains("stays in use"), "{problem}");
     assert!(!problem.contains("BEGIN"), "{problem}");
-    assert_eq!(house.traffic.tls.is_stale.get(), 1);
+    counted(1, || house.traffic.tls.is_stale.get()).await;
     assert_eq!(name(&house.connect(None).await.expect("a handshake")), "server", "what was read before is in use");
     files.put("renewed-key.pem", "key");
     reached("the pair to be taken", || house.state().problem.is_none()).await;
     assert_eq!(name(&house.connect(None).await.expect("a handshake")), "renewed");
-    assert_eq!((house.traffic.tls.is_stale.get(), house.traffic.tls.reloads.get()), (0, 1));
+    counted((0, 1), || (house.traffic.tls.is_stale.get(), house.traffic.tls.reloads.get())).await;
     say(&mut socket, &hello(1)).await;
     house.report(1).await;
     hear(&mut socket).await.expect("the connection from before is as it was");
@@ -395,7 +398,7 @@ async fn only_certificates_that_count_come_in() {
     let house = House::open(files.settings(true, true), ClientCertificates::Welcome, QUICK).await;
     let refused = house.websocket(None).await.expect_err("nothing proved");
     assert!(refused.contains("401"), "{refused}");
-    assert_eq!(house.traffic.gate.unproven.get(), 1);
+    counted(1, || house.traffic.gate.unproven.get()).await;
     assert!(house.websocket(Some("client")).await.is_ok());
 }
 
@@ -417,7 +420,7 @@ async fn a_revoked_certificate_ends_its_connection_and_no_other() {
     reached("the broken list to be noticed", || house.state().problem.is_some()).await;
     files.put("revoked.crl", "crl");
     assert_eq!(hear(&mut gone).await, Err(CloseCode::Policy));
-    assert_eq!(house.traffic.gate.revoked.get(), 1);
+    counted(1, || house.traffic.gate.revoked.get()).await;
     say(&mut kept, &heartbeat(2, 1)).await;
     hear(&mut kept).await.expect("the other one is as it was");
     assert!(house.websocket(Some("revoked")).await.is_err(), "nor does it come in again");
@@ -501,7 +504,7 @@ async fn a_token_gives_labels_that_win_and_nothing_else_comes_in() {
     for (count, bearer) in [(1, None), (2, Some("gitamp_wrong")), (3, Some(""))] {
         let refused = house.enter(None, bearer).await.expect_err("nothing proved");
         assert!(refused.contains("401"), "{refused}");
-        assert_eq!(house.traffic.gate.unproven.get(), count);
+        counted(count, || house.traffic.gate.unproven.get()).await;
     }
     assert_eq!(house.poll("gitamp_wrong", &hello(1)).await.0, 401);
     let mut socket = house.enter(None, Some(&token)).await.expect("known");
@@ -545,7 +548,7 @@ async fn what_is_revoked_or_ends_loses_its_connections_and_nobody_else() {
     keyring.revoke("first");
     assert_eq!(hear(&mut gone).await, Err(CloseCode::Policy));
     house.gone(3).await;
-    assert_eq!((house.traffic.gate.revoked.get(), house.traffic.gate.is_stale.get()), (2, 0));
+    counted((2, 0), || (house.traffic.gate.revoked.get(), house.traffic.gate.is_stale.get())).await;
     assert_eq!(house.poll(&first, &hello(3)).await.0, 401);
     say(&mut kept, &heartbeat(2, 1)).await;
     hear(&mut kept).await.expect("the other one is as it was");
@@ -585,7 +588,7 @@ async fn nobody_takes_the_uid_of_an_agent_that_proved_something_else() {
     assert_eq!(hear(&mut thief).await, Err(CloseCode::Policy));
     let (status, body) = house.poll(&staging, &hello(1)).await;
     assert!(status == 403 || status == 200 && !body.is_empty(), "{status}");
-    assert_eq!(house.traffic.gate.impostors.get(), 2);
+    counted(2, || house.traffic.gate.impostors.get()).await;
     house.links.offer(connection, agent(1), config(7, 100), false);
     assert!(body_of(hear(&mut owner).await).is_some(), "the owner is served as before");
     assert!(house.events.try_recv().is_err(), "the daemon heard nothing of the thief");
@@ -597,7 +600,7 @@ async fn nobody_takes_the_uid_of_an_agent_that_proved_something_else() {
     // An agent that polls is protected in the same way.
     assert_eq!(house.poll(&prod, &hello(2)).await.0, 200);
     assert_eq!(house.poll(&staging, &hello(2)).await.0, 403);
-    assert_eq!(house.traffic.gate.impostors.get(), 3);
+    counted(3, || house.traffic.gate.impostors.get()).await;
 }
 
 fn body_of(heard: Result<ServerToAgent, CloseCode>) -> Option<Bytes> {
@@ -637,7 +640,7 @@ async fn a_jwt_is_verified_once_and_goes_with_its_key() {
     for _ in 0..3 {
         assert_eq!(house.poll(&token, &hello(2)).await.0, 200);
     }
-    assert_eq!(house.traffic.gate.signatures.get(), 1, "polls cost no signature");
+    counted(1, || house.traffic.gate.signatures.get()).await;
     let other = Ed25519KeyPair::generate_pkcs8(&seed).expect("a key");
     keyring.files.write("keys", jwks(&Ed25519KeyPair::from_pkcs8(other.as_ref()).expect("a key")).as_bytes());
     assert_eq!(hear(&mut socket).await, Err(CloseCode::Policy));
@@ -659,7 +662,7 @@ async fn limits_hold_for_one_address_and_one_token_and_nobody_else() {
     let refused = house.enter(None, Some(&greedy)).await.expect_err("one with this token is enough");
     assert!(refused.contains("503"), "{refused}");
     assert_eq!(house.poll(&greedy, &hello(9)).await.0, 503, "an agent that polls is one of them");
-    assert_eq!(house.traffic.crowded_token.get(), 2);
+    counted(2, || house.traffic.crowded_token.get()).await;
     // The connections that were refused have gone by then.
     let mut second = bounded("a place", async {
         loop {
@@ -678,7 +681,7 @@ async fn limits_hold_for_one_address_and_one_token_and_nobody_else() {
     say(&mut first, &hello(3)).await;
     let error = hear(&mut first).await.expect("an answer").error_response.expect("an error");
     assert!(error.error_message.contains("too many new agents"), "{error:?}");
-    assert_eq!(house.traffic.new_agents_refused.get(), 1);
+    counted(1, || house.traffic.new_agents_refused.get()).await;
     say(&mut first, &heartbeat(1, 1)).await;
     assert!(hear(&mut first).await.expect("an answer").error_response.is_none(), "who is there stays");
     say(&mut second, &hello(4)).await;

@@ -1,5 +1,8 @@
 //! The agents' listener over real sockets: agents good and bad, on 127.0.0.1.
 
+#[path = "support/counted.rs"]
+mod counted;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -19,6 +22,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use counted::counted;
 use gitamp::agent::{AgentEvent, AgentId, ConfigState, ConnectionId};
 use gitamp::clock::Clock;
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
@@ -214,8 +218,8 @@ async fn a_websocket_agent_reports_and_is_offered() {
     assert_eq!(offered(&hear(&mut socket).await), Some(8), "pushed, and the same one not twice");
     say(&mut socket, &heartbeat(1, 1)).await;
     assert_eq!(offered(&hear(&mut socket).await), None, "an answer to each message");
-    assert_eq!(house.traffic.offers_out.get(), 2);
-    assert_eq!(house.traffic.websockets.get(), 1);
+    counted(2, || house.traffic.offers_out.get()).await;
+    counted(1, || house.traffic.websockets.get()).await;
 
     say(&mut socket, &AgentToServer { agent_disconnect: Some(AgentDisconnect {}), ..heartbeat(1, 2) }).await;
     assert_eq!(house.word().await, "goodbye 1");
@@ -264,7 +268,7 @@ async fn an_agent_that_never_reads_blocks_nobody() {
         assert_eq!(offered(&hear(&mut well).await), Some(byte), "the other one is served");
     }
     assert_eq!(house.word().await, "lost 1");
-    assert_eq!(house.traffic.deaf.get(), 1);
+    counted(1, || house.traffic.deaf.get()).await;
     assert!(house.traffic.offers_out.get() < 60, "the latest won: offers did not pile up");
 }
 
@@ -288,7 +292,7 @@ async fn what_is_no_message_is_refused_and_closed() {
         assert_eq!(error.r#type(), ServerErrorResponseType::BadRequest, "{at}");
     }
     assert_eq!(closed(&mut socket).await, CloseCode::Protocol, "hopeless");
-    assert_eq!((house.traffic.messages_refused.get(), house.traffic.broken.get()), (8, 1));
+    counted((8, 1), || (house.traffic.messages_refused.get(), house.traffic.broken.get())).await;
     assert!(house.events.try_recv().is_err(), "the daemon heard nothing of it");
 }
 
@@ -338,12 +342,12 @@ async fn a_poll_gets_its_config_with_the_answer() {
     assert_eq!(offered(&door.poll(&heartbeat(1, 1)).await), None);
     house.links.offer(connection, agent(1), config(8, 10), false);
     assert_eq!(offered(&door.poll(&heartbeat(1, 2)).await), Some(8), "what waits comes with the next poll");
-    assert_eq!(house.traffic.polling_agents.get(), 1);
+    counted(1, || house.traffic.polling_agents.get()).await;
 
     let goodbye = AgentToServer { agent_disconnect: Some(AgentDisconnect {}), ..heartbeat(1, 3) };
     assert_eq!(door.poll(&goodbye).await.instance_uid, vec![1; 16]);
     assert_eq!(house.word().await, "goodbye 1");
-    assert_eq!(house.traffic.polling_agents.get(), 0);
+    counted(0, || house.traffic.polling_agents.get()).await;
 }
 
 #[tokio::test]
@@ -365,7 +369,7 @@ async fn polls_that_stop_are_noticed() {
     assert_eq!(house.word().await, "connected 1 Http");
     assert_eq!(house.word().await, "report 1");
     assert_eq!(house.word().await, "lost 1");
-    assert_eq!(house.traffic.polling_agents.get(), 0);
+    counted(0, || house.traffic.polling_agents.get()).await;
     house.door.poll(&heartbeat(1, 1)).await;
     assert_eq!(house.word().await, "connected 1 Http", "and welcome again");
 }
@@ -457,7 +461,7 @@ async fn slow_and_silent_ones_are_closed() {
     drop(house.arrival(1).await);
     assert_eq!(house.word().await, "lost 1");
     assert_eq!(closed(&mut silent).await, CloseCode::Policy, "nothing after the first message");
-    assert_eq!(house.traffic.silent.get(), 2);
+    counted(2, || house.traffic.silent.get()).await;
 }
 
 #[tokio::test]
@@ -469,7 +473,7 @@ async fn the_one_too_many_is_turned_away_and_the_present_are_served() {
     say(&mut socket, &hello(1)).await;
     drop(house.arrival(1).await);
     assert_eq!(hear(&mut socket).await.instance_uid, vec![1; 16]);
-    assert_eq!(house.traffic.turned_away.get(), 1);
+    counted(1, || house.traffic.turned_away.get()).await;
     drop(socket);
     assert_eq!(house.word().await, "lost 1");
 }
@@ -501,7 +505,7 @@ async fn the_newest_connection_has_the_agent() {
     let (fourth, report) = house.arrival(1).await;
     drop(report);
     assert!(third > second && fourth > third);
-    assert_eq!(house.traffic.polling_agents.get(), 0);
+    counted(0, || house.traffic.polling_agents.get()).await;
 }
 
 #[tokio::test]
@@ -524,7 +528,7 @@ async fn two_that_share_an_identity_end_up_with_two() {
     };
     let uid = identification.expect("another identity").new_instance_uid;
     assert!(AgentId::new(&uid).is_some_and(|new| new != agent(1)));
-    assert_eq!(house.traffic.renamed.get(), 1);
+    counted(1, || house.traffic.renamed.get()).await;
     say(&mut newer, &AgentToServer { instance_uid: uid.clone(), ..described(9, 1, "gateway") }).await;
     let AgentEvent::Connected { id, .. } = house.event("connected").await.event else { panic!("somebody new") };
     assert_eq!(id.as_bytes()[..], uid[..]);
@@ -654,7 +658,7 @@ async fn an_interval_is_offered_to_those_who_take_it() {
     };
     let said = AgentToServer { connection_settings_status: Some(status), capabilities: 0xb902, ..heartbeat(5, 1) };
     assert_eq!(house.door.poll(&said).await.connection_settings, None, "acknowledged");
-    assert_eq!(house.traffic.settings_refused.get(), 1);
+    counted(1, || house.traffic.settings_refused.get()).await;
 }
 
 /// Two clones that poll in turn, each with numbers of its own: the first answer with another identity, and after how many polls.
@@ -676,7 +680,7 @@ async fn two_that_poll_with_one_identity_end_up_with_two() {
     }
     let (number, uid) = renamed.expect("told apart within some polls");
     assert!(AgentId::new(&uid).is_some_and(|new| new != agent(1)));
-    assert_eq!(house.traffic.renamed.get(), 1);
+    counted(1, || house.traffic.renamed.get()).await;
     let (stays, from) = if number > 500 { ("the older", 30) } else { ("the newer", 530) };
     for next in from..from + 8 {
         assert_eq!(door.poll(&heartbeat(1, next)).await.agent_identification, None, "{stays} one keeps it");
@@ -708,7 +712,7 @@ async fn clones_that_answer_on_lost_connections_are_told_apart_sooner() {
             while let Some(Ok(_)) = bounded("the end", lost.next()).await {}
         }
     }
-    assert_eq!(house.traffic.renamed.get(), 1);
+    counted(1, || house.traffic.renamed.get()).await;
 }
 
 #[tokio::test]
@@ -733,7 +737,7 @@ async fn who_promised_no_heartbeats_is_pinged() {
     assert!(house.events.try_recv().is_err(), "and was never lost");
     // From now on nobody reads.
     assert_eq!(house.word().await, "lost 1");
-    assert_eq!(house.traffic.silent.get(), 1);
+    counted(1, || house.traffic.silent.get()).await;
 }
 
 #[tokio::test]
