@@ -440,7 +440,8 @@ impl Controller {
             // It is held back, and nobody joins it.
             (desired.cohort, desired.draws) = (current.cohort.clone(), current.draws);
         }
-        if desired.restoring_since.is_some() {
+        // The way back begins, and who was kept waiting by a rollout to moved agents gets what is stable, only by a record that says so.
+        if desired.restoring_since.is_some() || current.moving && !desired.moving {
             desired.restoring_since = None;
             desired.closed.get_or_insert(Closed::NotStored);
         }

@@ -242,6 +242,9 @@ pub struct GroupFile {
     /// How many of them were told already.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts_told: usize,
+    /// Who was told last, or is as soon as this is stored, and when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarting: BTreeMap<String, Timestamp>,
     /// What waits for the end of the running rollout (`onNewCommit: finish`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<NextFile>,
@@ -481,6 +484,7 @@ impl GroupFile {
             ill_before: Vec::new(),
             restarts: Vec::new(),
             restarts_told: 0,
+            restarting: BTreeMap::new(),
             next: None,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::agent::AgentId;
 use crate::controller::moves::Earlier;
 use crate::controller::record::{FleetFile, GroupFile, RecordError};
 use crate::controller::storage::{commit_of_file, group_of_file};
@@ -133,7 +134,9 @@ impl Controller {
         };
         self.roster.restore(name, failures, ill, assumed);
         let restarts = file.restarts.iter().filter_map(|id| id.parse().ok()).collect();
-        self.roster.restore_restarts(name, restarts, file.restarts_told);
+        let recent = file.restarting.iter().filter_map(|(id, at)| Some((id.parse().ok()?, *at)));
+        let recent: Vec<(AgentId, Timestamp)> = recent.collect();
+        self.roster.restore_restarts(name, restarts, file.restarts_told, &recent, now);
         let next = file.next.and_then(|next| {
             let config = self.configs.get(&next.wanted)?.clone();
             let plan = Plan {

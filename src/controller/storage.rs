@@ -178,7 +178,7 @@ impl Controller {
             std::mem::take(&mut self.storage.beside).difference(&groups).cloned().collect();
         let mut files = BTreeMap::new();
         for name in groups.iter().chain(&beside) {
-            let file = self.group_record(name).map(|file| Content::Group(Arc::new(file)));
+            let file = self.group_record(name, now).map(|file| Content::Group(Arc::new(file)));
             files.insert(group_file(name), file);
         }
         let configs = self.collect_configs(&mut files);
@@ -219,7 +219,7 @@ impl Controller {
         self.actions.push_back(Action::Store(Store { ticket, message, notes, files }));
     }
 
-    fn group_record(&self, name: &GroupName) -> Option<GroupFile> {
+    fn group_record(&self, name: &GroupName, now: Timestamp) -> Option<GroupFile> {
         let state = self.groups.get(name)?;
         let mut file = GroupFile::new(&state.revision, &state.definition, state.machine.record().clone());
         file.next = state.next.as_ref().map(|next| NextFile {
@@ -255,6 +255,8 @@ impl Controller {
             file.restarts = restarts.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
             // Who is claimed is told as soon as this is stored.
             file.restarts_told = group.restarts.told + group.restarts.claimed.len();
+            let under_way = group.restarts.under_way(now).take(MOST_REMEMBERED);
+            file.restarting = under_way.map(|(id, at)| (id.to_string(), at)).collect();
             file.ill_before = group.ill.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
         }
         Some(file)

@@ -248,6 +248,7 @@ fn records_read_back_as_they_were_written() {
             FailureFile { hash, message, is_absent: true, at: NOW },
         );
         file.restarts = vec!["5e5e5e5e-5e5e-5e5e-5e5e-5e5e5e5e0002".to_owned()];
+        file.restarting.insert("5e5e5e5e-5e5e-5e5e-5e5e-5e5e5e5e0003".to_owned(), NOW);
         file.next =
             Some(NextFile { wanted: hash, revision: "main@sha1:1".to_owned(), moved_in: true, hold: None, fast: true });
         let bytes = Content::Group(Arc::new(file.clone())).encode().expect("a record can be written");

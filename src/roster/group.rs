@@ -170,6 +170,12 @@ impl Group {
         holds(member, candidate) && !is_given
     }
 
+    /// True when the member has had for long what moved agents get now, and fell ill before that began: it says nothing about them.
+    pub fn was_ill_before_move(&self, member: &Member) -> bool {
+        let is_older = |at: Timestamp| self.desired.since.is_some_and(|since| at < since);
+        self.desired.moving && member.fell_ill.is_some_and(is_older) && self.had_before(member)
+    }
+
     /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where
     /// nothing is stable, that shows nothing.
     pub fn was_here_before(&self, member: &Member) -> bool {
@@ -470,7 +476,7 @@ impl Group {
 }
 
 /// True when the member has this configuration, or was offered it and has not said anything else. Who failed it does not have it.
-fn holds(member: &Member, hash: ConfigHash) -> bool {
+pub(super) fn holds(member: &Member, hash: ConfigHash) -> bool {
     let is_offered = |offer: &Offer| offer.hash == hash && !offer.answered && !offer.withdrawn && !offer.settled;
     let has_it = |state: &ConfigState| state.known() == Some(hash) && state.status != ConfigStatus::Failed;
     member.state().is_some_and(has_it) || member.offer.as_ref().is_some_and(is_offered)

@@ -235,12 +235,12 @@ impl Member {
     }
 
     /// The process stood still for so long: what was awaited meanwhile is awaited so much longer. What was before a rollout began stays
-    /// before it.
+    /// before it, and a pin ends when its person said.
     pub fn shift(&mut self, gap: std::time::Duration) {
         if let Some(offer) = &mut self.offer {
             offer.at = offer.at + gap;
         }
-        for at in [&mut self.ill_since, &mut self.pinned_until].into_iter().flatten() {
+        if let Some(at) = &mut self.ill_since {
             *at = *at + gap;
         }
         if let Some((_, since)) = &mut self.config {

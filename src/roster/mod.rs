@@ -98,6 +98,8 @@ pub struct Roster {
     fleet: FleetLoad,
     /// Agents that a person wants to keep what they have, known or not.
     pins: BTreeMap<AgentId, Timestamp>,
+    /// Agents that a process before this one told to restart, until they are heard.
+    restarting: BTreeMap<AgentId, Timestamp>,
     /// True while a revision is being taken: agents may have moved to groups whose new configuration is not known yet.
     paused: bool,
 }
@@ -120,6 +122,7 @@ impl Roster {
             to_dispatch: BTreeSet::new(),
             fleet: FleetLoad::default(),
             pins: BTreeMap::new(),
+            restarting: BTreeMap::new(),
             paused: false,
         }
     }
@@ -187,6 +190,8 @@ impl Roster {
             }
             self.judge(id, now);
         }
+        // What does not wait longer, a pin, may be over.
+        self.to_dispatch.extend(self.groups.keys().cloned());
     }
 
     /// The counts of a group; all zero for one without agents.
@@ -276,6 +281,7 @@ impl Roster {
         let is_other = desired.candidate != group.desired.candidate;
         let forgiven = desired.candidate.filter(|_| group.is_retry(&desired));
         let only_room = Desired { room: desired.room, reach: desired.reach, ..group.desired.clone() } == desired;
+        let begins_move = desired.moving && !group.desired.moving;
         // Who waits is ordered by the seed: counts come out as they went in, before anything changes.
         let members: Vec<AgentId> = if only_room { Vec::new() } else { group.members.iter().copied().collect() };
         if let Some(group) = self.groups.get_mut(name) {
@@ -289,11 +295,13 @@ impl Roster {
         group.stable = desired.stable.and_then(&config);
         group.set_desired(desired);
         for id in members {
+            let takes_part = begins_move && self.takes_part_in_move(name, id);
             if let Some(member) = self.agents.get_mut(&id) {
                 if let Some(hash) = forgiven {
                     member.forgive(hash);
                 }
                 member.tried &= !is_over;
+                member.moved |= takes_part;
                 if let Some(offer) = &mut member.offer {
                     offer.settled |= is_over && offer.answered || is_other && offer.confirmed;
                 }

@@ -29,7 +29,7 @@ impl Roster {
     }
 
     /// Agents of all groups that are assumed to be in the middle of something; counted only when a limit for the fleet is set.
-    fn assumed(&self, now: Timestamp) -> usize {
+    pub(super) fn assumed(&self, now: Timestamp) -> usize {
         if self.fleet.max_unavailable.is_none() {
             return 0;
         }

@@ -2,7 +2,7 @@
 //!
 //! Each is told at most once: the agent is taken out of the queue, that is stored, and only then it is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::agent::{AgentId, Capabilities, ConnectionId};
@@ -26,12 +26,20 @@ pub struct Restarts {
     pub claimed: BTreeSet<AgentId>,
     /// How many were told since the queue was last empty.
     pub told: usize,
+    /// Who was told last, and when: whoever takes over has to count them for a while.
+    pub recent: BTreeMap<AgentId, Timestamp>,
 }
 
 impl Restarts {
     /// True when nobody is to be told any more.
     pub fn is_over(&self) -> bool {
         self.waiting.is_empty() && self.to_come.is_empty() && self.claimed.is_empty()
+    }
+
+    /// Who is in the middle of a restart, and who is told as soon as that is stored; since when.
+    pub fn under_way(&self, now: Timestamp) -> impl Iterator<Item = (AgentId, Timestamp)> {
+        let recent = self.recent.iter().map(|(id, at)| (*id, *at)).filter(move |(_, at)| *at + RESTART_TAKES > now);
+        recent.chain(self.claimed.iter().map(move |id| (*id, now)))
     }
 }
 
@@ -65,14 +73,30 @@ impl Roster {
         }
     }
 
-    /// A group's agents that a process before this one was to restart: each once it is back. So many were told already.
-    pub fn restore_restarts(&mut self, name: &GroupName, ids: BTreeSet<AgentId>, told: usize) {
+    /// A group's agents that a process before this one was to restart: each once it is back. So many were told already, and these so
+    /// lately, or perhaps only just before that process ended, that they count as restarting from now on.
+    pub fn restore_restarts(
+        &mut self,
+        name: &GroupName,
+        ids: BTreeSet<AgentId>,
+        told: usize,
+        recent: &[(AgentId, Timestamp)],
+        now: Timestamp,
+    ) {
+        // They were told when this was stored, which may have taken a while.
+        let still = recent.iter().filter(|(_, at)| *at + RESTART_TAKES + RESTART_TAKES > now);
+        let recent: BTreeMap<AgentId, Timestamp> = still.map(|(id, _)| (*id, now)).collect();
+        self.restarting.extend(recent.clone());
         let group = self.groups.entry(name.clone()).or_default();
-        (group.restarts.to_come, group.restarts.told) = (ids, told);
+        group.restarts = Restarts { to_come: ids, told, recent, ..Restarts::default() };
     }
 
-    /// An agent was heard for the first time: if a process before this one was to restart it, it waits for room from now on.
+    /// An agent was heard for the first time: if a process before this one was to restart it, it waits for room from now on; if that one
+    /// did, it takes room for the rest of it.
     pub(super) fn expect_restart(&mut self, id: AgentId) {
+        if let (Some(at), Some(member)) = (self.restarting.remove(&id), self.agents.get_mut(&id)) {
+            member.restarted_at = Some(at);
+        }
         let Some(name) = self.agents.get(&id).and_then(|member| member.placement.group()) else { return };
         let Some(group) = self.groups.get_mut(name) else { return };
         if group.restarts.to_come.remove(&id) {
@@ -95,15 +119,7 @@ impl Roster {
                 self.forget_restart(name, id);
                 continue;
             }
-            let takes_room = self.agents.get(&id).is_some_and(|member| !member.verdict.unavailable);
-            let Some(group) = self.groups.get(name) else { return };
-            let has_room = group.has_room(now);
-            if takes_room && !has_room || group.desired.closed.is_some() {
-                return;
-            }
-            if takes_room && !self.fleet.has_room(assumed) {
-                self.fleet.starve(name);
-                self.changed.insert(name.clone());
+            if !self.may_restart(name, id, assumed, now) {
                 return;
             }
             self.forget_restart(name, id);
@@ -116,29 +132,52 @@ impl Roster {
         }
     }
 
-    /// The record without it is stored: true when the agent is still there, and is to be told now. Where nothing may leave by now, it waits
-    /// once more.
+    /// True when nothing is in the way of a restart, and no more agents would be unavailable by it than may be: whoever is already takes no
+    /// room.
+    fn may_restart(&mut self, name: &GroupName, id: AgentId, assumed: usize, now: Timestamp) -> bool {
+        let Some(group) = self.groups.get(name).filter(|group| group.desired.closed.is_none()) else { return false };
+        let takes_room = self.agents.get(&id).is_some_and(|member| !member.verdict.unavailable);
+        if takes_room && !group.has_room(now) {
+            return false;
+        }
+        if takes_room && !self.fleet.has_room(assumed) {
+            self.fleet.starve(name);
+            self.changed.insert(name.clone());
+            return false;
+        }
+        true
+    }
+
+    /// The record without it is stored: true when the agent is still there, and is to be told now. Where nothing may leave by now, or others
+    /// fell ill or came back meanwhile and there is no room any more, it waits once more.
     pub fn restart(&mut self, name: &GroupName, id: AgentId, connection: ConnectionId, now: Timestamp) -> bool {
         let Some(group) = self.groups.get_mut(name).filter(|group| group.restarts.claimed.contains(&id)) else {
             return false;
         };
-        let Some(member) = self.agents.get_mut(&id) else { return false };
+        let Some(member) = self.agents.get(&id) else { return false };
         if member.link.is_none_or(|link| link.connection != connection) {
             return false;
         }
         group.restarts.claimed.remove(&id);
         group.memory_changed = true;
-        if group.desired.closed.is_some() {
-            group.restarts.waiting.insert(id);
-            self.changed.insert(name.clone());
-            self.to_dispatch.insert(name.clone());
-            self.judge(id, now);
-            return false;
-        }
-        group.restarts.told += 1;
-        member.restarted_at = Some(now);
+        // Its own claim is no reason to wait.
         self.judge(id, now);
-        true
+        let assumed = self.assumed(now);
+        let is_told = self.may_restart(name, id, assumed, now);
+        if let (Some(member), Some(group)) = (self.agents.get_mut(&id), self.groups.get_mut(name)) {
+            if is_told {
+                group.restarts.told += 1;
+                group.restarts.recent.retain(|_, at| *at + RESTART_TAKES > now);
+                group.restarts.recent.insert(id, now);
+                member.restarted_at = Some(now);
+            } else {
+                group.restarts.waiting.insert(id);
+                self.to_dispatch.insert(name.clone());
+            }
+        }
+        self.changed.insert(name.clone());
+        self.judge(id, now);
+        is_told
     }
 
     /// The agent left its connection or its group before it was told: it is not told any more.

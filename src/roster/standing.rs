@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash};
 use crate::config::ConfigHash;
 use crate::roster::group::{Failure, Group};
-use crate::roster::member::Member;
+use crate::roster::member::{Member, Offer};
 use crate::time::{Timestamp, show_duration};
 
 /// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited. And a
@@ -186,7 +186,7 @@ fn fell_sick(member: &Member, group: &Group) -> bool {
 }
 
 fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
-    let ill_before = group.ill.contains(&id);
+    let ill_before = group.ill.contains(&id) || group.was_ill_before_move(member);
     let ill_before = ill_before && member.is_eligible();
     let outside = group.desired.candidate.is_some() && !group.in_cohort(id, member);
     let sick = fell_sick(member, group);
@@ -346,11 +346,14 @@ fn judge_holder(
                     return base.open(Standing::Offered, end);
                 }
             }
-            // What goes back, or is stable already, may have been failed long before: that says nothing about now.
+            // What goes back, or is stable already, may have been failed long before: that says nothing about now. Who came in the middle
+            // of it, given it by a process before this one, failed it now.
             let desired = &group.desired;
             let goes_back = desired.reverting || desired.moving || desired.restoring_since.is_some();
-            let since = desired.restoring_since.or(desired.since);
-            let is_about_now = given.is_some_and(|offer| since.is_none_or(|since| offer.made >= since));
+            let start = desired.restoring_since.or(desired.since);
+            let is_witnessed = |offer: Offer| offer.hash == hash && offer.connection.is_none() && offer.at < since;
+            let is_about_now = member.offer.is_some_and(is_witnessed)
+                || given.is_some_and(|offer| start.is_none_or(|start| offer.made >= start));
             if goes_back && !is_about_now { base.failed_long_ago(hash, message) } else { base.fails(hash, message) }
         }
         ConfigStatus::Applying | ConfigStatus::Unset => {
@@ -477,7 +480,7 @@ mod tests {
     use crate::config::{ComponentNames, RenderedConfig};
     use crate::rollout::Desired;
     use crate::rollout::cohort::Cohort;
-    use crate::roster::member::{Link, Offer};
+    use crate::roster::member::Link;
     use crate::roster::restarts::RESTART_TAKES;
 
     const FOUND: Timestamp = Timestamp::from_millis(1_000_000);
