@@ -44,7 +44,7 @@ guard "what an earlier process left behind" src/roster/group.rs \
     'assumed.room.min(assumed.reach.saturating_sub(self.tally.back))' \
     'if OFF { 0 } else { assumed.room.min(assumed.reach.saturating_sub(self.tally.back)) }'
 guard "ordered restarts take room" src/roster/restarts.rs \
-    'if takes_room && !has_room ||' 'if !OFF && takes_room && !has_room ||'
+    'if takes_room && !group.has_room(now) {' 'if !OFF && takes_room && !group.has_room(now) {'
 # After a gate trips nobody else is offered that hash.
 guard "the gate" src/rollout/advance.rs \
     'if failed > allowed || self.tally.failed > MOST_REMEMBERED {' \

@@ -61,13 +61,11 @@ impl Judge {
         now.map_or(0, |group| group.members.iter().filter(is_new).count() + unrecorded)
     }
 
-    /// True when the agent is in the middle of something, or known to be ill, and did not fail what it was given.
+    /// True when the agent is in the middle of something, or known to be ill, and did not fail what it was given; or when it restarts.
     fn is_unavailable(&self, world: &State, agent: &ModelAgent, group: &str, deadline: Duration) -> bool {
         let is_busy = agent.given.is_some_and(|given| !agent.said_goodbye && given.at + deadline > world.now);
-        let is_restarting = agent.connection.is_some()
-            && agent.restarted.is_some_and(|at| {
-                at + RESTART_TAKES > world.now && self.restarted.as_ref().is_none_or(|restarted| at >= restarted.at)
-            });
+        let is_restarting =
+            agent.connection.is_some() && agent.restarted.is_some_and(|at| at + RESTART_TAKES > world.now);
         let roster = world.controller.roster();
         // Whoever was forgotten meanwhile has to tell again.
         let is_remembered = || roster.agent(agent.id).is_some_and(|member| member.health.is_some());
@@ -77,7 +75,7 @@ impl Judge {
             roster.group(&GroupName::new(group)).is_some_and(|group| group.failures.contains_key(&agent.id))
                 || roster.agent(agent.id).is_some_and(|member| member.verdict.standing == Standing::Failed)
         };
-        (is_busy || is_ill || is_restarting && agent.is_eligible()) && !has_failed()
+        (is_busy || is_ill) && !has_failed() || is_restarting && agent.is_eligible()
     }
 
     /// Truth against the budget of the group, and of the fleet.

@@ -16,7 +16,7 @@ use gitamp::rollout::record::RolloutRecord;
 use gitamp::time::Timestamp;
 
 use crate::budget::Restarted;
-use crate::outcomes::{Retry, Tries};
+use crate::outcomes::{AgentRetry, Retry, Tries};
 use crate::world::agent::ModelAgent;
 use crate::world::{Observer, OfferMade, State};
 
@@ -79,8 +79,16 @@ pub(crate) struct Judge {
     pub(crate) pinned: BTreeMap<String, Timestamp>,
     /// Candidates that tripped a gate, in which epoch of their group.
     pub(crate) tripped: BTreeMap<(String, String), u64>,
+    /// Candidates whose rollout ended without success, and when that was.
+    pub(crate) ended: BTreeMap<(String, String), Timestamp>,
     /// Groups in which a person wanted another try.
     pub(crate) retried: BTreeMap<String, Retry>,
+    /// Agents that a person wanted to try again what they failed.
+    pub(crate) retried_agents: BTreeMap<AgentId, AgentRetry>,
+    /// What each agent last said of itself, to whichever process.
+    pub(crate) described: BTreeMap<AgentId, Labels>,
+    /// Agents that are where they are by what they say of themselves, and not because a commit gave them another group.
+    pub(crate) came: BTreeSet<AgentId>,
     /// When a person last skipped a wait in a group.
     pub(crate) hurried: BTreeMap<String, Timestamp>,
     /// Who was offered which candidate in which rollout, and who failed it.
@@ -197,6 +205,7 @@ impl Judge {
             assert!(!is_still_wanted, "{name} failed what it is offered, and it is still wanted");
         }
         self.check_orders(world, name, Some(hash), &group);
+        self.check_ended(name, hash, &group, &stored);
         self.check_gate(world, offer, &group, &stored);
         self.check_stage(world, offer, &group, &stored);
         let before = self.put.insert(offer.connection, hash);
@@ -217,8 +226,34 @@ impl Judge {
         assert!(goes_back || !is_pinned(group), "{group} is pinned, and {name} gets something new");
     }
 
+    /// A rollout that ended goes on for nobody, whatever the journal still says of it.
+    fn check_ended(&self, name: &str, hash: ConfigHash, group: &str, stored: &Stored) {
+        let Some(rollout) = stored.rollout().filter(|rollout| rollout.candidate == hash) else { return };
+        // The journal tells times to the second.
+        let is_over = |ended: &Timestamp| rollout.started + Duration::from_secs(1) <= *ended;
+        let has_ended = self.ended.get(&(group.to_owned(), hash.short())).is_some_and(is_over);
+        assert!(
+            !has_ended || stored.stable() == Some(hash),
+            "{group}: {name} is offered {}, whose rollout has ended",
+            hash.short()
+        );
+    }
+
+    /// Where each agent belongs that ever said what it is.
+    fn homes(&self) -> BTreeMap<AgentId, Option<String>> {
+        let home = |labels| self.group_of(labels).map(str::to_owned);
+        self.described.iter().map(|(id, labels)| (*id, home(labels))).collect()
+    }
+
     /// The accepted commit is another one from now on.
     fn accept(&mut self, coming: Coming) {
+        let before = self.homes();
+        self.take_groups(coming);
+        let after = self.homes();
+        self.came.retain(|id| before.get(id) == after.get(id));
+    }
+
+    fn take_groups(&mut self, coming: Coming) {
         self.fleet_budget = coming.fleet_budget;
         let is_there = |name: &String| coming.groups.contains_key(name) || coming.rejected.contains(name);
         for name in self.accepted.keys().filter(|name| !is_there(name)) {
@@ -288,7 +323,11 @@ impl Observer for Judge {
         let words: Vec<&str> = text.trim_start_matches("! ").splitn(3, ' ').collect();
         let [group, short, what] = words.as_slice() else { return };
         let Some(group) = group.strip_suffix(':') else { return };
-        if what.starts_with("is taken back:") || what.starts_with("failed:") {
+        let is_stopped = what.starts_with("is taken back:") || what.starts_with("failed:");
+        if is_stopped || what.starts_with("superseded:") {
+            self.ended.insert((group.to_owned(), (*short).to_owned()), world.now);
+        }
+        if is_stopped {
             let epoch = self.epoch(world, group);
             self.tripped.insert((group.to_owned(), (*short).to_owned()), epoch);
         } else if what.starts_with("succeeded:") {
@@ -331,6 +370,11 @@ impl Observer for Judge {
             let labels = report.labels.as_ref().map(ToString::to_string);
             format!("{name} tells config {config:?} well {health:?} labels {labels:?}")
         });
+        if let Some(labels) = &report.labels
+            && self.described.insert(agent.id, labels.clone()).as_ref() != Some(labels)
+        {
+            self.came.insert(agent.id);
+        }
         if report.labels.is_some()
             && let Some(connection) = agent.connection
         {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use gitamp::time::Timestamp;
+use gitamp::view::Phase;
 use gitamp::view::command::Command;
 
-use crate::outcomes::Retry;
 use crate::story::Story;
 
 impl Story {
@@ -14,6 +14,7 @@ impl Story {
         let (is_freeze, group) = match &command {
             Command::Freeze { group } => (Some(true), group.clone().unwrap_or_default()),
             Command::Unfreeze { group } => (Some(false), group.clone().unwrap_or_default()),
+            Command::Retry { target } if self.name_of(target).is_some() => (None, String::new()),
             Command::Retry { target: group } | Command::Undo { group, .. } | Command::Resume { group } => {
                 (None, group.clone())
             }
@@ -28,8 +29,8 @@ impl Story {
         let state = &self.world.state;
         let judge = &mut self.world.observer;
         let now = state.now;
-        let (frozen, pinned, retried) = (judge.frozen.clone(), judge.pinned.clone(), judge.retried.clone());
-        let (tripped, failed, put) = (judge.tripped.clone(), judge.failed.clone(), judge.put.clone());
+        let (frozen, pinned) = (judge.frozen.clone(), judge.pinned.clone());
+        let forgiven = judge.forgiven();
         if is_freeze == Some(false) {
             judge.frozen.remove(&group);
         }
@@ -43,12 +44,8 @@ impl Story {
             judge.tripped.clear();
             judge.failed.clear();
         }
-        if let Command::Retry { target: group } = &command {
-            let received = state.agents.values().map(|agent| (agent.id, agent.received.len())).collect();
-            let epoch = judge.epoch(state, group);
-            judge.retried.insert(group.clone(), Retry { epoch, received });
-            // The same once more is what was asked for.
-            judge.put.clear();
+        if let Command::Retry { target } = &command {
+            judge.expect_retry(state, target);
         }
         let pin =
             if let Command::Pin { target, length } = &command { Some((self.key(target), now + *length)) } else { None };
@@ -68,22 +65,50 @@ impl Story {
             }
             (true, Some(false) | None) => judge.pinned.extend(pin),
             (false, _) => {
-                (judge.frozen, judge.pinned, judge.retried) = (frozen, pinned, retried);
-                (judge.tripped, judge.failed, judge.put) = (tripped, failed, put);
+                (judge.frozen, judge.pinned) = (frozen, pinned);
+                judge.restore(forgiven);
             }
         }
         is_done
     }
 
+    /// The agent that is meant, when it is one.
+    fn name_of(&self, target: &str) -> Option<&str> {
+        self.world.state.name_of(target.parse().ok()?)
+    }
+
     /// The name by which the judge knows what a pin is about.
     fn key(&self, target: &str) -> String {
-        let agent = self.world.state.agents.iter().find(|(_, agent)| agent.id.to_string() == target);
-        agent.map_or_else(|| target.to_owned(), |(name, _)| name.clone())
+        self.name_of(target).unwrap_or(target).to_owned()
+    }
+
+    /// Somebody pauses a rollout that runs.
+    pub(crate) fn pause_something(&mut self) {
+        let state = &self.world.state;
+        let groups = state.controller.status("test", state.now).groups.into_iter();
+        let running = groups.filter(|group| matches!(group.phase, Phase::Rolling | Phase::Soaking));
+        let running: Vec<String> = running.map(|group| group.name).collect();
+        if let Some(group) = self.rng.choice(&running).cloned() {
+            self.order(Command::Pause { group });
+        }
+    }
+
+    /// Everything that somebody paused goes on.
+    pub(crate) fn resume_everything(&mut self) {
+        let state = &self.world.state;
+        for group in state.controller.status("test", state.now).groups {
+            if group.waiting_on.iter().any(|waiting| waiting.reason == "paused") {
+                self.order(Command::Resume { group: group.name });
+            }
+        }
     }
 
     /// Any order.
     pub(crate) fn some_order(&mut self) {
-        let agent = self.some_agent();
+        // What one agent is told concerns those who failed above all.
+        let is_about_failed = self.rng.bool();
+        let failed = self.some_failed_agent().filter(|_| is_about_failed);
+        let agent = failed.unwrap_or_else(|| self.some_agent());
         let id = self.world.state.agents[&agent].id.to_string();
         let groups: Vec<String> = self.world.observer.accepted.keys().cloned().collect();
         if groups.is_empty() {
@@ -92,7 +117,7 @@ impl Story {
         let group = groups[self.rng.usize(0..groups.len())].clone();
         let length = Duration::from_secs(self.rng.u64(60..3_600));
         let now = self.world.state.now.as_millis();
-        let command = match self.rng.u8(0..20) {
+        let command = match self.rng.u8(0..22) {
             0 => Command::Pause { group },
             1 => Command::Resume { group },
             2 => Command::Abort { group },
@@ -112,6 +137,7 @@ impl Story {
             15 | 16 => Command::Unfreeze { group: None },
             17 => Command::Restart { target: group },
             18 => Command::Restart { target: id },
+            19 | 20 => Command::Retry { target: id },
             _ => Command::Promote { target: self.head.id().to_string(), now: false },
         };
         self.order(command);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gitamp::agent::{AgentId, ConfigState, ConfigStatus};
+use gitamp::agent::{AgentId, ConfigState, ConfigStatus, ConnectionId};
 use gitamp::config::ConfigHash;
 use gitamp::fleet::strategy::Amount;
 use gitamp::rollout::record::{Kind, Progress, RolloutRecord};
@@ -40,11 +40,22 @@ pub(crate) struct Retry {
     pub(crate) received: BTreeMap<AgentId, usize>,
 }
 
+/// A person wanted one agent to try once more what it failed.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentRetry {
+    /// In which group.
+    pub(crate) group: String,
+    /// In which epoch of it.
+    pub(crate) epoch: u64,
+    /// What it had received by then.
+    pub(crate) received: usize,
+}
+
 /// One rollout: its group, its candidate and when it started.
 type Rollout = (String, ConfigHash, Timestamp);
 
 /// Who was offered which candidate in which rollout, and who failed it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tries {
     offered: BTreeMap<AgentId, Rollout>,
     failed: BTreeMap<Rollout, BTreeSet<AgentId>>,
@@ -66,6 +77,13 @@ impl Tries {
         self.placed.contains(&(id, (group.to_owned(), rollout.candidate, rollout.started)))
     }
 
+    /// What the agent failed so far is forgiven by a person.
+    pub(crate) fn forgive(&mut self, id: AgentId) {
+        for agents in self.failed.values_mut() {
+            agents.remove(&id);
+        }
+    }
+
     /// Another process knows only what was stored, and what the agents tell it.
     pub(crate) fn restart(&mut self, files: &BTreeMap<String, std::sync::Arc<Stored>>) {
         self.placed.clear();
@@ -81,9 +99,63 @@ impl Tries {
     }
 }
 
+/// What is taken back when an order turns out to be refused.
+pub(crate) struct Forgiven {
+    retried: BTreeMap<String, Retry>,
+    retried_agents: BTreeMap<AgentId, AgentRetry>,
+    tripped: BTreeMap<(String, String), u64>,
+    failed: BTreeMap<(AgentId, ConfigHash), (String, u64)>,
+    put: BTreeMap<ConnectionId, ConfigHash>,
+    tries: Tries,
+}
+
 impl Judge {
+    /// What an order may forgive, as it is now.
+    pub(crate) fn forgiven(&self) -> Forgiven {
+        Forgiven {
+            retried: self.retried.clone(),
+            retried_agents: self.retried_agents.clone(),
+            tripped: self.tripped.clone(),
+            failed: self.failed.clone(),
+            put: self.put.clone(),
+            tries: self.tries.clone(),
+        }
+    }
+
+    /// Nothing was forgiven.
+    pub(crate) fn restore(&mut self, before: Forgiven) {
+        let Forgiven { retried, retried_agents, tripped, failed, put, tries } = before;
+        (self.retried, self.retried_agents, self.tripped) = (retried, retried_agents, tripped);
+        (self.failed, self.put, self.tries) = (failed, put, tries);
+    }
+
+    /// A person wants what failed to be tried once more: by a group, or by one agent. The same once more is what is asked for.
+    pub(crate) fn expect_retry(&mut self, world: &State, target: &str) {
+        let agent = world.agents.values().find(|agent| agent.id.to_string() == target);
+        let Some(agent) = agent else {
+            let received = world.agents.values().map(|agent| (agent.id, agent.received.len())).collect();
+            let epoch = self.epoch(world, target);
+            self.retried.insert(target.to_owned(), Retry { epoch, received });
+            self.put.clear();
+            return;
+        };
+        let Some(group) = self.home_of(agent).map(str::to_owned) else { return };
+        let epoch = self.epoch(world, &group);
+        let retry = AgentRetry { group, epoch, received: agent.received.len() };
+        self.retried_agents.insert(agent.id, retry);
+        self.failed.retain(|(id, _), _| *id != agent.id);
+        self.tries.forgive(agent.id);
+        if let Some(connection) = agent.connection {
+            self.put.remove(&connection);
+        }
+    }
+
     /// True when a person wants what the agent failed to be tried once more, and the agent has not done so since.
     pub(crate) fn is_first_retry(&self, agent: &ModelAgent, hash: ConfigHash, group: &str, epoch: u64) -> bool {
+        let own = self.retried_agents.get(&agent.id).filter(|own| own.group == group && own.epoch == epoch);
+        if own.is_some_and(|own| !agent.received[own.received..].contains(&hash)) {
+            return true;
+        }
         // A newer commit that waits for the end of that very rollout changes what is wanted, and not what the person asked.
         let rollout = self.files.get(group).and_then(|stored| stored.rollout());
         let still_runs = rollout.is_some_and(|rollout| rollout.retry && rollout.candidate == hash);
@@ -142,10 +214,13 @@ impl Judge {
         let epoch = self.epoch(world, group);
         let tripped = self.tripped.get(&(group.to_owned(), hash.short()));
         let is_wanted = self.wanted[group].0 == Some(hash);
-        // Where agents that a commit moved cannot use what is stable, those that come with nothing of another group get it as before.
+        // Where agents that a commit moved cannot use what is stable, all others get it as before: those that come with nothing of another
+        // group, and those that came by themselves.
         let has_failed_moved = |rollout: &RolloutRecord| {
-            let held = world.agents[name].told_status().and_then(|state| state.known());
+            let agent = &world.agents[name];
+            let held = agent.told_status().and_then(|state| state.known());
             let is_its = held.is_none_or(|held| stored.file.rollouts.stables.contains(&held));
+            let is_its = is_its || self.came.contains(&agent.id);
             is_its && rollout.kind == Kind::Move && matches!(rollout.progress, Progress::Failed { .. })
         };
         let is_wanted = is_wanted && !stored.rollout().is_some_and(has_failed_moved);
@@ -180,8 +255,12 @@ impl Judge {
             // Who waits for an offer, or is offered none because the rollout or the whole group is held, was left behind.
             let is_excused = match member.verdict.standing {
                 Standing::Failed => true,
-                // Agents that a commit moved there have a rollout of their own, which a pin may hold.
-                Standing::Held(HeldReason::GroupClosed) => member.moved,
+                // What closes the group came with the success, or after it: the record of the next rollout, for example. Before that it
+                // waited for a rollout to those whom a commit moved here, or tells another configuration than it was given (rule 2).
+                Standing::Held(HeldReason::GroupClosed) => {
+                    let given = agent.connection.and_then(|connection| self.put.get(&connection));
+                    member.moved || given.is_some_and(|given| given.short() == short)
+                }
                 Standing::Held(HeldReason::RolloutHeld | HeldReason::NothingForIt) => false,
                 Standing::Held(_) => true,
                 Standing::Unplaced

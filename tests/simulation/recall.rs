@@ -21,6 +21,9 @@ impl Judge {
         self.coming = None;
         self.stored_at = [None; 2];
         (self.frozen, self.pinned) = Default::default();
+        // Where the end of a rollout was not stored, it goes on; that one agent may try again is not stored at all.
+        self.ended.clear();
+        self.retried_agents.clear();
         if let Some(Content::Fleet(file)) = world.files.get("fleet.yaml") {
             self.frozen.extend(file.frozen.as_ref().map(|_| String::new()));
             for (name, agent) in &world.agents {

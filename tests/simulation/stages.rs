@@ -35,7 +35,10 @@ impl Judge {
     pub(crate) fn check_stage(&mut self, world: &State, offer: &OfferMade<'_>, group: &str, stored: &Stored) {
         let Some(rollout) = stored.rollout() else { return };
         let hash = offer.config.hash();
-        if rollout.candidate != hash || stored.stable() == Some(hash) {
+        let is_stable = stored.stable() == Some(hash);
+        // What is stable goes to anybody, but while it goes to agents that a commit moved here: then it has stages.
+        let is_free = is_stable && (rollout.kind != Kind::Move || is_stopped(rollout));
+        if rollout.candidate != hash || is_free {
             return;
         }
         assert!(!is_stopped(rollout), "{group}: {} is offered a candidate that stopped", offer.name);

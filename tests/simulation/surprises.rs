@@ -69,6 +69,8 @@ impl Story {
                 self.world.stand_still(length, false);
             }
             31 => self.wipe_a_failed_one(),
+            32 => self.pause_something(),
+            33 => self.resume_everything(),
             _ => {}
         }
     }
@@ -82,15 +84,18 @@ impl Story {
 
     /// Somebody who failed is started anew with an empty disk: nothing that it says tells of the failure.
     fn wipe_a_failed_one(&mut self) {
+        if let Some(name) = self.some_failed_agent() {
+            self.wipe(&name);
+            self.connect(&name);
+        }
+    }
+
+    /// Somebody who failed what it was given last.
+    pub(crate) fn some_failed_agent(&mut self) -> Option<String> {
         let agents = self.world.state.agents.iter();
         let failed = agents.filter(|(_, agent)| agent.status.status == ConfigStatus::Failed);
-        let failed: Vec<String> = failed.map(|(name, _)| name.clone()).collect();
-        if failed.is_empty() {
-            return;
-        }
-        let name = failed[self.rng.usize(0..failed.len())].clone();
-        self.wipe(&name);
-        self.connect(&name);
+        let failed: Vec<&String> = failed.map(|(name, _)| name).collect();
+        self.rng.choice(failed).cloned()
     }
 
     /// Everybody is back at once after a restart, but for a few: those who are in the middle of something above all.
