@@ -809,6 +809,36 @@ async fn who_says_too_much_is_put_off() {
     let error = answer.error_response.expect("put off");
     assert_eq!(error.r#type(), ServerErrorResponseType::Unavailable);
     assert!(matches!(error.details, Some(server_error_response::Details::RetryInfo(_))), "{error:?}");
+    let counted = house.traffic.flooded.get();
+    let mut neighbour = house.door.websocket().await;
+    say(&mut neighbour, &hello(3)).await;
+    drop(house.arrival(3).await);
+    assert!(hear(&mut neighbour).await.error_response.is_none(), "another connection is served");
+    // What is malformed counts as well: between two that are not, nobody has the server read without end.
+    say(&mut neighbour, &heartbeat(3, 1)).await;
+    assert!(hear(&mut neighbour).await.error_response.is_none());
+    let malformed = bounded("sent", neighbour.send(Message::Binary(Bytes::from_static(b"\0\x0a\xff\xff")))).await;
+    malformed.expect("the connection is there");
+    let error = hear(&mut neighbour).await.error_response.expect("an error");
+    assert_eq!(error.r#type(), ServerErrorResponseType::Unavailable, "the third in ten seconds: {error:?}");
+    assert_eq!(house.traffic.flooded.get(), counted + 1);
+}
+
+#[tokio::test]
+async fn a_connection_carries_so_many_agents_and_serves_those() {
+    let mut options = AgentServerOptions::default();
+    options.rules.most_agents = 1;
+    let mut house = open(options).await;
+    let mut socket = house.door.websocket().await;
+    say(&mut socket, &hello(1)).await;
+    drop(house.arrival(1).await);
+    assert!(hear(&mut socket).await.error_response.is_none());
+    say(&mut socket, &hello(2)).await;
+    let error = hear(&mut socket).await.error_response.expect("put off");
+    assert_eq!(error.r#type(), ServerErrorResponseType::Unavailable, "{error:?}");
+    assert_eq!(house.traffic.crowded_connection.get(), 1);
+    say(&mut socket, &heartbeat(1, 1)).await;
+    assert!(hear(&mut socket).await.error_response.is_none(), "who is there is served");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use gitamp::cli::directory::read_directory;
 use gitamp::fleet::diagnostic::{Diagnostic, Severity};
-use gitamp::fleet::snapshot::{Entry, Snapshot, SnapshotLimits};
+use gitamp::fleet::snapshot::{Entry, RenderLimits, Snapshot, SnapshotLimits};
 use gitamp::fleet::{self, GroupDefinition, GroupName, RenderedFleet};
 use gitamp::time::show_duration;
 use proptest::prelude::*;
@@ -321,7 +321,7 @@ fn the_hash_is_of_the_content_alone() {
 /// Also what bounds every message to an agent: whatever is sent is made of one configuration and some bytes.
 #[test]
 fn a_configuration_that_is_too_large_is_refused() {
-    let long = "y".repeat(fleet::MOST_CONFIG_BYTES / 2);
+    let long = "y".repeat(RenderLimits::default().config_bytes / 2);
     let layer = |name: &str| file(&format!("processors: {{batch/{name}: {{timeout: {long}}}}}\n"));
     let entries = [
         ("all/group.yaml", file(GROUP)),

@@ -101,7 +101,8 @@ impl Post {
             Some(client) => client.clone(),
             None => {
                 let (ca_file, proxies) = (self.receiver.ca_file.clone(), self.receiver.proxies.clone());
-                let make = move || Client::new(ca_file.as_deref(), DEADLINE, proxies);
+                let largest = self.receiver.largest_answer;
+                let make = move || Client::new(ca_file.as_deref(), DEADLINE, largest, proxies);
                 let made = tokio::task::spawn_blocking(make).await;
                 let made = made.map_err(|error| Trouble::Failed(error.to_string()))?;
                 self.client.insert(made.map_err(|error| Trouble::Failed(error.to_string()))?).clone()

@@ -185,6 +185,7 @@ fn receiver(least: Least, groups: &[&str], fleet: bool) -> Receiver {
         groups: groups.iter().map(|glob| (*glob).to_owned()).collect(),
         fleet,
         proxies: crate::settings::proxy::Proxies::default(),
+        largest_answer: 1 << 20,
     }
 }
 

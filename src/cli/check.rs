@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::cli::directory::read_directory;
 use crate::cli::findings::Findings;
+use crate::cli::limits::LimitArgs;
 use crate::cli::{Failure, print};
-use crate::fleet::snapshot::SnapshotLimits;
 use crate::fleet::{self, RenderedFleet};
 
 /// Check a fleet repository and say everything that is wrong with it
@@ -30,6 +30,9 @@ pub(super) struct CheckArgs {
     /// How findings are written
     #[arg(long, short, value_enum, default_value_t = Output::Human)]
     output: Output,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,7 +47,7 @@ enum Output {
 
 /// Runs the command.
 pub(super) fn run(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
-    let snapshot = read_directory(&arguments.directory, &SnapshotLimits::default())?;
+    let snapshot = read_directory(&arguments.directory, &arguments.limits.limits()?)?;
     let fleet = fleet::load(&snapshot, None);
     let findings = Findings::new(&fleet.diagnostics, &snapshot, &arguments.directory);
     let (errors, warnings) = findings.counts();

@@ -49,7 +49,7 @@ pub fn read_directory(root: &Path, limits: &SnapshotLimits) -> Result<Snapshot, 
     while let Some((path, prefix, depth)) = directories.pop() {
         walk.directory(&path, &prefix, depth, &mut directories)?;
     }
-    Ok(Snapshot::new(walk.entries))
+    Ok(Snapshot::new(walk.entries).within(limits.rendering))
 }
 
 struct Walk<'l> {

@@ -9,9 +9,9 @@ use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 
 use crate::cli::directory::read_directory;
+use crate::cli::limits::LimitArgs;
 use crate::cli::{Failure, print};
 use crate::fleet::assign::{Assigner, Match, Verdict};
-use crate::fleet::snapshot::SnapshotLimits;
 use crate::fleet::{self, GroupName, RenderedFleet};
 use crate::labels::{Labels, Requirement};
 
@@ -49,6 +49,9 @@ pub(super) struct MatchArgs {
     /// How the result is written
     #[arg(long, short, value_enum, default_value_t = Output::Human)]
     output: Output,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,7 +84,7 @@ pub(super) fn run(arguments: &MatchArgs) -> Result<ExitCode, Failure> {
         return Err(GivenTwice(key.cloned().unwrap_or_default()).into());
     }
     let labels = labels.with_proofs(&Labels::proven(arguments.proven.iter().cloned()));
-    let snapshot = read_directory(&arguments.dir, &SnapshotLimits::default())?;
+    let snapshot = read_directory(&arguments.dir, &arguments.limits.limits()?)?;
     let fleet = fleet::load(&snapshot, None);
     let defined = fleet.groups.iter().filter_map(|(name, group)| Some((name, group.definition.as_deref()?)));
     let matches = Assigner::new(defined).explain(&labels);

@@ -14,6 +14,7 @@ pub mod directory;
 mod explain;
 mod findings;
 mod git_transport;
+mod limits;
 mod man;
 mod matching;
 mod notes;
@@ -111,7 +112,7 @@ impl Command {
             Self::Token(arguments) => arguments.run(),
             Self::Check(arguments) => check::run(&arguments),
             Self::Render(arguments) => render::run(&arguments),
-            Self::Schema(_) => schema::run(),
+            Self::Schema(arguments) => schema::run(&arguments),
             Self::Notes(arguments) => arguments.run(),
             Self::Match(arguments) => matching::run(&arguments),
             Self::Demo(arguments) => arguments.run(),

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use crate::cli::directory::read_directory;
 use crate::cli::findings::Findings;
+use crate::cli::limits::LimitArgs;
 use crate::cli::{Failure, print};
 use crate::fleet::diagnostic::{Diagnostic, Severity};
-use crate::fleet::snapshot::{Snapshot, SnapshotLimits};
+use crate::fleet::snapshot::Snapshot;
 use crate::fleet::strategy::{OnFailure, OnNewCommit, Stage, Strategy};
 use crate::fleet::{self, GroupName, RenderedFleet, RenderedGroup};
 use crate::time::show_duration;
@@ -46,6 +47,9 @@ pub(super) struct RenderArgs {
     /// How the result is written
     #[arg(long, short, value_enum, default_value_t = Output::Human)]
     output: Output,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,7 +70,7 @@ struct NoSuchGroup {
 
 /// Runs the command.
 pub(super) fn run(arguments: &RenderArgs) -> Result<ExitCode, Failure> {
-    let snapshot = read_directory(&arguments.dir, &SnapshotLimits::default())?;
+    let snapshot = read_directory(&arguments.dir, &arguments.limits.limits()?)?;
     let fleet = fleet::load(&snapshot, None);
     let concerns = |diagnostic: &Diagnostic, group: Option<&GroupName>| {
         diagnostic.severity == Severity::Error

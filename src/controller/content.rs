@@ -67,8 +67,12 @@ impl Content {
     }
 }
 
+/// Whatever was rendered can be read again: layers that are merged have more nodes than each of them may have, and settings may have allowed
+/// more when it was.
+const READABLE: yaml::Limits = yaml::Limits { bytes: 1 << 20, nodes: 1 << 20, depth: 255 };
+
 fn read_config(path: &str, hash: &str, body: &Bytes) -> Result<RenderedConfig, RecordError> {
-    let parsed = yaml::parse(&path.into(), body, &yaml::Limits::default());
+    let parsed = yaml::parse(&path.into(), body, &READABLE);
     let (Ok(hash), Ok(Some(node))) = (hash.parse::<ConfigHash>(), parsed) else {
         return Err(RecordError::Value("it is no rendered configuration".to_owned()));
     };

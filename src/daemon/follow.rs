@@ -87,6 +87,8 @@ pub(super) struct Follower {
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// How much one commit may bring.
+    pub limits: SnapshotLimits,
 }
 
 /// What was taken last.
@@ -246,10 +248,13 @@ impl Follower {
         if !self.is_trusted(head, taken).await? {
             return Ok(());
         }
-        let (limits, before) = (SnapshotLimits::default(), self.before.snapshot.as_ref());
-        let reading = match self.mirror.read(head.commit, &head.reference, &limits, before).await {
+        let before = self.before.snapshot.as_ref();
+        let reading = match self.mirror.read(head.commit, &head.reference, &self.limits, before).await {
             Ok(reading) => reading,
-            Err(ReadError::Refused { reason, .. }) => return self.refuse(head, taken, &reason).await,
+            Err(ReadError::Refused { reason, limit, .. }) => {
+                limit.into_iter().for_each(|limit| self.metrics.commit_exceeded(limit.name()));
+                return self.refuse(head, taken, &reason).await;
+            }
             Err(error @ (ReadError::Unknown(_) | ReadError::Damaged(_))) => return Err(Trouble::read(error)),
         };
         let info = reading.info;
@@ -319,6 +324,11 @@ impl Follower {
         if let Some(finding) = info.trailer.as_ref().and_then(RolloutTrailer::finding) {
             tracing::warn!(revision = %info.revision(), "{finding}");
         }
+        fleet
+            .diagnostics
+            .iter()
+            .filter_map(|one| one.limit)
+            .for_each(|limit| self.metrics.commit_exceeded(limit.name()));
         let took = self.clock.now().since(begun);
         tracing::debug!(revision = %info.revision(), groups = fleet.groups.len(), ?took, "rendered");
         fleet

@@ -25,11 +25,11 @@ use crate::forge::hooks::Watched;
 use crate::git::backoff::Backoff;
 use crate::git::journal::{Journal, JournalContents, JournalOptions};
 use crate::git::mirror::Mirror;
-use crate::git::{SourceOptions, lock, transport};
+use crate::git::{self, SourceOptions, lock, transport};
 use crate::opamp::connection::Rules;
 use crate::opamp::wire::Limits;
 use crate::serve::admin::{self, AdminOptions, AdminRequest};
-use crate::serve::api::{Api, ApiLimits, ApiOptions};
+use crate::serve::api::{Api, ApiOptions, ApiRules};
 use crate::serve::bell::Bell;
 use crate::serve::gate::Gate;
 use crate::serve::hints::Hints;
@@ -158,7 +158,7 @@ struct Tasks {
     server: JoinHandle<()>,
     keeper: Keeper,
     pushes: bool,
-    _watcher: Option<crate::git::watch::Watcher>,
+    _watcher: Option<git::watch::Watcher>,
 }
 
 impl Tasks {
@@ -218,7 +218,8 @@ impl Base {
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
         };
-        let api = Api::open(options, ApiLimits::default(), requests).map(Arc::new).map_err(DaemonError::Api)?;
+        let api =
+            Api::open(options, ApiRules::of(&settings.limits), requests).map(Arc::new).map_err(DaemonError::Api)?;
         let listener = listen(settings.listen, "--api-listen").await?;
         tokio::spawn(Arc::clone(&api).serve(listener, self.stopped.clone()));
         Ok(Some(api))
@@ -251,12 +252,11 @@ impl Base {
         let Self { settings, clock, metrics, bell, journal: journal_status, stopped } = self;
         let mut controller = restore(&settings, &contents, clock)?;
         let (events_in, agents) = mpsc::channel(AGENT_QUEUE);
-        let hints = Hints::default();
+        let (hints, known) = (Hints::default(), Known::of(&controller));
         let hooks = serve_hooks(&settings, &bell, &hints, clock, &metrics, &stopped).await?;
         let door = Door { tls: options.tls.clone(), gate: options.gate.clone() };
         let (links, server) =
             serve::serve_agents(listener, options, clock, events_in, hooks, metrics.traffic(), stopped);
-        let known = Known::of(&controller);
         let progress = watch::Sender::new(Progress::of(settings.repo.to_string()));
         let (found_in, found) = mpsc::channel(1);
         let (forge, words, teller) = Forge::new(&settings, &source, clock, &metrics, &mut controller);
@@ -272,6 +272,7 @@ impl Base {
             progress: progress.clone(),
             clock,
             metrics: Arc::clone(&metrics),
+            limits: git::snapshot_limits(&settings.content),
         };
         let keeper = Keeper {
             journal: Arc::new(journal),
@@ -440,9 +441,20 @@ fn server_options(settings: &Settings) -> AgentServerOptions {
     let defaults = AgentServerOptions::default();
     let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
     let possible = AgentServerOptions::connections_for(files);
-    let AgentLimits { per_address, per_token, new_agents, per_connection, messages, bytes, attributes, in_flight } =
-        settings.limits;
-    let limits = Limits { message_bytes: settings.max_message_bytes, attributes, ..defaults.rules.limits };
+    let AgentLimits {
+        per_address,
+        per_token,
+        polling,
+        new_agents,
+        per_connection,
+        messages,
+        bytes,
+        attributes,
+        attribute_bytes,
+        in_flight,
+    } = settings.limits;
+    let message_bytes = settings.max_message_bytes;
+    let limits = Limits { message_bytes, attributes, attribute_bytes, ..defaults.rules.limits };
     let rules = Rules {
         limits,
         most_agents: per_connection,
@@ -460,6 +472,7 @@ fn server_options(settings: &Settings) -> AgentServerOptions {
         max_rate: settings.max_connection_rate,
         max_per_address: per_address,
         max_per_token: per_token,
+        max_polling_agents: polling,
         max_new_agents: new_agents,
         bytes_in_flight: in_flight,
         max_connections: settings.max_connections.map_or(possible, |most| most.min(possible)),
@@ -484,18 +497,19 @@ async fn serve_hooks(
         hints: hints.clone(),
         clock,
         metrics: Arc::clone(metrics),
+        limits: hooks.limits,
     });
     let Some(address) = hooks.listen else { return Ok(Some(router)) };
     let listener = listen(address, "--hooks-listen").await?;
-    tokio::spawn(serve::hooks::serve(listener, router, stopped.clone()));
+    tokio::spawn(serve::hooks::serve(listener, router, Arc::clone(metrics), stopped.clone()));
     Ok(None)
 }
 
 /// A remote that is a directory here rings by itself.
-fn watch_repository(settings: &Settings, bell: &Bell) -> Option<crate::git::watch::Watcher> {
+fn watch_repository(settings: &Settings, bell: &Bell) -> Option<git::watch::Watcher> {
     let RepoKind::Local(path) = settings.repo.kind() else { return None };
     let bell = bell.clone();
-    match crate::git::watch::watch(path, move || bell.ring()) {
+    match git::watch::watch(path, move || bell.ring()) {
         Ok(watcher) => Some(watcher),
         Err(error) => {
             tracing::warn!("the repository is not watched, only polled: {error}");

@@ -1,6 +1,7 @@
 //! Findings about a fleet repository: what is wrong, where, and what to do about it. All of them at once, never the first only.
 
 use crate::fleet::GroupName;
+use crate::fleet::snapshot::Limit;
 use crate::yaml::Place;
 
 /// How bad a finding is.
@@ -27,12 +28,14 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// The group that an error holds back; `None`: the whole commit (or, for a warning, nobody in particular).
     pub group: Option<GroupName>,
+    /// The limit that something is over, when it can be set.
+    pub limit: Option<Limit>,
 }
 
 impl Diagnostic {
     /// An error of this kind.
     pub fn error(code: &'static str, place: Option<Place>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, place, message: message.into(), help: None, group: None }
+        Self { severity: Severity::Error, code, place, message: message.into(), help: None, group: None, limit: None }
     }
 
     /// A warning of this kind.
@@ -44,6 +47,13 @@ impl Diagnostic {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// The same, about something that is over this limit.
+    #[must_use]
+    pub fn over(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
         self
     }
 

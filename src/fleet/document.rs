@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::fields::{self, Fields, closest, shorten};
-use crate::fleet::snapshot::{Child, Entry, Snapshot};
+use crate::fleet::snapshot::{Child, Entry, Limit, RenderLimits, Snapshot};
 use crate::yaml::{self, Limits, Node, Place, YamlError};
 
 /// The file that makes a directory a group.
@@ -31,8 +31,12 @@ pub(super) fn file_name(path: &str) -> (&str, &str) {
 
 /// Parses a file; `None` when nothing is in it.
 pub(super) fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Option<Node>, Vec<Diagnostic>> {
+    parse_within(file, bytes, &Limits::default())
+}
+
+fn parse_within(file: &Arc<str>, bytes: &[u8], limits: &Limits) -> Result<Option<Node>, Vec<Diagnostic>> {
     let errors = |errors: Vec<YamlError>| bounded(errors.into_iter().map(explain).collect());
-    yaml::parse(file, bytes, &Limits::default()).map_err(errors)
+    yaml::parse(file, bytes, limits).map_err(errors)
 }
 
 /// At most a screenful of findings, errors before warnings, with a word on how many more there are.
@@ -51,10 +55,22 @@ pub(super) fn bounded(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
 /// What the YAML layer says, as a finding.
 pub(super) fn explain(error: YamlError) -> Diagnostic {
     let diagnostic = Diagnostic::error("yaml", Some(error.place), error.message);
+    let diagnostic = if error.is_too_deep { diagnostic.over(Limit::YamlDepth) } else { diagnostic };
     match error.help {
         Some(help) => diagnostic.help(help),
         None => diagnostic,
     }
+}
+
+/// Parses a layer, which may be as large and as deep as the settings say.
+pub(super) fn parse_layer(
+    file: &Arc<str>,
+    entry: &Entry,
+    limits: &RenderLimits,
+) -> Result<Option<Node>, Vec<Diagnostic>> {
+    let Entry::File(bytes) = entry else { return parse_entry(file, entry) };
+    let limits = Limits { bytes: limits.layer_bytes, depth: limits.yaml_depth, ..Limits::default() };
+    parse_within(file, bytes, &limits)
 }
 
 /// Parses what stands at a path of the snapshot, when it is a file.
@@ -70,7 +86,10 @@ fn not_a_file(path: &str, entry: &Entry, place: Option<Place>) -> Diagnostic {
     match entry {
         Entry::TooLarge(size) => {
             Diagnostic::error("too-large", place, format!("`{path}` is too large to be read: {size} bytes"))
-                .help("a file of a fleet has at most 1 MiB")
+                .over(Limit::FileBytes)
+                .help(
+                    "a file of a fleet has at most 1 MiB, unless the daemon's settings say otherwise (`max-file-size`)",
+                )
         }
         Entry::Symlink => {
             Diagnostic::error("symlink", place, format!("`{path}` is a symbolic link, and links are never followed"))

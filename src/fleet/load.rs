@@ -277,7 +277,7 @@ fn without_evil_names(snapshot: &Snapshot) -> (Snapshot, Vec<Diagnostic>) {
     };
     let refused = snapshot.iter().filter(|(path, _)| is_evil(path)).take(MOST_LISTED).map(refuse).collect();
     let honest = snapshot.iter().filter(|(path, _)| !is_evil(path)).map(|(path, entry)| (path.clone(), entry.clone()));
-    (Snapshot::new(honest.collect()), refused)
+    (Snapshot::new(honest.collect()).within(*snapshot.limits()), refused)
 }
 
 /// `fleet.yaml` of this revision: its bytes, and what they say. Every error in it concerns the whole revision.

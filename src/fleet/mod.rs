@@ -47,7 +47,6 @@ use crate::labels::Selector;
 pub use load::{Memory, load, load_after};
 pub use opening::OutsideWindows;
 pub use policy::{Bounds, Policy};
-pub use render::MOST_CONFIG_BYTES;
 pub use signers::{Forbidden, SignerRules};
 pub use window::{NotAWindow, Span, Window};
 

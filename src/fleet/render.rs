@@ -15,12 +15,8 @@ use crate::fleet::group_file::{Layer, Variables};
 use crate::fleet::inheritance::SharedErrors;
 use crate::fleet::lint::lint;
 use crate::fleet::recipe::{MOST_VARIABLE_BYTES, merge_variables};
-use crate::fleet::snapshot::Snapshot;
+use crate::fleet::snapshot::{Limit, Snapshot};
 use crate::yaml::{self, Kind, Node, Place};
-
-/// Most bytes of a rendered configuration: half of the 1 MiB that a message may have by default, because agents report it back
-/// with all that they resolved.
-pub const MOST_CONFIG_BYTES: usize = 512 << 10;
 
 /// Most nodes of all layers of one group. A large collector configuration has a few thousand.
 const MOST_GROUP_NODES: usize = 200_000;
@@ -146,7 +142,8 @@ impl<'s> Renderer<'s> {
             };
         }
         if outcome.troubles.iter().all(|(_, trouble)| matches!(trouble, Trouble::Empty)) {
-            let (config, findings) = finish(merged, planned.partial, &vars);
+            let most = self.snapshot.limits().config_bytes;
+            let (config, findings) = finish(merged, planned.partial, &vars, most);
             (outcome.config, outcome.findings) = (config, document::bounded(findings));
         }
         Some(outcome)
@@ -176,7 +173,7 @@ impl<'s> Renderer<'s> {
             return Ok((kept.node.clone(), kept.nodes));
         }
         let Some(entry) = self.snapshot.get(&layer.path) else { return Err(Trouble::Missing) };
-        match document::parse_entry(&layer.path, entry).and_then(check_layer) {
+        match document::parse_layer(&layer.path, entry, self.snapshot.limits()).and_then(check_layer) {
             Ok(node) => {
                 let nodes = node.as_ref().map_or(0, count_nodes);
                 if more_uses > 0 && self.kept_nodes + nodes <= MOST_KEPT_NODES {
@@ -224,8 +221,13 @@ fn empty_layer(file: &Arc<str>) -> Diagnostic {
         .help("an empty layer adds nothing and removes nothing")
 }
 
-/// From merged layers to a configuration.
-fn finish(merged: Option<Node>, partial: bool, vars: &Variables) -> (Option<RenderedConfig>, Vec<Diagnostic>) {
+/// From merged layers to a configuration of at most so many bytes.
+fn finish(
+    merged: Option<Node>,
+    partial: bool,
+    vars: &Variables,
+    most_bytes: usize,
+) -> (Option<RenderedConfig>, Vec<Diagnostic>) {
     let Some(mut node) = merged.filter(|node| node.as_mapping().is_some_and(|entries| !entries.is_empty())) else {
         let message = "the layers of the group say nothing, and an empty configuration is never sent";
         return (None, vec![Diagnostic::error("empty-config", None, message)]);
@@ -238,9 +240,9 @@ fn finish(merged: Option<Node>, partial: bool, vars: &Variables) -> (Option<Rend
         return (None, findings);
     }
     let body = yaml::emit(&node);
-    if body.len() > MOST_CONFIG_BYTES {
-        let message = format!("the configuration has {} bytes, and {MOST_CONFIG_BYTES} are allowed", body.len());
-        findings.push(Diagnostic::error("too-large", None, message));
+    if body.len() > most_bytes {
+        let message = format!("the configuration has {} bytes, and {most_bytes} are allowed", body.len());
+        findings.push(Diagnostic::error("too-large", None, message).over(Limit::ConfigBytes));
         return (None, findings);
     }
     let config = RenderedConfig::new(yaml::config_hash(&node), Bytes::from(body), yaml::component_names(&node));

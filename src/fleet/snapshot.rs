@@ -115,11 +115,73 @@ pub struct SnapshotLimits {
     pub file_bytes: u64,
     /// Bytes of all files: 256 MiB.
     pub total_bytes: u64,
+    /// What of it is rendered.
+    pub rendering: RenderLimits,
+}
+
+/// Limits on what is made of a snapshot. Exceeding one holds back the groups that it concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenderLimits {
+    /// Bytes of one layer: those of one file.
+    pub layer_bytes: usize,
+    /// Collections within collections of a layer: 64. At most 255.
+    pub yaml_depth: usize,
+    /// Bytes of one rendered configuration: 512 KiB, half of the 1 MiB that a message may have by default, because agents report it
+    /// back with all that they resolved. At most 1 MiB, because the journal keeps it.
+    pub config_bytes: usize,
+}
+
+impl Default for RenderLimits {
+    fn default() -> Self {
+        Self { layer_bytes: 1 << 20, yaml_depth: 64, config_bytes: 512 << 10 }
+    }
+}
+
+/// A limit on commits that can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// [`SnapshotLimits::files`].
+    Files,
+    /// [`SnapshotLimits::depth`].
+    Depth,
+    /// [`SnapshotLimits::file_bytes`].
+    FileBytes,
+    /// [`SnapshotLimits::total_bytes`].
+    TotalBytes,
+    /// [`RenderLimits::yaml_depth`].
+    YamlDepth,
+    /// [`RenderLimits::config_bytes`].
+    ConfigBytes,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Files, Self::Depth, Self::FileBytes, Self::TotalBytes, Self::YamlDepth, Self::ConfigBytes];
+
+    /// The name by which people set it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Files => "max-files",
+            Self::Depth => "max-directory-depth",
+            Self::FileBytes => "max-file-size",
+            Self::TotalBytes => "max-fleet-size",
+            Self::YamlDepth => "max-yaml-depth",
+            Self::ConfigBytes => "max-config-size",
+        }
+    }
 }
 
 impl Default for SnapshotLimits {
     fn default() -> Self {
-        Self { files: 200_000, depth: 32, path_bytes: 1024, file_bytes: 1 << 20, total_bytes: 256 << 20 }
+        Self {
+            files: 200_000,
+            depth: 32,
+            path_bytes: 1024,
+            file_bytes: 1 << 20,
+            total_bytes: 256 << 20,
+            rendering: RenderLimits::default(),
+        }
     }
 }
 
@@ -129,6 +191,7 @@ impl Default for SnapshotLimits {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     root: Arc<Directory>,
+    limits: RenderLimits,
 }
 
 impl Default for Snapshot {
@@ -153,7 +216,18 @@ impl Snapshot {
 
     /// A snapshot of this fleet root.
     pub fn of(root: Directory) -> Self {
-        Self { root: Arc::new(root) }
+        Self { root: Arc::new(root), limits: RenderLimits::default() }
+    }
+
+    /// The same, to be rendered within these limits.
+    #[must_use]
+    pub fn within(self, limits: RenderLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The limits on what is made of it.
+    pub fn limits(&self) -> &RenderLimits {
+        &self.limits
     }
 
     /// The fleet root.

@@ -162,6 +162,7 @@ impl<'r> Reader<'r> {
             Err(Unbounded::TooMuch(why)) => Err(ReadError::Refused {
                 commit: self.head,
                 reason: format!("{why}, which cannot be judged by their signers"),
+                limit: None,
             }),
         }
     }
@@ -180,7 +181,7 @@ impl<'r> Reader<'r> {
         if self.seen > MOST_PATHS {
             let reason =
                 format!("more than {MOST_PATHS} changed paths at once, which cannot be judged by their signers");
-            return Err(ReadError::Refused { commit: self.head, reason });
+            return Err(ReadError::Refused { commit: self.head, reason, limit: None });
         }
         Ok(touched.into_iter().collect())
     }

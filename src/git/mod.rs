@@ -38,7 +38,8 @@ use std::time::Duration;
 use git2::Oid;
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::snapshot::CommitId;
+use crate::fleet::snapshot::{CommitId, RenderLimits, SnapshotLimits};
+use crate::settings::ContentLimits;
 
 pub use child::run as run_transport_child;
 pub use failure::{FailureClass, FailureKind, TransportError};
@@ -148,6 +149,19 @@ impl Default for Access {
     }
 }
 
+/// What one commit may bring, as settings say it.
+pub fn snapshot_limits(settings: &ContentLimits) -> SnapshotLimits {
+    let ContentLimits { files, file_bytes, total_bytes, depth, yaml_depth, config_bytes } = *settings;
+    SnapshotLimits {
+        files,
+        depth,
+        file_bytes: file_bytes as u64,
+        total_bytes: total_bytes as u64,
+        rendering: RenderLimits { layer_bytes: file_bytes, yaml_depth, config_bytes },
+        ..SnapshotLimits::default()
+    }
+}
+
 /// A commit's id as libgit2 wants it.
 fn oid_of(commit: CommitId) -> Result<Oid, git2::Error> {
     Oid::from_bytes(&commit.0)
@@ -156,4 +170,17 @@ fn oid_of(commit: CommitId) -> Result<Oid, git2::Error> {
 /// A libgit2 id as ours; `None` for anything that is not SHA-1.
 fn commit_of(oid: Oid) -> Option<CommitId> {
     oid.as_bytes().try_into().ok().map(CommitId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::snapshot::Limit;
+
+    #[test]
+    fn the_defaults_of_settings_and_of_the_fleet_are_the_same() {
+        let (ours, theirs) = (snapshot_limits(&ContentLimits::default()), SnapshotLimits::default());
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        assert_eq!(Limit::ALL.map(Limit::name), ContentLimits::NAMES);
+    }
 }

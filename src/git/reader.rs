@@ -11,7 +11,7 @@ use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, Tree, TreeEntry};
 use super::remote::clean_line;
 use super::{commit_of, oid_of};
 use crate::fleet::snapshot::{
-    Child, CommitId, CommitInfo, ContentId, Directory, Entry, RolloutTrailer, Snapshot, SnapshotLimits,
+    Child, CommitId, CommitInfo, ContentId, Directory, Entry, Limit, RolloutTrailer, Snapshot, SnapshotLimits,
 };
 use crate::time::Timestamp;
 
@@ -36,6 +36,8 @@ pub enum ReadError {
         commit: CommitId,
         /// What is wrong with it and what to do.
         reason: String,
+        /// The limit that it is over, when that can be set.
+        limit: Option<Limit>,
     },
     /// It is not in the mirror.
     #[error("commit {} is not in the mirror", .0.short())]
@@ -58,7 +60,13 @@ impl<'r> CommitReader<'r> {
     }
 
     fn refuse(&self, reason: impl Into<String>) -> ReadError {
-        ReadError::Refused { commit: self.id, reason: reason.into() }
+        ReadError::Refused { commit: self.id, reason: reason.into(), limit: None }
+    }
+
+    /// What is over a limit that can be set says so.
+    fn refuse_over(&self, limit: Limit, reason: impl std::fmt::Display) -> ReadError {
+        let reason = format!("{reason} (--{})", limit.name());
+        ReadError::Refused { commit: self.id, reason, limit: Some(limit) }
     }
 
     pub(super) fn commit(&self) -> Result<git2::Commit<'r>, ReadError> {
@@ -140,11 +148,11 @@ impl<'r> CommitReader<'r> {
         let Some(root) = self.root(fleet_root)? else { return Ok(None) };
         let id = content_of(root.id());
         if let Some(before) = before.filter(|before| id.is_some() && before.root().id() == id) {
-            return Ok(Some(before.clone()));
+            return Ok(Some(before.clone().within(limits.rendering)));
         }
         let mut walk = Walk { reader: self, limits, seen: 0, bytes: 0 };
         let (children, ignored) = walk.children("", &root, 0, before.map(|before| &**before.root()))?;
-        Ok(Some(Snapshot::of(Directory::root(id, children, ignored))))
+        Ok(Some(Snapshot::of(Directory::root(id, children, ignored)).within(limits.rendering)))
     }
 }
 
@@ -190,9 +198,8 @@ impl<'r> Walk<'_, 'r> {
             children.push(match mode {
                 MODE_TREE if depth >= self.limits.depth => {
                     let shown = clean_line(&full, LONGEST_LINE);
-                    return Err(self
-                        .reader
-                        .refuse(format!("`{shown}` is nested deeper than {} directories", self.limits.depth)));
+                    let reason = format!("`{shown}` is nested deeper than {} directories", self.limits.depth);
+                    return Err(self.reader.refuse_over(Limit::Depth, reason));
                 }
                 MODE_TREE => {
                     let before = before.and_then(|before| before.directory(name));
@@ -250,10 +257,11 @@ impl<'r> Walk<'_, 'r> {
     fn saw(&mut self, objects: usize) -> Result<(), ReadError> {
         self.seen = self.seen.saturating_add(objects);
         if self.seen > self.limits.files {
-            return Err(self.reader.refuse(format!(
+            let reason = format!(
                 "more than {} files below the fleet root: give the fleet a directory of its own with --path",
                 self.limits.files
-            )));
+            );
+            return Err(self.reader.refuse_over(Limit::Files, reason));
         }
         Ok(())
     }
@@ -261,8 +269,9 @@ impl<'r> Walk<'_, 'r> {
     fn add(&mut self, bytes: u64) -> Result<(), ReadError> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > self.limits.total_bytes {
-            let limit = self.limits.total_bytes >> 20;
-            return Err(self.reader.refuse(format!("more than {limit} MiB of YAML below the fleet root")));
+            let limit = self.limits.total_bytes >> 10;
+            let reason = format!("more than {limit} KiB of YAML below the fleet root");
+            return Err(self.reader.refuse_over(Limit::TotalBytes, reason));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper_util::rt::TokioIo;
@@ -26,9 +26,6 @@ use crate::time::Timestamp;
 
 /// Of the deadline for the whole, until there is a connection, and once more until it is encrypted.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(9);
-
-/// The largest answer that is read: a page of a hundred comments fits.
-const LARGEST_ANSWER: usize = 8 << 20;
 
 /// Redirects that are followed within one host: forges use them for repositories that were renamed.
 const MOST_REDIRECTS: usize = 3;
@@ -140,16 +137,22 @@ pub struct Client {
     tls: TlsConnector,
     knows_anybody: bool,
     deadline: Duration,
+    largest_answer: usize,
     proxies: Proxies,
 }
 
 impl Client {
     /// Knows servers by the certificates in this file, or by the system's, and gives each request so long, from the first packet to the
-    /// last byte of the answer. What a proxy leads to goes through it. Reads files.
+    /// last byte of the answer, of which so many bytes are read. What a proxy leads to goes through it. Reads files.
     ///
     /// # Errors
     /// When the file cannot be used.
-    pub fn new(ca_file: Option<&Path>, deadline: Duration, proxies: Proxies) -> Result<Self, ClientError> {
+    pub fn new(
+        ca_file: Option<&Path>,
+        deadline: Duration,
+        largest_answer: usize,
+        proxies: Proxies,
+    ) -> Result<Self, ClientError> {
         let mut roots = rustls::RootCertStore::empty();
         match ca_file {
             Some(path) => {
@@ -175,7 +178,7 @@ impl Client {
             .map_err(|error| ClientError::Request(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), knows_anybody, deadline, proxies })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), knows_anybody, deadline, largest_answer, proxies })
     }
 
     /// Sends a request, and reads the answer. Redirects within the host are followed, those to another one are an answer: what says who
@@ -219,9 +222,9 @@ impl Client {
             let name = ServerName::try_from(host).map_err(|error| ClientError::Request(error.to_string()))?;
             let tls = tokio::time::timeout(CONNECT_DEADLINE, self.tls.connect(name, tcp));
             let tls = tls.await.map_err(late)?.map_err(|error| unreachable(error.to_string()))?;
-            exchange(tls, request).await
+            exchange(tls, request, self.largest_answer).await
         } else {
-            exchange(tcp, request).await
+            exchange(tcp, request, self.largest_answer).await
         };
         response.map_err(|reason| ClientError::Broken { host: host_of(target), reason })
     }
@@ -324,12 +327,13 @@ fn without(mut answer: Answer, header: &Secret) -> Answer {
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: hyper::Request<Full<Bytes>>,
+    largest_answer: usize,
 ) -> Result<Answer, String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let answered = async move {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        read(response).await
+        read(response, largest_answer).await
     };
     // The connection moves bytes only while it is polled, and ends with the future: nothing is left behind by a deadline.
     tokio::pin!(answered);
@@ -342,9 +346,14 @@ async fn exchange(
     }
 }
 
-async fn read(response: Response<hyper::body::Incoming>) -> Result<Answer, String> {
+async fn read(response: Response<hyper::body::Incoming>, largest: usize) -> Result<Answer, String> {
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let body =
+        Limited::new(body, largest).collect().await.map_err(|error| match error.downcast::<LengthLimitError>() {
+            Ok(_) => format!("it says more than {largest} bytes (--max-answer-size)"),
+            Err(error) => error.to_string(),
+        });
+    let body = body?.to_bytes();
     let text = |headers: &HeaderMap, names: &[&str]| {
         let found = names.iter().find_map(|name| headers.get(*name));
         found.and_then(|value| value.to_str().ok()).map(str::to_owned)

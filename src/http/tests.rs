@@ -63,8 +63,11 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &impl
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Bytes of an answer.
+const LARGEST: usize = 1 << 20;
+
 fn client() -> Client {
-    Client::new(Some(&file("ca.pem")), DEADLINE, Proxies::default()).expect("a client")
+    Client::new(Some(&file("ca.pem")), DEADLINE, LARGEST, Proxies::default()).expect("a client")
 }
 
 fn get(scheme: &str, address: SocketAddr, path: &str) -> Request {
@@ -95,12 +98,13 @@ async fn an_authority_of_ones_own_is_believed_and_nobody_else() {
         assert!(head.contains(&header), "{header} is missing in {head}");
     }
 
-    let error =
-        Client::new(Some(&file("server-key.pem")), DEADLINE, Proxies::default()).err().expect("no certificate in it");
+    let error = Client::new(Some(&file("server-key.pem")), DEADLINE, LARGEST, Proxies::default())
+        .err()
+        .expect("no certificate in it");
     assert!(error.to_string().contains("server-key.pem"), "{error}");
 
     let (stranger, asked) = serve(true, |_| reply("200 OK", "{}")).await;
-    let system = Client::new(None, DEADLINE, Proxies::default()).expect("a client");
+    let system = Client::new(None, DEADLINE, LARGEST, Proxies::default()).expect("a client");
     let error =
         system.send(&get("https", stranger, "secret/path")).await.expect_err("an unknown authority").to_string();
     assert!(error.contains("certificate") && !error.contains("hunter2") && !error.contains("secret"), "{error}");
@@ -170,7 +174,7 @@ async fn who_hangs_is_given_up_on_and_bodies_are_sent_as_json() {
     let head = seen.lock().expect("not poisoned")[0].to_ascii_lowercase();
     assert!(head.starts_with("post /x http/1.1") && head.contains("content-type: application/json"), "{head}");
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-    let hasty = Client::new(None, Duration::from_millis(50), Proxies::default()).expect("a client");
+    let hasty = Client::new(None, Duration::from_millis(50), LARGEST, Proxies::default()).expect("a client");
     let address = silent.local_addr().expect("its address");
     let error = hasty.send(&get("http", address, "x")).await.expect_err("nobody answers");
     assert!(matches!(&error, ClientError::TooSlow { host, .. } if host == "127.0.0.1"), "{error}");
@@ -187,8 +191,13 @@ fn no_time_to_wait_is_too_long_to_be_reckoned_with() {
 
 /// A client that goes through a proxy at this port of this machine.
 fn through(proxy: SocketAddr) -> Client {
-    Client::new(Some(&file("ca.pem")), DEADLINE, Proxies::through("127.0.0.1", proxy.port(), "Basic aHVudGVyMg=="))
-        .expect("a client")
+    Client::new(
+        Some(&file("ca.pem")),
+        DEADLINE,
+        LARGEST,
+        Proxies::through("127.0.0.1", proxy.port(), "Basic aHVudGVyMg=="),
+    )
+    .expect("a client")
 }
 
 fn beyond(scheme: &str) -> Request {

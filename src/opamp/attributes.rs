@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::masking::mask_attribute;
 use super::proto::{AgentDescription, AnyValue, KeyValue, any_value};
+use super::wire::WireError;
 use crate::identity::is_reserved;
 use crate::labels::Labels;
 
@@ -16,18 +17,12 @@ pub const LONGEST_KEY: usize = 256;
 /// Longest message of an agent that is kept, in bytes.
 pub const LONGEST_MESSAGE: usize = 1024;
 
-/// Bytes that the labels of one agent may take. Twenty usual ones take about 800; what is beyond is refused, because labels
-/// are kept for as long as the agent is known.
-pub const MOST_LABEL_BYTES: usize = 32 * 1024;
-
-/// The attributes come to more than [`MOST_LABEL_BYTES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the attributes of the description have more than {MOST_LABEL_BYTES} bytes")]
-pub struct TooManyLabelBytes;
-
 /// The labels of a description: identifying attributes win over others, the first of a repeated key wins. Secrets in them are masked, so
 /// that no selector sees one either: labels are shown to everybody who may look.
-pub fn labels(description: &AgentDescription) -> Result<Labels, TooManyLabelBytes> {
+///
+/// # Errors
+/// When they come to more than `most_bytes`.
+pub fn labels(description: &AgentDescription, most_bytes: usize) -> Result<Labels, WireError> {
     let attributes = description.identifying_attributes.iter().chain(&description.non_identifying_attributes);
     let mut bytes = 0;
     let mut pairs = Vec::with_capacity(attributes.clone().count());
@@ -40,8 +35,8 @@ pub fn labels(description: &AgentDescription) -> Result<Labels, TooManyLabelByte
         // Masked before it is cut to its length, as all words of an agent.
         let value = clean(&mask_attribute(&key, &clean(&show(value.as_ref()), 4 * LONGEST_VALUE)), LONGEST_VALUE);
         bytes += key.len() + value.len();
-        if bytes > MOST_LABEL_BYTES {
-            return Err(TooManyLabelBytes);
+        if bytes > most_bytes {
+            return Err(WireError::AttributeBytes(most_bytes));
         }
         pairs.push((key, value));
     }
@@ -198,7 +193,7 @@ mod tests {
                 KeyValue { key: "empty".into(), value: None },
             ],
         };
-        let labels = labels(&description).expect("few bytes");
+        let labels = labels(&description, 1_000).expect("few bytes");
         assert_eq!(labels.to_string(), "empty=, os.type=linux, service.name=gw");
     }
 
@@ -208,9 +203,9 @@ mod tests {
             identifying_attributes: Vec::new(),
             non_identifying_attributes: (0..count).map(|at| pair(&format!("k{at}"), text(&"v".repeat(9000)))).collect(),
         };
-        let thirty = labels(&wide(30)).expect("thirty values cut to 1 KiB each");
+        let thirty = labels(&wide(30), 32 << 10).expect("thirty values cut to 1 KiB each");
         assert_eq!(thirty.get("k0").map(str::len), Some(LONGEST_VALUE));
-        assert_eq!(labels(&wide(33)).err(), Some(TooManyLabelBytes));
+        assert_eq!(labels(&wide(33), 32 << 10).err(), Some(WireError::AttributeBytes(32 << 10)));
     }
 
     #[test]

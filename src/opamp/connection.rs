@@ -94,8 +94,18 @@ pub enum Heard {
     NoIdentity,
     /// The connection carries as many agents as it may.
     Crowded,
-    /// Too many messages came in too short a time: this one was not looked into, and its agent is asked to come back later.
-    Flooded,
+    /// Too many messages, or too many bytes of them, came in too short a time: this one was not looked into, and its agent is asked to
+    /// come back later.
+    Flooded(Flood),
+}
+
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// Messages: [`Rules::most_messages`].
+    Messages,
+    /// Their bytes: [`Rules::most_bytes`].
+    Bytes,
 }
 
 /// Malformed messages in a row after which a connection is of no use.
@@ -193,10 +203,16 @@ impl Connection {
     /// Takes one transport message: a WebSocket message with its header, or the body of a request.
     pub fn handle_message(&mut self, message: Bytes, context: &Context<'_>) -> Heard {
         let (mut uid, bytes) = (Bytes::new(), message.len() as u64);
-        let heard = match self.read(message, &context.rules.limits, &mut uid) {
-            Ok(_) if self.is_flooded(bytes, context) => Heard::Flooded,
-            Ok((inbound, digest)) => self.dispatch(&inbound, digest, context),
-            Err(error) => Heard::Refused(error),
+        // Counted before it is looked at: what is malformed costs time as well.
+        let heard = match self.flood(bytes, context) {
+            Some(flood) => {
+                uid = self.uid_in(message).unwrap_or_default();
+                Heard::Flooded(flood)
+            }
+            None => match self.read(message, &context.rules.limits, &mut uid) {
+                Ok((inbound, digest)) => self.dispatch(&inbound, digest, context),
+                Err(error) => Heard::Refused(error),
+            },
         };
         match &heard {
             Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) => self.refusals = 0,
@@ -204,7 +220,7 @@ impl Connection {
                 let words = format!("this connection carries {} agents already", context.rules.most_agents);
                 self.put_off(&uid, words);
             }
-            Heard::Flooded => self.put_off(&uid, "too many messages in a short time".to_owned()),
+            Heard::Flooded(_) => self.put_off(&uid, "too many messages in a short time".to_owned()),
             Heard::NoIdentity => {
                 self.refusals = self.refusals.saturating_add(1);
                 let words = format!("instance_uid has {} bytes, it must be 16 and not all zero", uid.len());
@@ -219,16 +235,27 @@ impl Connection {
         heard
     }
 
-    /// Counts a message of so many bytes. True when there were too many lately for those who speak here.
-    fn is_flooded(&mut self, bytes: u64, context: &Context<'_>) -> bool {
+    /// Counts a message of so many bytes, and says whether there were too many lately for those who speak here.
+    fn flood(&mut self, bytes: u64, context: &Context<'_>) -> Option<Flood> {
         if context.now.since(self.window) >= FLOOD_WINDOW {
             (self.heard, self.heard_bytes, self.window) = (0, 0, context.now);
         }
         self.heard = self.heard.saturating_add(1);
         self.heard_bytes = self.heard_bytes.saturating_add(bytes);
         let agents = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX).max(1);
-        self.heard > context.rules.most_messages.saturating_mul(agents)
-            || self.heard_bytes > context.rules.most_bytes.saturating_mul(agents.into())
+        if self.heard > context.rules.most_messages.saturating_mul(agents) {
+            return Some(Flood::Messages);
+        }
+        (self.heard_bytes > context.rules.most_bytes.saturating_mul(agents.into())).then_some(Flood::Bytes)
+    }
+
+    /// Who sent a message, as far as that can be told without looking into it.
+    fn uid_in(&self, message: Bytes) -> Option<Bytes> {
+        let message = match self.transport {
+            Transport::WebSocket => wire::unframe(message).ok()?,
+            Transport::Http => message,
+        };
+        Inbound::read(message).ok().map(|inbound| inbound.instance_uid)
     }
 
     /// Decodes the outer message; `uid` is set as soon as it is known, for the answer to what is refused.
@@ -267,7 +294,8 @@ impl Connection {
                 place
             }
         };
-        let arrival = Arrival { now: context.now, names: context.names, message: digest };
+        let label_bytes = context.rules.limits.attribute_bytes;
+        let arrival = Arrival { now: context.now, names: context.names, message: digest, label_bytes };
         let mut events = Vec::new();
         match self.sessions[place].handle_message(inbound, &arrival, &mut events) {
             Ok(taken) if taken.is_duplicate => {

@@ -83,6 +83,8 @@ impl Inbound {
             other @ (WireError::TooLarge { .. }
             | WireError::Header
             | WireError::TooMany { .. }
+            | WireError::Attributes(_)
+            | WireError::AttributeBytes(_)
             | WireError::TooDeep(_)) => other,
         })
     }

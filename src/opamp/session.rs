@@ -107,6 +107,8 @@ pub(super) struct Arrival<'a> {
     pub(super) names: &'a dyn SharedNames,
     /// The digest of the bytes as they came; for HTTP.
     pub(super) message: Option<Digest>,
+    /// Bytes that labels may take.
+    pub(super) label_bytes: usize,
 }
 
 /// One agent on one connection. Calls in any order; after each `handle_*`, drain [`Session::poll_transmit`].
@@ -237,7 +239,7 @@ impl Session {
             return Ok(Taken::default());
         }
         // Everything that can fail comes before everything that changes.
-        let described = described(inbound.description.as_ref(), self.description, &self.proofs)?;
+        let described = described(inbound.description.as_ref(), self.description, &self.proofs, arrival.label_bytes)?;
         let effective = ran(inbound.effective_config.as_ref(), self.effective, arrival.names)?;
         let told = components::told(inbound.available_components.as_ref())?;
 
@@ -567,6 +569,7 @@ fn described(
     description: Option<&Bytes>,
     before: Option<Digest>,
     proofs: &Labels,
+    most_bytes: usize,
 ) -> Result<Option<(Digest, Labels)>, WireError> {
     let Some(description) = description else { return Ok(None) };
     let digest = Digest::of(description);
@@ -574,7 +577,7 @@ fn described(
         return Ok(None);
     }
     let decoded = AgentDescription::decode(description.clone())?;
-    let labels = labels(&decoded).map_err(|error| WireError::Malformed(error.to_string()))?;
+    let labels = labels(&decoded, most_bytes)?;
     Ok(Some((digest, labels.with_proofs(proofs))))
 }
 

@@ -19,6 +19,9 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Attributes in the description, identifying or not.
     pub attributes: usize,
+    /// Bytes that the labels of one agent may take, each key and value cut to its length. Twenty usual ones take about 800; labels are
+    /// kept for as long as the agent is known.
+    pub attribute_bytes: usize,
     /// Entries of the effective configuration. Supervisors send one or two.
     pub entries: usize,
     /// Messages within the message, on all levels: health and components of a large collector come to some 3,000.
@@ -29,7 +32,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_bytes: 1 << 20, attributes: MOST_LABELS, entries: 64, parts: 20_000, depth: 48 }
+        Self {
+            message_bytes: 1 << 20,
+            attributes: MOST_LABELS,
+            attribute_bytes: 32 << 10,
+            entries: 64,
+            parts: 20_000,
+            depth: 48,
+        }
     }
 }
 
@@ -58,6 +68,12 @@ pub enum WireError {
         /// How many there may be.
         limit: usize,
     },
+    /// More attributes than a description may have.
+    #[error("the message has more than {0} attributes in its description")]
+    Attributes(usize),
+    /// Attributes of more bytes than a description may have.
+    #[error("the attributes of the description have more than {0} bytes")]
+    AttributeBytes(usize),
     /// Nested too deeply.
     #[error("the message is nested more than {0} levels deep")]
     TooDeep(usize),
@@ -171,9 +187,12 @@ impl Scan<'_> {
     }
 
     fn count(&mut self, shape: Shape) -> Result<(), WireError> {
-        let (count, limit, what) = if shape == Shape::Attribute {
-            (&mut self.attributes, self.limits.attributes, "attributes in its description")
-        } else if shape == Shape::ConfigEntry {
+        if shape == Shape::Attribute {
+            self.attributes += 1;
+            let most = self.limits.attributes;
+            return if self.attributes > most { Err(WireError::Attributes(most)) } else { Ok(()) };
+        }
+        let (count, limit, what) = if shape == Shape::ConfigEntry {
             (&mut self.entries, self.limits.entries, "entries in its effective configuration")
         } else {
             (&mut self.parts, self.limits.parts, "parts")

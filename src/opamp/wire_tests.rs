@@ -76,7 +76,7 @@ fn the_configuration_is_encoded_once() {
 
 #[test]
 fn limits_hold_before_anything_is_decoded() {
-    let limits = Limits { message_bytes: 1 << 16, attributes: 3, entries: 2, parts: 10, depth: 8 };
+    let limits = Limits { message_bytes: 1 << 16, attributes: 3, attribute_bytes: 99, entries: 2, parts: 10, depth: 8 };
     let attributes = |count: usize| (0..count).map(|at| attribute(&format!("k{at}"), text("v"))).collect::<Vec<_>>();
     let nested = |levels: usize| {
         (0..levels).fold(text("v"), |inner, _| AnyValue {
@@ -101,7 +101,7 @@ fn limits_hold_before_anything_is_decoded() {
     for (what, bytes, expected) in [
         ("nothing", Vec::new(), Ok(())),
         ("three attributes", described(attributes(3)), Ok(())),
-        ("four attributes", described(attributes(4)), many("attributes in its description", 3)),
+        ("four attributes", described(attributes(4)), Err(WireError::Attributes(3))),
         ("two entries", effective(2), Ok(())),
         ("three entries", effective(3), many("entries in its effective configuration", 2)),
         ("a flat attribute", described(vec![attribute("k", nested(2))]), Ok(())),
@@ -120,10 +120,7 @@ fn a_million_attributes_are_refused_and_errors_stay_short() {
     let one = attribute("k", text("v"));
     let limits = Limits { message_bytes: 1 << 26, ..Limits::default() };
     let bytes = described(vec![one; 1_000_000]);
-    assert_eq!(
-        check(&bytes, &limits),
-        Err(WireError::TooMany { what: "attributes in its description", limit: MOST_LABELS })
-    );
+    assert_eq!(check(&bytes, &limits), Err(WireError::Attributes(MOST_LABELS)));
     for (what, bytes) in [
         ("a field longer than the message", &[0x1a, 0xff, 0xff, 0x03][..]),
         ("an endless length", &[0x1a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),

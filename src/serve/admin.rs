@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::serve::metrics::{Metrics, classic, wants_open_metrics};
 use crate::serve::orders::{self, Asker};
 use crate::serve::plain;
+use crate::settings::ApiLimits;
 use crate::view::command::{Command, Impact, OrderRequest, Refusal};
 use crate::view::operator::Operator;
 use crate::view::{AgentList, AgentQuery, Explanation, FleetStatus, Phase, SyncStatus};
@@ -78,6 +79,8 @@ pub(super) struct Admin {
     pub(super) requests: mpsc::Sender<AdminRequest>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) hosts: Vec<String>,
+    /// Bytes of one order.
+    pub(super) order_bytes: usize,
 }
 
 /// Starts both listeners. The task ends when `stop` says true, and takes the socket away.
@@ -88,7 +91,9 @@ pub fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let AdminOptions { tcp, socket, hosts, metrics } = options;
     let unix = bind_socket(&socket)?;
-    let admin = Arc::new(Admin { requests, metrics, hosts });
+    let order_bytes = ApiLimits::default().body;
+    let traffic = metrics.traffic();
+    let admin = Arc::new(Admin { requests, metrics, hosts, order_bytes });
     let only_reads =
         (StatusCode::FORBIDDEN, "commands are taken over the Unix socket only: use `gitamp` on the daemon's machine\n");
     let refused = || post(move || async move { only_reads });
@@ -117,7 +122,7 @@ pub fn spawn(
     Ok(tokio::spawn(async move {
         let tcp = async {
             if let Some(listener) = tcp {
-                plain::serve_tcp(listener, over_tcp, stop.clone()).await;
+                plain::serve_tcp(listener, over_tcp, || traffic.admin_turned_away.one(), stop.clone()).await;
             }
         };
         tokio::join!(tcp, plain::serve_unix(unix, over_unix, stop.clone()));

@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use axum::{Extension, Router};
 use http_body_util::{BodyExt, Limited};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::forge::hooks::{Dialect, LARGEST_DELIVERY, Refusal, Sender, Verdict, Watched};
+use crate::forge::hooks::{Dialect, Refusal, Sender, Verdict, Watched};
 use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::serve::plain;
-use crate::settings::{HookSecrets, Secret};
+use crate::serve::quota::{Allowance, Origin, Quota};
+use crate::settings::{HookLimits, HookSecrets, Secret};
 use crate::view::LastHook;
 
 /// For a whole body to arrive.
@@ -27,6 +28,9 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Deliveries that are read at a time: what their bodies can take of the memory is bounded.
 const AT_ONCE: usize = 16;
+
+/// Of them, those of one address: who sends slowly does not keep forges out.
+const AT_ONCE_OF_ADDRESS: u32 = 4;
 
 /// What the routes share.
 pub struct Hooks {
@@ -42,6 +46,8 @@ pub struct Hooks {
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What whoever delivers may take.
+    pub limits: HookLimits,
 }
 
 struct Shared {
@@ -49,24 +55,34 @@ struct Shared {
     /// The secrets that were read last.
     secrets: ArcSwap<Vec<Secret>>,
     places: tokio::sync::Semaphore,
+    by_address: Arc<Quota>,
+    paces: Allowance,
 }
 
 /// One `POST` route for each dialect.
 pub fn router(hooks: Hooks) -> Router {
     let secrets = ArcSwap::from_pointee(hooks.secrets.first.clone());
-    let shared = Arc::new(Shared { hooks, secrets, places: tokio::sync::Semaphore::new(AT_ONCE) });
+    let shared = Arc::new(Shared {
+        secrets,
+        places: tokio::sync::Semaphore::new(AT_ONCE),
+        by_address: Quota::new(Some(AT_ONCE_OF_ADDRESS)),
+        paces: Allowance::new(hooks.limits.a_minute),
+        hooks,
+    });
     let routes = Dialect::ALL.into_iter().fold(Router::new(), |router, dialect| {
         router.route(
             dialect.path(),
-            post(move |State(shared), headers, body| async move { deliver(shared, dialect, headers, body).await }),
+            post(move |State(shared), origin: Option<Extension<Origin>>, headers, body| async move {
+                deliver(shared, dialect, origin.map(|Extension(origin)| origin), headers, body).await
+            }),
         )
     });
     routes.with_state(shared)
 }
 
 /// Serves the routes on a listener of their own until `stop` says true.
-pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
-    plain::serve_tcp(listener, router, stop).await;
+pub async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>, stop: watch::Receiver<bool>) {
+    plain::serve_tcp(listener, router, || metrics.traffic().hooks.turned_away.one(), stop).await;
 }
 
 impl Shared {
@@ -137,18 +153,37 @@ impl Shared {
     }
 }
 
-async fn deliver(shared: Arc<Shared>, dialect: Dialect, headers: HeaderMap, body: Body) -> (StatusCode, String) {
+async fn deliver(
+    shared: Arc<Shared>,
+    dialect: Dialect,
+    origin: Option<Origin>,
+    headers: HeaderMap,
+    body: Body,
+) -> (StatusCode, String) {
     let sender = dialect.sender(&headers);
     let metrics = &shared.hooks.metrics;
+    if origin.is_some_and(|origin| !shared.paces.admits(origin, shared.hooks.clock.now())) {
+        metrics.hook(sender.label(), "paced");
+        metrics.traffic().hooks.paced.one();
+        return (StatusCode::TOO_MANY_REQUESTS, "too many deliveries from there: try again in a minute\n".to_owned());
+    }
+    let of_address = origin.map(|origin| shared.by_address.take(origin));
+    if matches!(of_address, Some(None)) {
+        metrics.hook(sender.label(), "busy");
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many deliveries from there at once: try again\n".to_owned());
+    }
     let Ok(_place) = shared.places.try_acquire() else {
         metrics.hook(sender.label(), "busy");
         return (StatusCode::SERVICE_UNAVAILABLE, "too many deliveries at once: try again\n".to_owned());
     };
-    let body = match collect(body).await {
+    let body = match collect(body, shared.hooks.limits.body).await {
         Ok(body) => body,
         Err((status, reason)) => {
             metrics.hook(sender.label(), "refused");
-            return (status, reason.to_owned());
+            if status == StatusCode::PAYLOAD_TOO_LARGE {
+                metrics.traffic().hooks.oversized.one();
+            }
+            return (status, reason);
         }
     };
     let secrets = shared.secrets().await;
@@ -158,14 +193,14 @@ async fn deliver(shared: Arc<Shared>, dialect: Dialect, headers: HeaderMap, body
     }
 }
 
-async fn collect(body: Body) -> Result<Bytes, (StatusCode, &'static str)> {
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, LARGEST_DELIVERY).collect()).await {
+async fn collect(body: Body, most: usize) -> Result<Bytes, (StatusCode, String)> {
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err((StatusCode::PAYLOAD_TOO_LARGE, "the body has more than 1 MiB\n"))
+            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {most} bytes (--max-hook-size)\n")))
         }
-        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body did not arrive whole\n")),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s\n")),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body did not arrive whole\n".to_owned())),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 s\n".to_owned())),
     }
 }
 

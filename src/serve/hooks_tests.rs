@@ -19,6 +19,10 @@ struct House {
 
 impl House {
     fn new() -> Self {
+        Self::within(HookLimits::default())
+    }
+
+    fn within(limits: HookLimits) -> Self {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), format!("{SECRET}\n")).expect("a secret");
         let (bell, hints) = (Bell::default(), Hints::default());
@@ -29,6 +33,7 @@ impl House {
             hints: hints.clone(),
             clock: Clock::start(),
             metrics: Arc::default(),
+            limits,
         };
         Self { router: router(hooks), bell, hints, file }
     }
@@ -142,4 +147,38 @@ async fn bodies_end_at_the_limit() {
     let request = delivery("/hooks/generic", &[("x-signature", "sha256=00")], Body::from_stream(endless));
     assert_eq!(house.status(request).await, 413, "an endless body is not read to its end");
     assert!(!rang(&house.bell).await);
+}
+
+#[tokio::test]
+async fn slow_bodies_of_one_address_keep_no_other_out() {
+    use futures_util::FutureExt;
+    let house = House::new();
+    let from = |last: u8, body: Body| {
+        let mut request = delivery("/hooks/generic", &[("x-signature", "sha256=00")], body);
+        request.extensions_mut().insert(Origin::of([192, 0, 2, last].into()));
+        request
+    };
+    let endless = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+    let mut slow: Vec<_> = (0..20).map(|_| Box::pin(house.status(from(1, endless())))).collect();
+    let answered: Vec<Option<u16>> = slow.iter_mut().map(|one| one.as_mut().now_or_never()).collect();
+    assert!(answered[..4].iter().all(Option::is_none), "four are read: {answered:?}");
+    assert!(answered[4..].iter().all(|status| *status == Some(503)), "{answered:?}");
+    assert_eq!(house.status(from(2, "{}".into())).await, 401, "another address is heard");
+    drop(slow);
+    assert_eq!(house.status(from(1, "{}".into())).await, 401, "as is this one, once it is done");
+}
+
+#[tokio::test]
+async fn deliveries_of_one_address_are_counted_by_the_minute() {
+    let house = House::within(HookLimits { body: 4 << 10, a_minute: Some(2) });
+    let from = |last: u8| {
+        let mut request = delivery("/hooks/generic", &[("x-signature", "sha256=00")], "{}");
+        request.extensions_mut().insert(Origin::of([192, 0, 2, last].into()));
+        request
+    };
+    assert_eq!(
+        [house.status(from(1)).await, house.status(from(1)).await, house.status(from(1)).await],
+        [401, 401, 429]
+    );
+    assert_eq!(house.status(from(2)).await, 401, "another address has its own");
 }

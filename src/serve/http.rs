@@ -29,7 +29,8 @@ use super::gate::Proof;
 use super::links::{Link, Registration, lock};
 use super::listener::Server;
 use super::polling::{self, Answer};
-use super::quota::Place;
+use super::quota::{Origin, Place};
+use super::room::Room;
 use super::socket::Socket;
 use super::websocket;
 
@@ -159,7 +160,12 @@ async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>
     }
     match &server.hooks {
         Some(hooks) if request.uri().path().starts_with("/hooks/") => {
-            let Ok(response) = hooks.clone().oneshot(request.map(Body::new)).await;
+            let mut request = request.map(Body::new);
+            // Whoever delivers too much is told from the others by its address.
+            if let Some(address) = phase.certified.address {
+                request.extensions_mut().insert(Origin::of(address));
+            }
+            let Ok(response) = hooks.clone().oneshot(request).await;
             response
         }
         Some(_) | None => plain(StatusCode::NOT_FOUND, "OpAMP is spoken at another path\n"),
@@ -222,7 +228,7 @@ async fn message(server: &Arc<Server>, proof: Proof, request: Request<Incoming>)
         return with(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n"), header::ALLOW, "POST");
     }
     let compress = accepts_gzip(request.headers());
-    let body = match timeout(server.options.message_timeout, read(server, request)).await {
+    let body = match timeout(server.options.message_timeout, read(server, request, proof.origin())).await {
         Ok(Ok(body)) => body,
         Ok(Err(refusal)) => return refusal,
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
@@ -272,9 +278,13 @@ fn unavailable() -> Response<Body> {
 async fn read(
     server: &Server,
     request: Request<Incoming>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Response<Body>> {
+    origin: Option<Origin>,
+) -> Result<(Bytes, Option<Box<Room>>), Response<Body>> {
     let limit = server.options.rules.limits.message_bytes;
-    let too_large = || plain(StatusCode::PAYLOAD_TOO_LARGE, "the message is larger than this server takes\n");
+    let too_large = || {
+        server.traffic.oversized.one();
+        plain(StatusCode::PAYLOAD_TOO_LARGE, "the message is larger than this server takes\n")
+    };
     let is = |coding: &[u8], names: [&str; 2]| names.iter().any(|name| coding.eq_ignore_ascii_case(name.as_bytes()));
     let is_gzip = match request.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None => false,
@@ -290,7 +300,7 @@ async fn read(
         return Err(too_large());
     }
     let needed = if is_gzip { limit } else { announced.unwrap_or(limit) };
-    let room = if needed > SMALL_MESSAGE { server.room_for(needed).await } else { None };
+    let room = if needed > SMALL_MESSAGE { server.room_for(needed, origin).await } else { None };
     let body = match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),

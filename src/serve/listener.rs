@@ -1,6 +1,7 @@
 //! The agents' listener: accepts connections as long as there is room, and ends them all within a bound.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
 use super::quota::{Allowance, Origin, Place, Quota};
+use super::room::{Room, Rooms};
 use super::tls::Tls;
 use super::traffic::Traffic;
 use crate::agent::{AgentEvent, AgentId, AgentReport, ConnectionId};
@@ -27,7 +29,8 @@ use crate::clock::Clock;
 use crate::config::ComponentNames;
 use crate::identity::Denied;
 use crate::labels::Labels;
-use crate::opamp::connection::{Connection, Context, Heard, Rules};
+use crate::opamp::connection::{Connection, Context, Flood, Heard, Rules};
+use crate::opamp::wire::WireError;
 use crate::opamp::{Digest, Lookup, NameCache, SharedNames};
 use crate::time::Timestamp;
 
@@ -71,7 +74,8 @@ pub struct AgentServerOptions {
     /// New connections and newly polling agents a second, with as many at once; `None`: as many as come. Others are asked to come back
     /// later, so that those who are here are served.
     pub max_rate: Option<u32>,
-    /// Connections at a time from one address; `None`: as many as there may be in all.
+    /// Connections at a time from one address, and as many agents that poll from there without a token; `None`: as many as there may be
+    /// in all.
     pub max_per_address: Option<u32>,
     /// Connections and polling agents at a time with one token; `None`: as many as there may be in all.
     pub max_per_token: Option<u32>,
@@ -127,12 +131,13 @@ pub(super) struct Server {
     pub(super) traffic: Arc<Traffic>,
     pub(super) clock: Clock,
     /// Room for the bytes of larger messages.
-    pub(super) room: Arc<Semaphore>,
+    pub(super) room: Arc<Rooms>,
     pub(super) admission: Admission,
     /// How often something is said that strangers cause.
     warnings: Admission,
     by_address: Arc<Quota>,
     by_token: Arc<Quota>,
+    polls_by_address: Arc<Quota>,
     newcomers: Allowance,
     events: mpsc::Sender<AgentMessage>,
     names: Mutex<NameCache>,
@@ -207,7 +212,11 @@ impl Server {
         }
         match &heard {
             Heard::Crowded => self.traffic.crowded_connection.one(),
-            Heard::Flooded => self.traffic.flooded.one(),
+            Heard::Flooded(Flood::Messages) => self.traffic.flooded.one(),
+            Heard::Flooded(Flood::Bytes) => self.traffic.flooded_bytes.one(),
+            Heard::Refused(WireError::TooLarge { .. }) => self.traffic.oversized.one(),
+            Heard::Refused(WireError::Attributes(_)) => self.traffic.too_many_attributes.one(),
+            Heard::Refused(WireError::AttributeBytes(_)) => self.traffic.too_long_attributes.one(),
             Heard::From(_) | Heard::Stranger | Heard::Refused(_) | Heard::Duplicate(_) | Heard::NoIdentity => {}
         }
         if let Some((agent, words)) = connection.poll_refused_settings() {
@@ -232,8 +241,7 @@ impl Server {
             match &event {
                 AgentEvent::Connected { id, connection: place, transport, proofs } => {
                     let now = self.clock.now();
-                    if !self.links.has(*id) && origin.is_some_and(|origin| !self.newcomers.admits(origin, now)) {
-                        self.traffic.new_agents_refused.one();
+                    if !self.links.has(*id) && !self.admits_newcomer(origin) {
                         connection.handle_flood(*id);
                         continue;
                     }
@@ -271,6 +279,17 @@ impl Server {
         Ok(verdict)
     }
 
+    /// Finds a place among all connections, and one among those from the same address; who finds none is counted.
+    fn find_place(&self, places: &Arc<Semaphore>, address: IpAddr) -> Option<(OwnedSemaphorePermit, Option<Place>)> {
+        match (Arc::clone(places).try_acquire_owned(), self.by_address.take(Origin::of(address))) {
+            (Ok(place), Some(of_address)) => return Some((place, Some(of_address))),
+            (_, None) => self.traffic.crowded_address.one(),
+            (Err(_), Some(_)) => self.traffic.crowded.one(),
+        }
+        self.traffic.turned_away.one();
+        None
+    }
+
     /// Finds a place among those with the same token; false: there is none.
     pub(super) fn take_place(&self, proof: &mut Proof) -> bool {
         let Some(origin) = proof.origin().filter(|_| proof.bearer.is_some()) else { return true };
@@ -294,10 +313,38 @@ impl Server {
         }
     }
 
-    /// Room for a message of `bytes`, once there is some. Held until the message was handled.
-    pub(super) async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let bytes = u32::try_from(bytes.min(self.options.bytes_in_flight)).unwrap_or(u32::MAX);
-        Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
+    /// Finds a place among those that poll from the same address, for who has none with a token; false: there is none.
+    pub(super) fn take_polling_place(&self, proof: &mut Proof) -> bool {
+        if proof.place.is_none()
+            && let Some(address) = proof.address
+        {
+            proof.place = self.polls_by_address.take(Origin::of(address)).map(Arc::new);
+            if proof.place.is_none() {
+                self.traffic.crowded_address.one();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// True when this agent is here, or its origin may bring one more now. Nothing is taken.
+    pub(super) fn may_be_new(&self, id: AgentId, origin: Option<Origin>) -> bool {
+        self.links.has(id) || origin.is_none_or(|origin| self.newcomers.has(origin, self.clock.now()))
+    }
+
+    /// True when this origin may bring one more, which it did; others are counted.
+    pub(super) fn admits_newcomer(&self, origin: Option<Origin>) -> bool {
+        let admits = origin.is_none_or(|origin| self.newcomers.admits(origin, self.clock.now()));
+        if !admits {
+            self.traffic.new_agents_refused.one();
+        }
+        admits
+    }
+
+    /// Room for a message of `bytes` of this origin, once there is some. Held until the message was handled.
+    pub(super) async fn room_for(&self, bytes: usize, origin: Option<Origin>) -> Option<Box<Room>> {
+        // In a box of its own: most connections never ask.
+        Box::pin(self.room.take(origin, bytes, &self.traffic.waited_for_room)).await
     }
 }
 
@@ -316,7 +363,7 @@ pub fn serve_agents(
     stop: watch::Receiver<bool>,
 ) -> (AgentLinks, JoinHandle<()>) {
     let links = AgentLinks::default();
-    let room = Arc::new(Semaphore::new(options.bytes_in_flight));
+    let room = Rooms::new(options.bytes_in_flight, options.rules.limits.message_bytes);
     let server = Arc::new(Server {
         links: links.clone(),
         polls: Polls::default(),
@@ -328,6 +375,7 @@ pub fn serve_agents(
         warnings: Admission::new(Some(1)),
         by_address: Quota::new(options.max_per_address),
         by_token: Quota::new(options.max_per_token),
+        polls_by_address: Quota::new(options.max_per_address),
         newcomers: Allowance::new(options.max_new_agents),
         events,
         names: Mutex::new(NameCache::new(MOST_NAMES)),
@@ -371,14 +419,9 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
         match accepted {
             Ok((stream, from)) => {
                 server.traffic.accepted.one();
-                let of_address = server.by_address.take(Origin::of(from.ip()));
-                if of_address.is_none() {
-                    server.traffic.crowded_address.one();
-                }
-                match (Arc::clone(&places).try_acquire_owned(), of_address) {
-                    (Ok(place), Some(of_address)) => admit(&server, stream, (place, Some(of_address))),
-                    (Ok(_) | Err(_), _) => {
-                        server.traffic.turned_away.one();
+                match server.find_place(&places, from.ip()) {
+                    Some(places) => admit(&server, stream, places),
+                    None => {
                         // When even this is too much, the connection is dropped. So it is where a word would need a handshake first.
                         if server.options.tls.is_none()
                             && let Ok(place) = Arc::clone(&turning_away).try_acquire_owned()
@@ -465,11 +508,12 @@ mod tests {
             hooks: None,
             traffic: Arc::new(Traffic::default()),
             clock: Clock::start(),
-            room: Arc::new(Semaphore::new(1)),
+            room: Rooms::new(1, 1),
             admission: Admission::new(None),
             warnings: Admission::new(Some(1)),
             by_address: Quota::new(None),
             by_token: Quota::new(None),
+            polls_by_address: Quota::new(None),
             newcomers: Allowance::new(None),
             events: mpsc::channel(1).0,
             names: Mutex::new(NameCache::new(1)),

@@ -1,6 +1,8 @@
 //! Metrics in Prometheus' text form: counters that the shell raises as things happen, and gauges made from a [`FleetStatus`] when
 //! somebody asks.
 
+mod limits;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,6 +94,7 @@ pub struct Metrics {
     hook_last: Family<ForgeLabel, Real>,
     queue: Gauge,
     turns: Turns,
+    over: Family<LimitLabel, Counter>,
     traffic: Arc<Traffic>,
     forge: Arc<teller::Counts>,
     alerts: Arc<alert::Counts>,
@@ -170,6 +173,13 @@ impl Metrics {
         self.hook_last.get_or_create(&ForgeLabel { forge }).set(now.as_millis() as f64 / 1000.0);
     }
 
+    /// A commit brought more than there may be: which of [`ContentLimits::NAMES`].
+    ///
+    /// [`ContentLimits::NAMES`]: crate::settings::ContentLimits::NAMES
+    pub fn commit_exceeded(&self, limit: &'static str) {
+        self.over.get_or_create(&LimitLabel { limit }).inc();
+    }
+
     /// How many events of agents wait for the loop.
     pub fn event_queue(&self, length: usize) {
         self.queue.set(i64::try_from(length).unwrap_or(i64::MAX));
@@ -185,6 +195,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("gitamp");
         self.register(&mut registry);
         register_traffic(&mut registry, &self.traffic);
+        limits::register(&mut registry, &self.traffic, &self.over);
         if status.forge.is_some() {
             register_forge(&mut registry, &self.forge);
         }
@@ -317,28 +328,13 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         counter.inc_by(value.get());
         registry.register(name, help, counter);
     }
-    register_limits(registry, traffic);
     register_api(registry, &traffic.api);
     // Without TLS there is no certificate, and nothing to tell.
-    if traffic.tls.handshakes.get() > 0 || traffic.tls.expires.get().is_some() {
-        register_tls(registry, &traffic.tls);
+    for (whose, tls) in [("", &traffic.tls), ("api_", &traffic.api.tls)] {
+        if tls.handshakes.get() > 0 || tls.expires.get().is_some() {
+            register_tls(registry, whose, tls);
+        }
     }
-}
-
-fn register_limits(registry: &mut Registry, traffic: &Traffic) {
-    let limits = Family::<LimitLabel, Counter>::default();
-    for (limit, count) in [
-        ("max-connections", &traffic.turned_away),
-        ("max-connection-rate", &traffic.throttled),
-        ("max-connections-per-address", &traffic.crowded_address),
-        ("max-connections-per-token", &traffic.crowded_token),
-        ("max-new-agents", &traffic.new_agents_refused),
-        ("max-agents-per-connection", &traffic.crowded_connection),
-        ("max-agent-messages", &traffic.flooded),
-    ] {
-        limits.get_or_create(&LimitLabel { limit }).inc_by(count.get());
-    }
-    registry.register("limits_exceeded", "Refusals by the setting that is the limit", limits);
 }
 
 fn register_api(registry: &mut Registry, api: &ApiTraffic) {
@@ -356,25 +352,28 @@ fn register_api(registry: &mut Registry, api: &ApiTraffic) {
     registry.register("api_connections_turned_away", "Connections of operators for which there was no place", counter);
 }
 
-fn register_tls(registry: &mut Registry, tls: &TlsTraffic) {
+/// `whose`: what the names begin with.
+fn register_tls(registry: &mut Registry, whose: &str, tls: &TlsTraffic) {
     let handshakes = Family::<ResultLabel, Counter>::default();
     for (result, count) in [
         ("ok", &tls.handshakes),
         ("slow", &tls.slow),
+        ("crowded", &tls.crowded),
         ("foreign", &tls.foreign),
         ("uncertified", &tls.uncertified),
         ("broken", &tls.broken),
     ] {
         handshakes.get_or_create(&ResultLabel { result }).inc_by(count.get());
     }
-    let help = "TLS handshakes by what came of them; foreign: something else than TLS was spoken";
-    registry.register("tls_handshakes", help, handshakes);
+    let help =
+        "TLS handshakes by what came of them; crowded: no turn in time; foreign: something else than TLS was spoken";
+    registry.register(format!("{whose}tls_handshakes"), help, handshakes);
     let reloads = Family::<ResultLabel, Counter>::default();
     for (is_good, count) in [(true, &tls.reloads), (false, &tls.reload_failures)] {
         reloads.get_or_create(&result(is_good)).inc_by(count.get());
     }
     registry.register(
-        "tls_reloads",
+        format!("{whose}tls_reloads"),
         "Changes of certificates, keys or revocations by whether they were taken",
         reloads,
     );
@@ -384,14 +383,14 @@ fn register_tls(registry: &mut Registry, tls: &TlsTraffic) {
     ] {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value.get()).unwrap_or(i64::MAX));
-        registry.register(name, help, gauge);
+        registry.register(format!("{whose}{name}"), help, gauge);
     }
     if let Some(expires) = tls.expires.get() {
         let gauge = Real::default();
         gauge.set(expires.as_millis() as f64 / 1000.0);
         registry.register(
-            "tls_certificate_expiry_timestamp_seconds",
-            "When the certificate of the agents' port ends",
+            format!("{whose}tls_certificate_expiry_timestamp_seconds"),
+            "When the certificate of this port ends",
             gauge,
         );
     }

@@ -12,12 +12,9 @@ use crate::serve::admin::{Admin, AdminRequest, PATIENCE, Refused, ask};
 use crate::view::command::{Impact, OrderRequest, Refusal};
 use crate::view::operator::Operator;
 
-/// An order is a few names and a reason of at most 500 characters; escaped in JSON that is some KiB.
-const LARGEST_ORDER: usize = 16 << 10;
-
 /// What the order would do; nothing is changed.
 pub(super) async fn preview(admin: &Admin, request: Request) -> Result<Json<Impact>, Refused> {
-    let OrderRequest { command, reason: _, sudo_user: _ } = read(request.into_body()).await?;
+    let OrderRequest { command, reason: _, sudo_user: _ } = read(admin, request.into_body()).await?;
     answer(ask(admin, |reply| AdminRequest::Preview(command, reply), PATIENCE).await?)
 }
 
@@ -31,7 +28,7 @@ pub(super) enum Asker {
 
 /// Carries the order out.
 pub(super) async fn give(admin: &Admin, asker: Asker, request: Request) -> Result<Json<Impact>, Refused> {
-    let order = read(request.into_body()).await?;
+    let order = read(admin, request.into_body()).await?;
     let by = match asker {
         Asker::Peer(peer) => Operator::local(name_peer(peer, order.sudo_user.as_deref()).await),
         Asker::Operator(operator) => operator,
@@ -49,16 +46,19 @@ pub(super) fn answer<T>(outcome: Result<T, Refusal>) -> Result<Json<T>, Refused>
     })
 }
 
-async fn read(body: Body) -> Result<OrderRequest, Refused> {
+/// An order is a few names and a reason of at most 500 characters; escaped in JSON that is some KiB.
+async fn read(admin: &Admin, body: Body) -> Result<OrderRequest, Refused> {
+    let most = admin.order_bytes;
     let slow = |_| (StatusCode::REQUEST_TIMEOUT, "the order did not come in time\n".to_owned());
-    let body: Bytes = tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST_ORDER)).await.map_err(slow)?.map_err(
-        |error| match error.source() {
+    let body: Bytes = tokio::time::timeout(PATIENCE, to_bytes(body, most)).await.map_err(slow)?.map_err(|error| {
+        match error.source() {
             Some(source) if source.is::<LengthLimitError>() => {
-                (StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {LARGEST_ORDER} bytes\n"))
+                admin.metrics.traffic().api.oversized.one();
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {most} bytes\n"))
             }
             Some(_) | None => (StatusCode::BAD_REQUEST, "the order is cut off\n".to_owned()),
-        },
-    )?;
+        }
+    })?;
     let bad = |why: String| (StatusCode::BAD_REQUEST, format!("this is no order: {why}\n"));
     let order: OrderRequest = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     order.checked().map_err(|refusal| bad(refusal.message))

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::places::{Places, network};
+use super::quota::Origin;
 
 /// Connections at a time, a listener. Operators, scrapers and forges: no crowd.
 const MOST_CONNECTIONS: usize = 64;
@@ -20,13 +23,25 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 /// After a failure to accept (no file descriptors, say).
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves over TCP until `stop` says true.
-pub(super) async fn serve_tcp(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    while let Some(place) = next_place(&places, &stop).await {
+/// Of them, connections at a time of one address: whoever holds these keeps places for others free.
+const MOST_OF_ADDRESS: usize = 32;
+
+/// Serves over TCP until `stop` says true. Connections without a place are closed at once, and counted. Requests know where they come from
+/// ([`Origin`]).
+pub(super) async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+    turned_away: impl Fn(),
+    stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Places::new(MOST_CONNECTIONS, MOST_OF_ADDRESS));
+    loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => spawn(stream, router.clone(), place, stop.clone()),
+                Ok((stream, peer)) => match places.take(network(peer.ip())) {
+                    Ok(place) => spawn(stream, router.clone().layer(Extension(Origin::of(peer.ip()))), place, stop.clone()),
+                    Err(_) => turned_away(),
+                },
                 Err(error) => pause(&error).await,
             },
             () = stopped(&stop) => return,
@@ -73,8 +88,9 @@ pub(super) async fn pause(error: &std::io::Error) {
     tokio::time::sleep(PAUSE).await;
 }
 
-fn spawn<S>(stream: S, router: Router, place: OwnedSemaphorePermit, stop: watch::Receiver<bool>)
+fn spawn<S, P>(stream: S, router: Router, place: P, stop: watch::Receiver<bool>)
 where
+    P: Send + 'static,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     tokio::spawn(async move {

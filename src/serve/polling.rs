@@ -32,7 +32,7 @@ struct Poll {
     heard: AtomicU64,
     /// What its last request proved. Requests that prove to be somebody else are refused.
     proof: Mutex<Proof>,
-    /// Its place among those with the same token.
+    /// Its place among those with the same token, or without one from the same address.
     _place: Option<Arc<Place>>,
     /// One request at a time; `None` once the agent is gone.
     connection: tokio::sync::Mutex<Option<Connection>>,
@@ -67,6 +67,12 @@ impl Polls {
             return Some(Arc::clone(poll));
         }
         if polls.len() >= server.options.max_polling_agents {
+            server.traffic.crowded_polls.one();
+            return None;
+        }
+        // Looked at before anything is taken that others need too: made-up identities cost but one request each.
+        if !server.may_be_new(id, proof.origin()) {
+            server.traffic.new_agents_refused.one();
             return None;
         }
         if !server.admission.admits(server.clock.now()) {
@@ -74,7 +80,7 @@ impl Polls {
             return None;
         }
         let mut proof = proof.clone();
-        if !server.take_place(&mut proof) {
+        if !server.take_place(&mut proof) || !server.take_polling_place(&mut proof) {
             return None;
         }
         let registration = server.links.open();
@@ -120,7 +126,7 @@ impl Polls {
 
 /// Answers one request, whose body is `message`.
 pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Answer {
-    let Some(id) = uid_of(&message) else { return answer_stranger(server, message) };
+    let Some(id) = uid_of(&message) else { return answer_stranger(server, message, proof.origin()) };
     loop {
         let Some(poll) = server.polls.find_or_open(id, &proof, server) else { return Answer::Unavailable };
         let mut guard = poll.connection.lock().await;
@@ -157,7 +163,11 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
 }
 
 /// Who has no uid gets an answer and leaves nothing behind.
-fn answer_stranger(server: &Server, message: Bytes) -> Answer {
+fn answer_stranger(server: &Server, message: Bytes, origin: Option<Origin>) -> Answer {
+    // Nothing else counts them: they have no session that would.
+    if !server.admits_newcomer(origin) {
+        return Answer::Unavailable;
+    }
     let mut connection = Connection::new(ConnectionId(0), Transport::Http);
     let heard = server.hear(&mut connection, message);
     let answer = connection.poll_transmit(server.clock.now());
@@ -168,7 +178,7 @@ fn judged(server: &Server, heard: &Heard, answer: Option<OutMessage>) -> Answer 
     let Some(answer) = answer else { return Answer::Unavailable };
     match heard {
         Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) | Heard::Crowded => Answer::Message(answer),
-        Heard::Flooded => {
+        Heard::Flooded(_) => {
             server.traffic.messages_refused.one();
             Answer::Unavailable
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::links::lock;
 use crate::time::Timestamp;
@@ -74,43 +75,69 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Allowance {
     a_minute: Option<u64>,
+    state: Mutex<Remembered>,
+}
+
+/// What is left to whom.
+#[derive(Debug, Default)]
+struct Remembered {
     /// Thousandths of one that are left, and when.
-    left: Mutex<HashMap<Origin, (u64, Timestamp)>>,
+    left: HashMap<Origin, (u64, Timestamp)>,
+    /// When those were forgotten last whose allowance was whole again.
+    swept: Timestamp,
 }
 
 /// Thousandths that one takes.
 const ONE: u64 = 1_000;
 
-/// Origins that are remembered until those are forgotten whose allowance is whole again.
+/// Origins that are remembered. While more take something, others that come for the first time get nothing.
 const MOST_REMEMBERED: usize = 65_536;
+
+/// Between two looks for those whose allowance is whole again, because each costs a look at everybody.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 impl Allowance {
     /// At most so many in a minute; `None`: as many as come.
     pub(super) fn new(a_minute: Option<u32>) -> Self {
-        Self { a_minute: a_minute.map(|number| u64::from(number.max(1))), left: Mutex::default() }
+        Self { a_minute: a_minute.map(|number| u64::from(number.max(1))), state: Mutex::default() }
     }
 
-    /// True when one more may come now.
+    /// True when one more may come now; it is counted then.
     pub(super) fn admits(&self, origin: Origin, now: Timestamp) -> bool {
+        self.look(origin, now, ONE)
+    }
+
+    /// True when one more might come now. Nothing is counted.
+    pub(super) fn has(&self, origin: Origin, now: Timestamp) -> bool {
+        self.look(origin, now, 0)
+    }
+
+    fn look(&self, origin: Origin, now: Timestamp, takes: u64) -> bool {
         let Some(a_minute) = self.a_minute else { return true };
-        let mut left = lock(&self.left);
+        let mut state = lock(&self.state);
         let whole = a_minute * ONE;
         let refilled = |(before, at): (u64, Timestamp)| {
             let elapsed = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
             // Thousandths a millisecond: so many a minute, times a thousand, through 60,000.
             before.saturating_add(a_minute.saturating_mul(elapsed) / 60).min(whole)
         };
-        if left.len() >= MOST_REMEMBERED {
-            left.retain(|_, state| refilled(*state) < whole);
+        if state.left.len() >= MOST_REMEMBERED && now.since(state.swept) >= SWEEP_PAUSE {
+            state.swept = now;
+            state.left.retain(|_, left| refilled(*left) < whole);
         }
-        let state = left.get(&origin).copied();
-        let have = state.map_or(whole, refilled);
-        // A clock that goes back gives nothing twice.
-        let at = state.map_or(now, |(_, at)| at.max(now));
+        let known = state.left.get(&origin).copied();
+        if known.is_none() && state.left.len() >= MOST_REMEMBERED {
+            return false;
+        }
+        let have = known.map_or(whole, refilled);
         if have < ONE {
             return false;
         }
-        left.insert(origin, (have - ONE, at));
+        if takes > 0 {
+            // A clock that goes back gives nothing twice.
+            let at = known.map_or(now, |(_, at)| at.max(now));
+            state.left.insert(origin, (have - takes, at));
+        }
         true
     }
 }
@@ -149,5 +176,27 @@ mod tests {
         assert_eq!((count(one, at(1)), count(one, at(0)), count(one, at(11))), (1, 0, 10));
         assert_eq!(count(one, at(3_600)), 60, "never more than that");
         assert_eq!((0..1_000).filter(|_| Allowance::new(None).admits(one, at(0))).count(), 1_000);
+    }
+
+    #[test]
+    fn a_crowd_of_origins_is_bounded_and_those_who_are_known_go_on() {
+        let at = |seconds: u64| Timestamp::from_millis(1_000_000 + seconds * 1_000);
+        let allowance = Allowance::new(Some(60));
+        let origin = |number: usize| Origin::of(Ipv6Addr::from_bits((number as u128) << 64).into());
+        assert!((0..MOST_REMEMBERED).all(|number| allowance.admits(origin(number), at(0))));
+        assert!(!allowance.admits(origin(MOST_REMEMBERED), at(0)), "there is no room to remember it");
+        assert!(!allowance.has(origin(MOST_REMEMBERED), at(0)));
+        assert!(allowance.admits(origin(7), at(0)), "who is known has what is left");
+        assert!(allowance.admits(origin(MOST_REMEMBERED), at(2)), "the others are whole again, and forgotten");
+        assert!(lock(&allowance.state).left.len() < 10);
+    }
+
+    #[test]
+    fn a_look_takes_nothing() {
+        let now = Timestamp::from_millis(1);
+        let allowance = Allowance::new(Some(1));
+        let one = Origin::Token([1; 32]);
+        assert!((0..9).all(|_| allowance.has(one, now)) && allowance.admits(one, now));
+        assert!(!allowance.has(one, now) && !allowance.admits(one, now));
     }
 }

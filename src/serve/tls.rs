@@ -102,8 +102,10 @@ impl fmt::Debug for Tls {
 /// Why a handshake came to nothing. The connection is closed; the client was told in the words of TLS where it speaks TLS.
 #[derive(Debug)]
 enum Refusal {
-    /// It took too long, or the server had no turn for it.
+    /// It took too long.
     Slow,
+    /// The server had no turn for it in time.
+    Crowded,
     /// The client speaks something else, such as HTTP without encryption.
     Foreign,
     /// The client shows no certificate that counts.
@@ -172,6 +174,7 @@ impl Tls {
                 return Some(socket);
             }
             Err(Refusal::Slow) => traffic.slow.one(),
+            Err(Refusal::Crowded) => traffic.crowded.one(),
             Err(Refusal::Foreign) => {
                 traffic.foreign.one();
                 tracing::debug!(
@@ -204,7 +207,7 @@ impl Tls {
             }
         }
         let turn = timeout(self.limits.patience, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Refusal::Slow) };
+        let Ok(Ok(_turn)) = turn else { return Err(Refusal::Crowded) };
         let _held = self.traffic.in_flight.hold();
         let config = Arc::clone(&self.current.load().config);
         // In a box of its own, which goes when the handshake is over.

@@ -66,8 +66,10 @@ pub struct TlsTraffic {
     pub handshakes: Counter,
     /// Gauge: handshakes at this moment.
     pub in_flight: Counter,
-    /// Connections that took too long over it, or for which there was no turn in time.
+    /// Connections that took too long over it.
     pub slow: Counter,
+    /// Connections for which there was no turn in time.
+    pub crowded: Counter,
     /// Connections that speak no TLS.
     pub foreign: Counter,
     /// Clients without a certificate that counts.
@@ -116,6 +118,23 @@ pub struct ApiTraffic {
     pub paced: Counter,
     /// Connections for which there was no place.
     pub turned_away: Counter,
+    /// Of these, those from an address that has as many as it may.
+    pub crowded_address: Counter,
+    /// Orders that are larger than one may be.
+    pub oversized: Counter,
+    /// Of TLS.
+    pub tls: Arc<TlsTraffic>,
+}
+
+/// What was refused of webhooks since the process started.
+#[derive(Debug, Default)]
+pub struct HookTraffic {
+    /// Deliveries that are larger than one may be.
+    pub oversized: Counter,
+    /// Deliveries of an address that sends too many.
+    pub paced: Counter,
+    /// Connections to a listener of their own for which there was no place.
+    pub turned_away: Counter,
 }
 
 /// What went over the listener since the process started. Gauges say so; everything else only grows.
@@ -155,14 +174,28 @@ pub struct Traffic {
     pub silent: Counter,
     /// Connections that were closed because the agent broke the protocol.
     pub broken: Counter,
-    /// Connections that were turned away because there are as many from one address as there may be.
+    /// Connections that were turned away because there are as many in all as there may be.
+    pub crowded: Counter,
+    /// Agents that were put off because as many poll as may do so.
+    pub crowded_polls: Counter,
+    /// Messages that waited, because as many bytes of larger ones were held as there may be, in all or of one origin.
+    pub waited_for_room: Counter,
+    /// Messages that are larger than one may be.
+    pub oversized: Counter,
+    /// Messages whose description has too many attributes.
+    pub too_many_attributes: Counter,
+    /// Messages whose description has attributes of too many bytes.
+    pub too_long_attributes: Counter,
+    /// Connections, and agents that poll, that were turned away because there are as many from one address as there may be.
     pub crowded_address: Counter,
     /// Upgrades and first polls that were turned away because there are as many with one token as there may be.
     pub crowded_token: Counter,
     /// Agents that were put off because one token or address brought too many in a minute.
     pub new_agents_refused: Counter,
-    /// Messages that were not looked into, because an agent sent too many or too large ones in a short time.
+    /// Messages that were not looked into, because an agent sent too many in a short time.
     pub flooded: Counter,
+    /// Messages that were not looked into, because an agent sent too many bytes in a short time.
+    pub flooded_bytes: Counter,
     /// Messages of agents for which their connection had no room.
     pub crowded_connection: Counter,
     /// Of what agents prove.
@@ -171,4 +204,8 @@ pub struct Traffic {
     pub tls: Arc<TlsTraffic>,
     /// Of operators.
     pub api: Arc<ApiTraffic>,
+    /// Of webhooks.
+    pub hooks: HookTraffic,
+    /// Connections to the listener that only reads for which there was no place.
+    pub admin_turned_away: Counter,
 }

@@ -8,7 +8,6 @@ use std::io;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -16,6 +15,7 @@ use super::frames::{Close, FrameReader, Incoming, OutFrame, SMALL_MESSAGE};
 use super::gate::Proof;
 use super::links::{Registration, Word};
 use super::listener::{NobodyListens, Server};
+use super::room::Room;
 use super::socket::Socket;
 use crate::agent::{AgentId, Transport};
 use crate::opamp::connection::{Connection, Heard};
@@ -56,7 +56,7 @@ struct Conversation<'a> {
     /// What the other end proved when it came in.
     proof: Box<Proof>,
     /// Room for the message that is being read, when it is not small.
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Box<Room>>,
     /// When the message that is being read has to be complete.
     complete_by: Option<Instant>,
     /// When somebody was here last: the upgrade, then each message.
@@ -150,8 +150,17 @@ impl Conversation<'_> {
     /// Reads, hands on and writes until something ends it.
     async fn talk(&mut self) -> Result<std::convert::Infallible, Ending> {
         loop {
-            while let Some(incoming) = self.reader.next(self.server.options.rules.limits.message_bytes)? {
-                self.take(incoming).await?;
+            loop {
+                match self.reader.next(self.server.options.rules.limits.message_bytes) {
+                    Ok(Some(incoming)) => self.take(incoming).await?,
+                    Ok(None) => break,
+                    Err(close) => {
+                        if close.code == CloseCode::Size {
+                            self.server.traffic.oversized.one();
+                        }
+                        return Err(close.into());
+                    }
+                }
             }
             self.make_room().await;
             self.listen()?;
@@ -186,7 +195,9 @@ impl Conversation<'_> {
         traffic.bytes_in.add(message.len());
         match self.server.hear(&mut self.connection, message) {
             Heard::From(_) | Heard::Stranger | Heard::Duplicate(_) => self.quiet_since = self.server.clock.now(),
-            Heard::Crowded | Heard::Flooded | Heard::NoIdentity | Heard::Refused(_) => traffic.messages_refused.one(),
+            Heard::Crowded | Heard::Flooded(_) | Heard::NoIdentity | Heard::Refused(_) => {
+                traffic.messages_refused.one();
+            }
         }
         self.room = None;
         self.complete_by = None;
@@ -280,7 +291,7 @@ impl Conversation<'_> {
             // Fragments do not tell how many will follow: room for as much as they may come to.
             let needed = self.server.options.rules.limits.message_bytes.max(self.reader.announced());
             let needed = if self.reader.is_in_fragments() { needed } else { self.reader.announced() };
-            self.room = self.server.room_for(needed).await;
+            self.room = self.server.room_for(needed, self.proof.origin()).await;
         }
         self.complete_by = match self.complete_by {
             _ if !self.reader.is_within_message() => None,

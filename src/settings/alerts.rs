@@ -149,6 +149,8 @@ pub struct Receiver {
     pub fleet: bool,
     /// What leads there.
     pub proxies: Proxies,
+    /// Bytes of an answer that are read.
+    pub largest_answer: usize,
 }
 
 impl Receiver {

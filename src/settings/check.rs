@@ -5,6 +5,7 @@ mod agents;
 mod alerts;
 mod api;
 mod forge;
+mod limits;
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,8 +19,8 @@ use super::alerts::AlertSettings;
 use super::layers::{Given, Source};
 use super::proxy::Proxies;
 use super::{
-    Environment, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoUrl, SecretFile, Settings,
-    SettingsError, VerifyMode,
+    ContentLimits, Environment, HookSecrets, HookSettings, LogFormat, LogSettings, Problem, Reference, RepoUrl,
+    SecretFile, Settings, SettingsError, VerifyMode,
 };
 use crate::time::{parse_duration, show_duration};
 
@@ -80,7 +81,7 @@ impl<'a> Reader<'a> {
 /// The directory that relative paths of this source are taken from, unless it is the working directory.
 fn directory(source: &Source) -> Option<&Path> {
     match source {
-        Source::File(file) => file.parent(),
+        Source::File(file, _) => file.parent(),
         Source::Flag | Source::Environment => None,
     }
 }
@@ -187,6 +188,14 @@ pub(super) fn alerts_alone(
     if reader.problems.is_empty() { Ok((name, settings)) } else { Err(SettingsError::Values(reader.problems)) }
 }
 
+/// What one commit may bring. How large agents' messages may be is not known here, and not asked.
+pub(super) fn content_alone(given: &Given) -> Result<ContentLimits, SettingsError> {
+    let mut reader = Reader { given, problems: Vec::new() };
+    let mut content = ContentLimits::default();
+    limits::content(&mut content, &mut reader);
+    if reader.problems.is_empty() { Ok(content) } else { Err(SettingsError::Values(reader.problems)) }
+}
+
 fn repository(reader: &mut Reader<'_>) -> Option<RepoUrl> {
     if !reader.given.contains_key("repo") {
         let message = "no repository is named: `gitamp serve --repo https://git.example.com/team/fleet.git`, GITAMP_REPO, \
@@ -220,20 +229,23 @@ fn fill(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environm
     forge::forge(settings, reader);
     without_history(settings, reader);
     settings.alerts = alerts::alerts(reader, &mut settings.warnings);
-    proxies(settings, environment);
+    limits::content(&mut settings.content, reader);
+    limits::answers(settings, reader);
+    reach(settings, environment);
     running(settings, reader);
     warn(settings);
 }
 
-/// Whoever is told something is reached through the proxies that the environment names.
-fn proxies(settings: &mut Settings, environment: &Environment) {
+/// Whoever is told something is reached through the proxies that the environment names, and heard for as long as an answer may be.
+fn reach(settings: &mut Settings, environment: &Environment) {
     let (proxies, warnings) = Proxies::read(|name| environment.get(name));
     let receivers = settings.alerts.iter_mut().flat_map(|alerts| &mut alerts.receivers);
-    let of_receivers = receivers.map(|receiver| &mut receiver.proxies);
-    let of_forge = settings.forge.iter_mut().map(|forge| &mut forge.proxies);
+    let of_receivers = receivers.map(|receiver| (&mut receiver.proxies, &mut receiver.largest_answer));
+    let of_forge = settings.forge.iter_mut().map(|forge| (&mut forge.proxies, &mut forge.largest_answer));
     let mut is_used = false;
-    for slot in of_receivers.chain(of_forge) {
+    for (slot, largest_answer) in of_receivers.chain(of_forge) {
         *slot = proxies.clone();
+        *largest_answer = settings.largest_answer;
         is_used = true;
     }
     settings.warnings.extend(warnings.into_iter().filter(|_| is_used));
@@ -284,7 +296,7 @@ fn rank(source: &Source) -> u8 {
     match source {
         Source::Flag => 0,
         Source::Environment => 1,
-        Source::File(_) => 2,
+        Source::File(_, _) => 2,
     }
 }
 
@@ -294,8 +306,9 @@ fn hooks(settings: &mut Settings, reader: &mut Reader<'_>) {
     let mut interval = settings.interval;
     reader.duration(&mut interval, "interval-with-hooks", settings.interval, Duration::from_secs(86_400));
     let interval = reader.given.contains_key("interval-with-hooks").then_some(interval);
+    let limits = limits::hooks(reader);
     match file.map(HookSecrets::read) {
-        Some(Ok(secrets)) => settings.hooks = Some(HookSettings { secrets, listen, interval }),
+        Some(Ok(secrets)) => settings.hooks = Some(HookSettings { secrets, listen, interval, limits }),
         Some(Err(error)) => secret_problem(reader, "hook-secret-file", &error),
         None if !reader.given.contains_key("hook-secret-file") => {
             for key in ["hooks-listen", "interval-with-hooks"] {

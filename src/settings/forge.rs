@@ -137,6 +137,8 @@ pub struct ForgeSettings {
     pub ca_file: Option<PathBuf>,
     /// What leads there.
     pub proxies: Proxies,
+    /// Bytes of an answer that are read.
+    pub largest_answer: usize,
     /// Statuses are posted.
     pub statuses: bool,
     /// A comment on the merged pull request is kept up to date.

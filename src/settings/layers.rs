@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::places::Places;
 
 /// One setting's value before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -108,6 +111,26 @@ pub struct ServeArgs {
     #[arg(skip)]
     pub verify: Option<VerifyArgs>,
 
+    /// Files below the fleet root [default: 200000]
+    #[arg(long, value_name = "NUMBER", help_heading = "What a commit may bring")]
+    pub max_files: Option<Text>,
+    /// The largest YAML file [default: 1MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "What a commit may bring")]
+    pub max_file_size: Option<Text>,
+    /// All YAML files together [default: 256MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "What a commit may bring")]
+    pub max_fleet_size: Option<Text>,
+    /// Directories within directories [default: 32]
+    #[arg(long, value_name = "NUMBER", help_heading = "What a commit may bring")]
+    pub max_directory_depth: Option<Text>,
+    /// Maps and lists within each other in a YAML file [default: 64]
+    #[arg(long, value_name = "NUMBER", help_heading = "What a commit may bring")]
+    pub max_yaml_depth: Option<Text>,
+    /// The largest rendered configuration; agents report it back with all that they resolved, so --max-message-size has to be larger
+    /// [default: 512KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "What a commit may bring")]
+    pub max_config_size: Option<Text>,
+
     /// A file with the token for https; read again at every use, so it may be renewed in place
     #[arg(long, value_name = "FILE", help_heading = "Access to the repository")]
     pub git_token_file: Option<Text>,
@@ -199,12 +222,16 @@ pub struct ServeArgs {
     /// The file that names the issuers of JWTs that prove who an agent is; read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
     pub agent_issuers_file: Option<Text>,
-    /// Connections at once from one address; `off`: as many as in all [default: 50000]
+    /// Connections at once from one address, and as many agents that poll from there without a token; `off`: as many as in all
+    /// [default: 50000]
     #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
     pub max_connections_per_address: Option<Text>,
     /// Connections and polling agents at once with one token; `off`: as many as in all [default: 100000]
     #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
     pub max_connections_per_token: Option<Text>,
+    /// Agents at once that poll over HTTP, over all addresses and tokens [default: 50000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
+    pub max_polling_agents: Option<Text>,
     /// Agents that one token, or where none is shown one address, may bring in a minute; `off`: as many as come [default: 30000]
     #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
     pub max_new_agents: Option<Text>,
@@ -220,7 +247,11 @@ pub struct ServeArgs {
     /// Attributes in the description of one agent, at most 256 [default: 256]
     #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
     pub max_attributes: Option<Text>,
-    /// Bytes of larger messages that are held at a time, over all connections; others wait [default: 64MiB]
+    /// Bytes of all attributes of one agent [default: 32KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Who may speak as an agent")]
+    pub max_attribute_bytes: Option<Text>,
+    /// Bytes of larger messages that are held at a time, over all connections, a quarter of them for one token or address; others wait
+    /// [default: 64MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Who may speak as an agent")]
     pub max_bytes_in_flight: Option<Text>,
     /// How long a TLS handshake may take, and how long it may wait for its turn [default: 10s]
@@ -244,6 +275,12 @@ pub struct ServeArgs {
     /// day [default: the same]
     #[arg(long, value_name = "DURATION", help_heading = "Hooks")]
     pub interval_with_hooks: Option<Text>,
+    /// The largest body of a delivery [default: 1MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Hooks")]
+    pub max_hook_size: Option<Text>,
+    /// Deliveries of one address in a minute; `off`: as many as come [default: 600]
+    #[arg(long, value_name = "NUMBER", help_heading = "Hooks")]
+    pub max_hook_rate: Option<Text>,
 
     /// The forge that is told what becomes of commits: github, gitlab, gitea (Forgejo as well), bitbucket, or off; told only with a
     /// token or an App [default: known from the repository for
@@ -288,6 +325,10 @@ pub struct ServeArgs {
     #[serde(alias = "revertPullRequest")]
     pub revert_pull_request: Option<Text>,
 
+    /// The largest answer of a forge, or of a receiver of alerts, that is read [default: 8MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Forge")]
+    pub max_answer_size: Option<Text>,
+
     /// Who is told of incidents; only in the file, because it is a list.
     #[arg(skip)]
     pub alerts: Option<AlertsArgs>,
@@ -310,6 +351,24 @@ pub struct ServeArgs {
     /// Whoever wrote or committed a commit cannot approve it over that listener; compared by e-mail address [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Who may command from elsewhere")]
     pub no_self_approval: Option<Text>,
+    /// Connections at once [default: 256]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may command from elsewhere")]
+    pub api_max_connections: Option<Text>,
+    /// Connections at once from one address [default: 32]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may command from elsewhere")]
+    pub api_max_connections_per_address: Option<Text>,
+    /// TLS handshakes at a time; --handshake-timeout holds for them too [default: 64]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may command from elsewhere")]
+    pub api_max_handshakes: Option<Text>,
+    /// Requests of one operator in a second; three times as many at once [default: 20]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may command from elsewhere")]
+    pub api_max_requests: Option<Text>,
+    /// Requests of one address in a minute that prove nothing; others are answered late [default: 10]
+    #[arg(long, value_name = "NUMBER", help_heading = "Who may command from elsewhere")]
+    pub api_max_unproven: Option<Text>,
+    /// The largest order [default: 16KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Who may command from elsewhere")]
+    pub api_max_order_size: Option<Text>,
 
     /// Where health, metrics and the reading API are served, or `off` [default: 127.0.0.1:4321]
     #[arg(long, value_name = "IP:PORT", help_heading = "Running it")]
@@ -421,19 +480,35 @@ pub enum Source {
     Flag,
     /// A `GITAMP_*` variable.
     Environment,
-    /// This file.
-    File(PathBuf),
+    /// This file, and where its settings stand.
+    File(PathBuf, Arc<Places>),
 }
 
 impl Source {
-    /// The setting's name as it is written there: `--interval`, `GITAMP_INTERVAL`, or `interval in FILE`.
+    /// The setting's name as it is written there: `--interval`, `GITAMP_INTERVAL`, or `interval in FILE:LINE`.
     pub fn name(&self, key: &str) -> String {
         match self {
             Self::Flag => format!("--{key}"),
             Self::Environment => variable(key),
-            Self::File(path) => format!("`{key}` in {}", path.display()),
+            Self::File(path, places) => {
+                // `verify: {mode: ...}` is another way to write `verify-mode`.
+                let nested = key.strip_prefix("verify-").map(|rest| format!("verify.{}", camel(rest)));
+                let line = places.line(key).or_else(|| places.line(&nested?)).or_else(|| places.line(&camel(key)));
+                let line = line.map_or_else(String::new, |line| format!(":{line}"));
+                format!("`{key}` in {}{line}", path.display())
+            }
         }
     }
+}
+
+/// `allowed-signers` as `allowedSigners`.
+fn camel(key: &str) -> String {
+    let mut parts = key.split('-');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |whole, part| {
+        let mut letters = part.chars();
+        whole + &letters.next().map(|letter| letter.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
+    })
 }
 
 /// The variable of a setting.
@@ -516,8 +591,8 @@ pub enum FileError {
     },
 }
 
-/// Reads a settings file.
-pub fn read_file(path: &Path) -> Result<ServeArgs, FileError> {
+/// Reads a settings file: what it says, and where.
+pub fn read_file(path: &Path) -> Result<(ServeArgs, Places), FileError> {
     use std::io::Read;
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -534,7 +609,7 @@ pub fn read_file(path: &Path) -> Result<ServeArgs, FileError> {
         malformed(format!("{what}; the keys are the flags of `gitamp serve`, without the dashes in front"))
     })?;
     args.flatten().map_err(|key| malformed(format!("`{key}` and `verify` say the same: leave one out")))?;
-    Ok(args)
+    Ok((args, Places::of(text)))
 }
 
 /// The reader gives no place to errors that concern the file's outermost mapping (its first key, a key given twice): finds the last

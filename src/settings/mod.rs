@@ -9,17 +9,22 @@ pub mod alerts;
 mod check;
 pub mod forge;
 pub mod layers;
+pub mod limits;
+mod places;
 pub mod proxy;
 pub mod repo;
+pub mod schema;
 pub mod secret;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use layers::ServeArgs;
+pub use limits::{AgentLimits, ApiLimits, ContentLimits, HookLimits};
 pub use repo::{RepoIdentity, RepoKind, RepoUrl};
 pub use secret::{HookSecrets, Secret, SecretFile};
 
@@ -121,6 +126,8 @@ pub struct HookSettings {
     pub listen: Option<SocketAddr>,
     /// How often the remote is asked while hooks come: no more often than without them.
     pub interval: Option<Duration>,
+    /// What whoever delivers them may take.
+    pub limits: HookLimits,
 }
 
 /// Which commits have to be signed.
@@ -156,42 +163,6 @@ pub struct TlsSettings {
     pub client_crl: Option<PathBuf>,
 }
 
-/// What one address, token, connection or agent may take of the agents' listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentLimits {
-    /// Connections at once from one address; `None`: as many as in all.
-    pub per_address: Option<u32>,
-    /// Connections and polling agents at once with one token; `None`: as many as in all.
-    pub per_token: Option<u32>,
-    /// Agents that one token or address may bring in a minute; `None`: as many as come.
-    pub new_agents: Option<u32>,
-    /// Agents on one connection.
-    pub per_connection: usize,
-    /// Messages of one agent in ten seconds.
-    pub messages: u32,
-    /// Bytes of messages of one agent in ten seconds.
-    pub bytes: usize,
-    /// Attributes in a description: 1 to 256.
-    pub attributes: usize,
-    /// Bytes of larger messages at a time, over all connections: at least as many as the largest message has.
-    pub in_flight: usize,
-}
-
-impl Default for AgentLimits {
-    fn default() -> Self {
-        Self {
-            per_address: Some(50_000),
-            per_token: Some(100_000),
-            new_agents: Some(30_000),
-            per_connection: 1_024,
-            messages: 2_000,
-            bytes: 64 << 20,
-            attributes: 256,
-            in_flight: 64 << 20,
-        }
-    }
-}
-
 /// What agents may prove themselves with, besides certificates. The files are read again when they change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProofSettings {
@@ -212,6 +183,8 @@ pub struct ApiSettings {
     pub tokens: PathBuf,
     /// False: what somebody wrote or committed, somebody else has to approve.
     pub self_approval: bool,
+    /// What strangers and operators may take of it.
+    pub limits: ApiLimits,
 }
 
 /// How the log is written.
@@ -273,6 +246,8 @@ pub struct Settings {
     pub max_handshakes: usize,
     /// What one address, token, connection or agent may take.
     pub limits: AgentLimits,
+    /// How much one commit may bring.
+    pub content: ContentLimits,
     /// True when a listener may be open to everybody.
     pub insecure: bool,
     /// The largest message of an agent, in bytes: 4 KiB to 64 MiB.
@@ -289,6 +264,8 @@ pub struct Settings {
     pub hooks: Option<HookSettings>,
     /// The forge that is told what becomes of commits; `None`: none is.
     pub forge: Option<forge::ForgeSettings>,
+    /// The largest answer of a forge, or of a receiver of alerts, that is read, in bytes.
+    pub largest_answer: usize,
     /// Who is told of incidents; `None`: nobody.
     pub alerts: Option<alerts::AlertSettings>,
     /// The operators' listener; `None`: there is none.
@@ -336,6 +313,7 @@ impl Settings {
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 512,
             limits: AgentLimits::default(),
+            content: ContentLimits::default(),
             insecure: false,
             max_message_bytes: 1 << 20,
             max_connections: None,
@@ -344,6 +322,7 @@ impl Settings {
             forget_after: Duration::from_secs(3600),
             hooks: None,
             forge: None,
+            largest_answer: limits::LARGEST_ANSWER,
             alerts: None,
             api: None,
             admin_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4321))),
@@ -430,6 +409,16 @@ pub fn token_file_of_daemon(args: &ServeArgs) -> Result<Option<PathBuf>, Setting
     check::token_file(&given)
 }
 
+/// What one commit may bring, when these flags (`max-files`, ...) are given on a command line.
+///
+/// # Errors
+/// When one of them cannot be.
+pub fn content_limits<'a>(
+    flags: impl Iterator<Item = (&'static str, &'a str)>,
+) -> Result<ContentLimits, SettingsError> {
+    check::content_alone(&flags.map(|(key, value)| (key.to_owned(), (value.to_owned(), Source::Flag))).collect())
+}
+
 /// How a command reaches a daemon on another machine, as the environment says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientVariables {
@@ -489,7 +478,8 @@ fn gather(args: &ServeArgs, environment: &Environment) -> Result<(Given, Vec<Str
     let file = named.or_else(|| environment.system_file.exists().then(|| environment.system_file.clone()));
     if let Some(path) = file {
         let path = std::path::absolute(&path).map_err(|source| FileError::Unreadable { path, source })?;
-        layers::add_layer(&mut given, &layers::read_file(&path)?, &Source::File(path.clone()))?;
+        let (said, places) = layers::read_file(&path)?;
+        layers::add_layer(&mut given, &said, &Source::File(path, Arc::new(places)))?;
     }
     Ok((given, warnings))
 }
@@ -497,7 +487,7 @@ fn gather(args: &ServeArgs, environment: &Environment) -> Result<(Given, Vec<Str
 /// One value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting by the name its author used: `--interval`, `GITAMP_INTERVAL`, `` `interval` in FILE ``.
+    /// The setting by the name its author used: `--interval`, `GITAMP_INTERVAL`, `` `interval` in FILE:LINE ``.
     pub setting: String,
     /// What is wrong and what to do.
     pub message: String,

@@ -235,17 +235,6 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "verify-allowed-signers" | "verify-keyring" => secret,
         "listen" | "hooks-listen" | "admin-listen" | "api-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
-        "max-message-size" => "2MiB",
-        "max-connections"
-        | "max-connection-rate"
-        | "max-connections-per-address"
-        | "max-connections-per-token"
-        | "max-new-agents"
-        | "max-agents-per-connection"
-        | "max-agent-messages"
-        | "max-attributes"
-        | "max-handshakes" => "77",
-        "max-agent-bytes" | "max-bytes-in-flight" => "7MiB",
         "api-token-file" | "api-cert-file" | "api-key-file" => secret,
         "tls-cert-file" | "tls-key-file" | "tls-client-ca-file" | "tls-client-crl-file" => secret,
         "agent-token-file" | "agent-issuers-file" => secret,
@@ -253,6 +242,18 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "state-dir" => "/srv/state",
         "log" => "debug",
         "log-format" => "json",
+        other => limit(other),
+    }
+}
+
+/// The same for a setting that is a limit.
+fn limit(key: &str) -> &'static str {
+    match key {
+        "max-message-size" => "2MiB",
+        "max-agent-bytes" | "max-bytes-in-flight" | "max-file-size" | "max-fleet-size" | "max-hook-size" => "7MiB",
+        "max-answer-size" => "7MiB",
+        "max-attribute-bytes" | "max-config-size" | "api-max-order-size" => "77KiB",
+        other if other.starts_with("max-") || other.starts_with("api-max-") => "77",
         other => panic!("a setting without a test: {other}"),
     }
 }
@@ -267,7 +268,7 @@ fn with_what_it_needs(mut case: Case, key: &str, secret: &str, journal_key: &str
     for (_, other) in others.into_iter().filter(|(one, _)| *one == key) {
         case = case.variable("GITAMP_VERIFY_MODE", "head").variable(other, secret);
     }
-    if key == "hooks-listen" || key == "interval-with-hooks" {
+    if ["hooks-listen", "interval-with-hooks", "max-hook-size", "max-hook-rate"].contains(&key) {
         case = case.variable("GITAMP_HOOK_SECRET_FILE", secret);
     }
     for other in ["tls-cert-file", "tls-key-file", "tls-client-ca-file"] {
@@ -405,6 +406,19 @@ fn values_that_are_refused() {
         ("--max-new-agents=0", "--max-new-agents: must be `off` or a number from 1 to 10000000"),
         ("--max-attributes=257", "--max-attributes: must be a number from 1 to 256"),
         ("--max-bytes-in-flight=64KiB", "--max-bytes-in-flight: must not be less than the largest message"),
+        ("--max-attribute-bytes=2MiB", "--max-attribute-bytes: must be from 1KiB to 1MiB, not 2MiB"),
+        ("--max-polling-agents=0", "--max-polling-agents: must be a number from 1 to 10000000"),
+        ("--max-files=many", "--max-files: must be a number from 1 to 2000000"),
+        ("--max-directory-depth=201", "--max-directory-depth: must be a number from 1 to 200"),
+        ("--max-yaml-depth=7", "--max-yaml-depth: must be a number from 8 to 255"),
+        ("--max-file-size=17MiB", "--max-file-size: must be from 1KiB to 16MiB"),
+        ("--max-config-size=1MiB", "--max-config-size: must be less than the largest message"),
+        ("--max-hook-size=1KiB", "--max-hook-size: must be from 4KiB to 32MiB"),
+        ("--max-hook-rate=0", "--max-hook-rate: must be `off` or a number from 1 to 10000000"),
+        ("--max-answer-size=1GiB", "--max-answer-size: must be a size"),
+        ("--api-max-connections=0", "--api-max-connections: must be a number from 1 to 100000"),
+        ("--api-max-requests=1001", "--api-max-requests: must be a number from 1 to 1000"),
+        ("--api-max-order-size=2MiB", "--api-max-order-size: must be from 1KiB to 1MiB"),
         ("--max-handshakes=0", "--max-handshakes: must be a number from 1 to 100000"),
         ("--opamp-path=v1", "--opamp-path: must be a path"),
         ("--opamp-path=/hooks/x", "not below /hooks"),
@@ -480,8 +494,8 @@ fn problems_carry_the_name_that_their_author_used_and_come_all_at_once() {
         "4 settings cannot be used",
         "--repo: it holds credentials",
         "GITAMP_LISTEN: must be an address",
-        &format!("`interval` in {file}: `soon` is not a duration"),
-        &format!("`max-connections` in {file}: must be `auto`"),
+        &format!("`interval` in {file}:1: `soon` is not a duration"),
+        &format!("`max-connections` in {file}:2: must be `auto`"),
     ] {
         assert!(error.contains(words), "{words:?} is missing in: {error}");
     }
@@ -844,4 +858,12 @@ fn what_is_wrong_with_alerts_is_said_with_its_place() {
         let error = with_alerts(Case::new(), &text).error();
         assert!(error.contains(words) && !error.contains("s3cret"), "{text}: {error}");
     }
+    let two = "  receivers:\n    - {name: a, type: slack, urlFile: chat}\n    - name: b\n      type: webhook\n      severity: loud\n";
+    let error = with_alerts(Case::new(), two).error();
+    for place in ["`alerts.receivers[1]` in ", "gitamp.yaml:4: it is not said where", "gitamp.yaml:6: must be warning"]
+    {
+        assert!(error.contains(place), "{place}: {error}");
+    }
+    let nested = Case::new().file("repo: x\nverify:\n  mode: some\n").error();
+    assert!(nested.contains("`verify-mode` in ") && nested.contains("gitamp.yaml:3: must be head"), "{nested}");
 }

@@ -247,12 +247,14 @@ pub struct YamlError {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// True when the document is nested deeper than its limit.
+    pub is_too_deep: bool,
 }
 
 impl YamlError {
     /// An error without advice.
     pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into(), help: None }
+        Self { place, message: message.into(), help: None, is_too_deep: false }
     }
 
     /// The same, saying what to do.

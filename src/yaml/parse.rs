@@ -483,5 +483,5 @@ fn duplicate(key: &Node, first: &Place) -> YamlError {
 }
 
 fn too_deep(place: Place, limits: &Limits) -> YamlError {
-    YamlError::new(place, format!("nested deeper than {} levels", limits.depth))
+    YamlError { is_too_deep: true, ..YamlError::new(place, format!("nested deeper than {} levels", limits.depth)) }
 }

@@ -24,10 +24,6 @@ use crate::settings::{Reference, RepoIdentity, RepoUrl, Secret, Settings};
 use crate::time::Timestamp;
 use signature::SignatureError;
 
-/// The largest delivery that is read: 1 MiB. GitHub sends up to 25 MiB for pushes of thousands of commits; those are turned away,
-/// and the poll interval finds the push.
-pub const LARGEST_DELIVERY: usize = 1 << 20;
-
 /// How far the time in a signature may be from ours, in milliseconds.
 const TIME_TOLERANCE: u64 = 5 * 60 * 1000;
 

@@ -84,7 +84,8 @@ impl Line {
             Some(client) => client.clone(),
             None => {
                 let (ca_file, proxies) = (self.settings.ca_file.clone(), self.settings.proxies.clone());
-                let make = move || Client::new(ca_file.as_deref(), DEADLINE, proxies);
+                let largest = self.settings.largest_answer;
+                let make = move || Client::new(ca_file.as_deref(), DEADLINE, largest, proxies);
                 let made =
                     tokio::task::spawn_blocking(make).await.map_err(|error| Trouble::Transient(error.to_string()))?;
                 self.client.insert(made.map_err(|error| Trouble::Denied(error.to_string()))?).clone()

@@ -409,6 +409,7 @@ mod tests {
             access: Access::Token { file: SecretFile::new(token.to_owned()), user: None },
             ca_file: None,
             proxies: crate::settings::proxy::Proxies::default(),
+            largest_answer: 1 << 20,
             statuses: true,
             comment: true,
             revert_pull_request: true,

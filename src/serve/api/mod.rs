@@ -5,7 +5,6 @@
 
 mod known;
 mod pace;
-mod places;
 mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,11 +25,12 @@ use crate::serve::admin::{self, Admin, AdminRequest};
 use crate::serve::links::lock;
 use crate::serve::metrics::Metrics;
 use crate::serve::orders::{self, Asker};
+use crate::serve::places::{NoPlace, Place, Places, network};
 use crate::serve::plain;
 use crate::serve::socket::Socket;
 use crate::serve::tls::{ClientCertificates, Tls, TlsError, TlsLimits};
-use crate::serve::traffic::{ApiTraffic, TlsTraffic};
-use crate::settings::ApiSettings;
+use crate::serve::traffic::ApiTraffic;
+use crate::settings::{ApiLimits, ApiSettings};
 use crate::time::Timestamp;
 use crate::view::operator::Operator;
 
@@ -38,7 +38,6 @@ use known::Operators;
 pub use known::UnusableTokens;
 pub use pace::Pace;
 use pace::Paces;
-use places::{Place, Places, network};
 use tokens::{Denied, Holder};
 
 /// Networks, and operators, whose pace is remembered at a time.
@@ -57,9 +56,9 @@ pub struct ApiOptions {
     pub metrics: Arc<Metrics>,
 }
 
-/// What strangers, and operators who do too much, can make this listener work for.
+/// What strangers, and operators who do too much, can make this listener work for, in the measures in which it is counted.
 #[derive(Clone, Copy, Debug)]
-pub struct ApiLimits {
+pub struct ApiRules {
     /// Connections at a time.
     pub connections: usize,
     /// Connections at a time of one address (of IPv6: the first 64 bits).
@@ -74,18 +73,23 @@ pub struct ApiLimits {
     pub failures: Pace,
     /// So late. Whoever has a token that counts is never slowed by others who guess.
     pub delay: Duration,
+    /// Bytes of one order.
+    pub order_bytes: usize,
 }
 
-impl Default for ApiLimits {
-    fn default() -> Self {
+impl ApiRules {
+    /// As settings say it.
+    pub fn of(limits: &ApiLimits) -> Self {
+        let ApiLimits { connections, per_address, handshakes, handshake_timeout, requests, unproven, body } = *limits;
         Self {
-            connections: 256,
-            connections_of_one: 32,
+            connections,
+            connections_of_one: per_address,
             life: Duration::from_secs(1_200),
-            tls: TlsLimits { handshakes: 64, ..TlsLimits::default() },
-            requests: Pace { burst: 60, every: 50 },
-            failures: Pace { burst: 10, every: 6_000 },
+            tls: TlsLimits { handshakes, patience: handshake_timeout, ..TlsLimits::default() },
+            requests: Pace { burst: requests.saturating_mul(3), every: 1_000 / u64::from(requests.clamp(1, 1_000)) },
+            failures: Pace { burst: unproven, every: 60_000 / u64::from(unproven.clamp(1, 60_000)) },
             delay: Duration::from_secs(2),
+            order_bytes: body,
         }
     }
 }
@@ -109,7 +113,7 @@ pub struct Api {
     self_approval: bool,
     hosts: Vec<String>,
     clock: Clock,
-    limits: ApiLimits,
+    rules: ApiRules,
     places: Arc<Places>,
     /// Of operators, by name.
     requests: Mutex<Paces<String>>,
@@ -129,26 +133,27 @@ impl Api {
     ///
     /// # Errors
     /// When one of the files cannot be used.
-    pub fn open(
-        options: ApiOptions,
-        limits: ApiLimits,
-        requests: mpsc::Sender<AdminRequest>,
-    ) -> Result<Self, ApiError> {
-        let ApiOptions { files: ApiSettings { listen: _, tls, tokens, self_approval }, hosts, clock, metrics } =
-            options;
+    pub fn open(options: ApiOptions, rules: ApiRules, requests: mpsc::Sender<AdminRequest>) -> Result<Self, ApiError> {
+        let ApiOptions {
+            files: ApiSettings { listen: _, tls, tokens, self_approval, limits: _ },
+            hosts,
+            clock,
+            metrics,
+        } = options;
         // Operators prove who they are by tokens; certificates of agents mean nothing here.
-        let open = |files| Tls::open(files, ClientCertificates::Welcome, limits.tls, Arc::new(TlsTraffic::default()));
+        let traffic = Arc::clone(&metrics.traffic().api);
+        let open = |files| Tls::open(files, ClientCertificates::Welcome, rules.tls, Arc::clone(&traffic.tls));
         Ok(Self {
             tls: tls.map(open).transpose()?.map(Arc::new),
             operators: Arc::new(Operators::open(tokens)?),
             self_approval,
             hosts,
             clock,
-            limits,
-            places: Arc::new(Places::new(limits.connections, limits.connections_of_one)),
-            requests: Mutex::new(Paces::new(limits.requests, MOST_REMEMBERED)),
-            failures: Mutex::new(Paces::new(limits.failures, MOST_REMEMBERED)),
-            traffic: Arc::clone(&metrics.traffic().api),
+            rules,
+            places: Arc::new(Places::new(rules.connections, rules.connections_of_one)),
+            requests: Mutex::new(Paces::new(rules.requests, MOST_REMEMBERED)),
+            failures: Mutex::new(Paces::new(rules.failures, MOST_REMEMBERED)),
+            traffic,
             metrics,
             orders: requests,
         })
@@ -163,7 +168,7 @@ impl Api {
     /// Serves operators until `stop` says true.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
         let mut watching = tokio::task::JoinSet::new();
-        watching.spawn(Arc::clone(&self.operators).watch(self.limits.tls.reload));
+        watching.spawn(Arc::clone(&self.operators).watch(self.rules.tls.reload));
         if let Some(tls) = &self.tls {
             watching.spawn(Arc::clone(tls).watch());
         }
@@ -181,9 +186,15 @@ impl Api {
 
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, router: &Router, stop: &watch::Receiver<bool>) {
         let peer = network(peer.ip());
-        let Some(place) = self.places.take(peer) else {
-            self.traffic.turned_away.one();
-            return;
+        let place = match self.places.take(peer) {
+            Ok(place) => place,
+            Err(why) => {
+                self.traffic.turned_away.one();
+                if why == NoPlace::OfAddress {
+                    self.traffic.crowded_address.one();
+                }
+                return;
+            }
         };
         let router = router.clone().layer(Extension(Peer(peer)));
         tokio::spawn(Arc::clone(self).converse(stream, place, router, stop.clone()));
@@ -196,13 +207,17 @@ impl Api {
         };
         if let Some(socket) = socket {
             // Whoever is still there then connects anew.
-            let _over = tokio::time::timeout(self.limits.life, plain::converse(socket, router, stop)).await;
+            let _over = tokio::time::timeout(self.rules.life, plain::converse(socket, router, stop)).await;
         }
     }
 
     fn router(self: &Arc<Self>) -> Router {
-        let admin =
-            Admin { requests: self.orders.clone(), metrics: Arc::clone(&self.metrics), hosts: self.hosts.clone() };
+        let admin = Admin {
+            requests: self.orders.clone(),
+            metrics: Arc::clone(&self.metrics),
+            hosts: self.hosts.clone(),
+            order_bytes: self.rules.order_bytes,
+        };
         let sync = |State(admin): State<Arc<Admin>>, Extension(by): Extension<Operator>| async move {
             admin::sync(&admin, Some(by)).await
         };
@@ -277,7 +292,7 @@ enum Turned {
 
 impl Turned {
     /// The answer, after which the connection is closed.
-    fn answer(&self, limits: &ApiLimits) -> Response {
+    fn answer(&self, rules: &ApiRules) -> Response {
         let (status, words) = match self {
             Self::Page => (StatusCode::FORBIDDEN, "pages of browsers are not answered here".to_owned()),
             Self::Name => {
@@ -292,8 +307,8 @@ impl Turned {
         let later = |pace: Pace| HeaderValue::from(pace.every.div_ceil(1_000));
         match self {
             Self::Unproven(_) => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Self::Slowed => drop(headers.insert(header::RETRY_AFTER, later(limits.failures))),
-            Self::Paced => drop(headers.insert(header::RETRY_AFTER, later(limits.requests))),
+            Self::Slowed => drop(headers.insert(header::RETRY_AFTER, later(rules.failures))),
+            Self::Paced => drop(headers.insert(header::RETRY_AFTER, later(rules.requests))),
             Self::Page | Self::Name => {}
         }
         answer
@@ -314,9 +329,9 @@ async fn only_operators(
         }
         Err(turned) => {
             if matches!(turned, Turned::Slowed) {
-                tokio::time::sleep(api.limits.delay).await;
+                tokio::time::sleep(api.rules.delay).await;
             }
-            turned.answer(&api.limits)
+            turned.answer(&api.rules)
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::access::{existing, secret_file};
+use super::limits;
 use super::{Reader, address, boolean, size, url_path};
 use crate::settings::{ProofSettings, Settings, TlsSettings};
 use crate::time::parse_duration;
@@ -76,7 +77,7 @@ pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>) {
         Ok(number @ 1..=100_000) => Ok(number),
         Ok(_) | Err(_) => Err("must be a number from 1 to 100000"),
     });
-    limits(settings, reader);
+    limits::agents(settings, reader);
     reader.set(&mut settings.insecure, "insecure", boolean);
     if is_open(settings) && !settings.insecure {
         let message = format!(
@@ -86,44 +87,6 @@ pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>) {
             settings.listen
         );
         reader.problem("listen", message);
-    }
-}
-
-fn limits(settings: &mut Settings, reader: &mut Reader<'_>) {
-    let limits = &mut settings.limits;
-    for (key, slot) in [
-        ("max-connections-per-address", &mut limits.per_address),
-        ("max-connections-per-token", &mut limits.per_token),
-        ("max-new-agents", &mut limits.new_agents),
-    ] {
-        reader.set(slot, key, |text| match text {
-            // YAML readers make `off` a boolean.
-            "off" | "false" => Ok(None),
-            other => number(other, 10_000_000).map(Some).map_err(|why| format!("must be `off` or {why}")),
-        });
-    }
-    let must = |why: String| format!("must be {why}");
-    reader.set(&mut limits.per_connection, "max-agents-per-connection", |text| {
-        number(text, 100_000).map(|number| number as usize).map_err(must)
-    });
-    reader.set(&mut limits.messages, "max-agent-messages", |text| number(text, 1_000_000).map_err(must));
-    reader.set(&mut limits.attributes, "max-attributes", |text| {
-        number(text, 256).map(|number| number as usize).map_err(must)
-    });
-    reader.set(&mut limits.bytes, "max-agent-bytes", size);
-    reader.set(&mut limits.in_flight, "max-bytes-in-flight", size);
-    let largest = settings.max_message_bytes;
-    for (key, bytes) in [("max-agent-bytes", limits.bytes), ("max-bytes-in-flight", limits.in_flight)] {
-        if bytes < largest {
-            reader.problem(key, "must not be less than the largest message (--max-message-size)");
-        }
-    }
-}
-
-fn number(text: &str, most: u32) -> Result<u32, String> {
-    match text.parse::<u32>() {
-        Ok(number) if (1..=most).contains(&number) => Ok(number),
-        Ok(_) | Err(_) => Err(format!("a number from 1 to {most}")),
     }
 }
 

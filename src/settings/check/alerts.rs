@@ -9,6 +9,7 @@ use crate::settings::alerts::{
     Address, AlertSettings, Least, Receiver, ReceiverKind, STALE_AFTER, WAITS_TOO_LONG, is_exposed, parse_url,
 };
 use crate::settings::layers::{AlertsArgs, ReceiverArgs, Source, Text};
+use crate::settings::limits::LARGEST_ANSWER;
 use crate::settings::proxy::Proxies;
 use crate::settings::{Problem, SecretFile};
 use crate::time::{parse_duration, show_duration};
@@ -127,6 +128,7 @@ impl Checking<'_> {
             groups: groups?,
             fleet: fleet?,
             proxies: Proxies::default(),
+            largest_answer: LARGEST_ANSWER,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Checks the operators' listener: where it is, who is known there, and that nothing secret goes there unprotected.
 
 use super::access::{existing, secret_file};
-use super::{Reader, address, boolean};
+use super::{Reader, address, boolean, limits};
 use crate::settings::{ApiSettings, Settings, TlsSettings};
 
 /// To be called when the agents' TLS is known.
@@ -12,6 +12,7 @@ pub(super) fn api(settings: &mut Settings, reader: &mut Reader<'_>) {
     let (mut is_plain, mut no_self_approval) = (false, false);
     reader.set(&mut is_plain, "api-plain", boolean);
     reader.set(&mut no_self_approval, "no-self-approval", boolean);
+    let limits = limits::api(settings, reader);
     if !reader.given.contains_key("api-listen") {
         let files = ["api-token-file", "api-cert-file", "api-key-file"];
         let files = files.into_iter().filter(|key| reader.given.contains_key(*key));
@@ -46,7 +47,7 @@ pub(super) fn api(settings: &mut Settings, reader: &mut Reader<'_>) {
         );
     }
     if let Some(tokens) = tokens {
-        settings.api = Some(ApiSettings { listen, tls, tokens, self_approval: !no_self_approval });
+        settings.api = Some(ApiSettings { listen, tls, tokens, self_approval: !no_self_approval, limits });
     }
 }
 

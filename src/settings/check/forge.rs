@@ -5,6 +5,7 @@ use url::Url;
 use super::access::{existing, secret_file};
 use super::{Reader, boolean};
 use crate::settings::forge::{Access, ForgeSettings, Kind, UrlTemplate};
+use crate::settings::limits::LARGEST_ANSWER;
 use crate::settings::proxy::Proxies;
 use crate::settings::{Reference, RepoUrl, Settings};
 
@@ -70,6 +71,7 @@ pub(super) fn forge(settings: &mut Settings, reader: &mut Reader<'_>) {
             access,
             ca_file: said.ca_file.take(),
             proxies: Proxies::default(),
+            largest_answer: LARGEST_ANSWER,
             statuses: said.statuses,
             comment: said.comment,
             revert_pull_request: said.revert_pull_request,

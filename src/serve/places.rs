@@ -27,18 +27,33 @@ impl Places {
         Self { most, most_of_one, taken: Mutex::default() }
     }
 
-    /// A place for somebody from this network, until it is dropped; `None`: there is none.
-    pub(super) fn take(self: &Arc<Self>, network: IpAddr) -> Option<Place> {
+    /// A place for somebody from this network, until it is dropped.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn take(self: &Arc<Self>, network: IpAddr) -> Result<Place, NoPlace> {
         let mut taken = lock(&self.taken);
         let (all, of_each) = &mut *taken;
         let of_one = of_each.get(&network).copied().unwrap_or_default();
-        if *all >= self.most || of_one >= self.most_of_one {
-            return None;
+        if of_one >= self.most_of_one {
+            return Err(NoPlace::OfAddress);
+        }
+        if *all >= self.most {
+            return Err(NoPlace::OfAll);
         }
         *all += 1;
         of_each.insert(network, of_one + 1);
-        Some(Place { places: Arc::clone(self), network })
+        Ok(Place { places: Arc::clone(self), network })
     }
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// As many are taken as there are.
+    OfAll,
+    /// As many are taken as one network may have.
+    OfAddress,
 }
 
 /// One of them.
@@ -73,11 +88,11 @@ mod tests {
         let places = Arc::new(Places::new(4, 2));
         let first = places.take(ip("192.0.2.1")).expect("a place");
         let _second = places.take(ip("192.0.2.1")).expect("a place");
-        assert!(places.take(ip("192.0.2.1")).is_none(), "it has its two");
+        assert_eq!(places.take(ip("192.0.2.1")).err(), Some(NoPlace::OfAddress), "it has its two");
         let _others = [places.take(ip("192.0.2.2")).expect("a place"), places.take(ip("192.0.2.3")).expect("a place")];
-        assert!(places.take(ip("192.0.2.4")).is_none(), "all are taken");
+        assert_eq!(places.take(ip("192.0.2.4")).err(), Some(NoPlace::OfAll), "all are taken");
         drop(first);
-        assert!(places.take(ip("192.0.2.4")).is_some());
+        assert!(places.take(ip("192.0.2.4")).is_ok());
         assert_eq!(lock(&places.taken).1.len(), 3, "who has none is forgotten");
     }
 }
