@@ -18,7 +18,7 @@ use gitamp::fleet::{load, load_after};
 use gitamp::forge::hooks::signature::sign;
 use gitamp::forge::hooks::{Dialect, Refusal, Verdict, Watched};
 use gitamp::git::seal::{Authenticity, JournalKeys};
-use gitamp::identity::jwt::{Issuer, IssuerEntry, Issuers};
+use gitamp::identity::jwt::{Issuer, Issuers, IssuersFile};
 use gitamp::opamp::connection::{Connection, Context, Rules};
 use gitamp::opamp::{Digest, Lookup, NameCache, Offer, SharedNames, proto, wire};
 use gitamp::serve::frames::{FrameReader, Incoming};
@@ -306,19 +306,19 @@ pub(crate) fn hooks(input: &[u8]) {
     let _verdict = read(&headers);
 }
 
-/// An issuer whose key is known here, and the key.
+/// Two issuers whose key is known here, one of agents and one of operators, and the key.
 static ISSUER: LazyLock<Option<(Issuers, Ed25519KeyPair)>> = LazyLock::new(|| {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).ok()?;
     let x = URL_SAFE_NO_PAD.encode(pair.public_key());
     let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"a","x":"{x}"}}]}}"#);
-    let entry = IssuerEntry {
-        issuer: "https://issuer.example.com".to_owned(),
-        audience: "gitamp".to_owned(),
-        jwks_file: "keys.json".to_owned(),
-        leeway: None,
-        labels: BTreeMap::from([("env".to_owned(), "deploy/env".to_owned()), ("team".to_owned(), "groups".to_owned())]),
-    };
-    Some((Issuers(vec![Issuer::new(&entry, &jwks).ok()?]), pair))
+    let file = IssuersFile::parse(
+        "issuers:\n- {issuer: https://issuer.example.com, audience: gitamp, jwksFile: keys.json, labels: {env: deploy/env, team: groups}}\n\
+         - {issuer: https://issuer.example.com, audience: operators, jwksFile: keys.json, name: sub, email: email, \
+         roles: [{role: view, claims: {groups: [a, b], deploy/env: prod}}]}\n",
+    );
+    let issuers: Result<Vec<Issuer>, String> =
+        file.ok()?.issuers.iter().map(|entry| Issuer::new(entry, &jwks)).collect();
+    Some((Issuers(issuers.ok()?), pair))
 });
 
 /// A token that somebody shows, as it is: nobody's, for nobody but us can sign; and the same bytes as claims that the issuer did sign.
@@ -330,6 +330,8 @@ pub(crate) fn agent_proofs(input: &[u8]) {
         format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"a"}"#), URL_SAFE_NO_PAD.encode(input));
     let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes())));
     if let Ok(identity) = issuers.verify(&token, NOON) {
+        let role = identity.labels.get("role").map(|role| (role, identity.labels.get("jwt.name").is_some()));
+        assert!(role.is_none_or(|role| role == ("view", true)), "{identity:?}");
         let claims = String::from_utf8_lossy(input);
         assert!(claims.contains("exp") && claims.contains("aud") && claims.contains("iss"), "{claims}: {identity:?}");
     }

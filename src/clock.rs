@@ -10,6 +10,8 @@ use crate::time::Timestamp;
 pub struct Clock {
     wall: Duration,
     started: Instant,
+    /// How far it is ahead of this machine's.
+    ahead: Duration,
 }
 
 impl Clock {
@@ -17,7 +19,14 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else gets its time from")]
     pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { wall, started: Instant::now() }
+        Self { wall, started: Instant::now(), ahead: Duration::ZERO }
+    }
+
+    /// The same, at another time than now, which must not be past: to see what will be then.
+    pub fn start_at(at: Timestamp) -> Self {
+        let now = Self::start();
+        let ahead = at.since(now.now());
+        Self { wall: now.wall + ahead, ahead, ..now }
     }
 
     /// The time.
@@ -27,11 +36,17 @@ impl Clock {
     }
 
     /// The time of the wall clock at this moment, for others to read: after a suspension, or once the clock was set, theirs is not
-    /// [`Clock::now`]. Nothing of our own is measured by it.
+    /// [`Clock::now`]. Nothing of our own is measured by it, but what others dated is: certificates and tokens.
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else gets its time from")]
     pub fn wall(&self) -> Timestamp {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(self.wall).as_millis();
-        Timestamp::from_millis(u64::try_from(wall).unwrap_or(u64::MAX))
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(self.wall, |wall| wall + self.ahead);
+        Timestamp::from_millis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// When the wall clock will say `at`, as far as that can be known now, for the runtime's timers; whoever is woken looks again.
+    pub fn instant_of_wall(&self, at: Timestamp) -> tokio::time::Instant {
+        let left = at.since(self.wall()).min(crate::time::LONGEST_DURATION) + Duration::from_millis(1);
+        tokio::time::Instant::from_std(self.started + self.started.elapsed() + left)
     }
 
     /// When `at` is, for the runtime's timers: never before it, although timestamps are whole milliseconds.

@@ -88,7 +88,12 @@
 //! - A commit that leaves no group at all is refused: it looks like an accident, and nothing would be left to go back to.
 //! - With a key the journal's records count as a whole, under a seal, or not at all; a start with none that count waits for a person.
 //! - A `resume` of what a commit itself holds is an approval like `promote`; whoever may approve is asked for it, and whose commit it is.
-//! - Of refused commands, and of syncs that operators ask for, ten a minute stand in the journal one by one and others as a number.
+//! - Whose a change is, is told by all commits between what a group runs for good and what its rollout brings that touch its files; what
+//!   is not known is nobody's to approve.
+//! - Below `trust: proven` stages and `spreadBy` look at proven labels as selectors do: nobody claims a place among the first.
+//! - A token that lets agents in commands nothing, whatever the files of operators say.
+//! - Of refused commands, and of syncs that operators ask for, ten a minute stand in the journal one by one and others as a number; of what
+//!   strangers try, three an hour.
 //! - A body in the journal counts only under the hash that it has; records of a newer release stop the start.
 //! - With a forge to tell, an ended commit's report stays below `state/commits/` until it was told: whoever runs next does it.
 //! - A revert whose rollback is done, with everybody there and well, begins no rollout: the commit is a no-op.

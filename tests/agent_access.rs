@@ -31,13 +31,14 @@ use gitamp::clock::Clock;
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
 use gitamp::identity::tokens::{Entry, TokenFile, new_token};
 use gitamp::opamp::proto::*;
-use gitamp::serve::gate::Gate;
+use gitamp::serve::gate::{Gate, Whose};
 use gitamp::serve::tls::{ClientCertificates, Tls, TlsLimits};
 use gitamp::serve::traffic::Traffic;
 use gitamp::serve::{AgentLinks, AgentMessage, AgentServerOptions, serve_agents};
 use gitamp::settings::{ProofSettings, SecretFile, TlsSettings};
 use gitamp::simulate::client_config;
 use gitamp::time::Timestamp;
+use support::issuer::Issuer;
 
 /// Nothing in these tests takes long; what is not there by then will never come.
 const BOUND: Duration = Duration::from_secs(30);
@@ -120,13 +121,16 @@ impl House {
     }
 
     async fn with(options: AgentServerOptions, traffic: Arc<Traffic>) -> Self {
+        Self::with_clock(options, traffic, Clock::start()).await
+    }
+
+    async fn with_clock(options: AgentServerOptions, traffic: Arc<Traffic>, clock: Clock) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let at = listener.local_addr().expect("an address");
         let (sender, events) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(false);
         let tls = options.tls.clone();
-        let (links, task) =
-            serve_agents(listener, options, Clock::start(), sender, None, Arc::clone(&traffic), stopped);
+        let (links, task) = serve_agents(listener, options, clock, sender, None, Arc::clone(&traffic), stopped);
         Self { at, links, events, traffic, tls, _stop: stop, _task: task }
     }
 
@@ -427,6 +431,106 @@ async fn a_revoked_certificate_ends_its_connection_and_no_other() {
     assert!(house.websocket(Some("revoked")).await.is_err(), "nor does it come in again");
 }
 
+/// One request over a connection that stays open; the status of the answer.
+async fn ask(stream: &mut TlsStream<TcpStream>, headers: &str, message: &AgentToServer) -> u16 {
+    let message = message.encode_to_vec();
+    let head = format!(
+        "POST /v1/opamp HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-protobuf\r\n{headers}Content-Length: {}\r\n\r\n",
+        message.len()
+    );
+    stream.write_all(&[head.as_bytes(), &message].concat()).await.expect("written");
+    let mut answer = Vec::new();
+    loop {
+        let head = answer.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+        if let Some(head) = head {
+            let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+            let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            if answer.len() >= head + length.parse::<usize>().expect("a number") {
+                return text[9..12].parse().expect("a status");
+            }
+        }
+        let read = bounded("an answer", stream.read_buf(&mut answer)).await.expect("in order");
+        assert!(read > 0, "the connection ended in an answer: {}", String::from_utf8_lossy(&answer));
+    }
+}
+
+/// Waits until the server ended the connection.
+async fn ended(mut stream: TlsStream<TcpStream>) {
+    let read = bounded("the end", stream.read(&mut [0; 64])).await.unwrap_or_default();
+    assert_eq!(read, 0, "nothing but the end");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_for_polls_ends_with_its_certificate() {
+    let files = Files::new();
+    files.put("ca.pem", "ca");
+    files.put("empty.crl", "crl");
+    let house = House::open(files.settings(true, true), ClientCertificates::Demanded, QUICK).await;
+    let mut gone = house.connect(Some("revoked")).await.expect("not revoked yet");
+    let mut kept = house.connect(Some("client")).await.expect("a handshake");
+    for sequence in 0..2 {
+        let message = |who| if sequence == 0 { hello(who) } else { heartbeat(who, sequence) };
+        assert_eq!(ask(&mut gone, "", &message(1)).await, 200);
+        assert_eq!(ask(&mut kept, "", &message(2)).await, 200);
+    }
+    files.put("revoked.crl", "crl");
+    ended(gone).await;
+    assert_eq!(house.traffic.gate.revoked.get(), 1);
+    assert_eq!(ask(&mut kept, "", &heartbeat(2, 2)).await, 200, "the other one is as it was");
+
+    // One that ends by itself. A slow machine may need longer to come in at all.
+    for seconds in [2, 8, 25] {
+        let end: Timestamp = "2120-01-01T00:00:00Z".parse().expect("when the certificates of the tests end");
+        let clock = Clock::start_at(Timestamp::from_millis(end.as_millis() - seconds * 1_000));
+        let traffic = Arc::new(Traffic::default());
+        let limits = TlsLimits { reload: Duration::from_secs(3_600), ..QUICK };
+        let tls =
+            Tls::open(files.settings(true, false), ClientCertificates::Demanded, limits, Arc::clone(&traffic.tls));
+        let options = AgentServerOptions { tls: Some(Arc::new(tls.expect("files"))), ..AgentServerOptions::default() };
+        let house = House::with_clock(options, traffic, clock).await;
+        let mut polling = house.connect(Some("client")).await.expect("a handshake");
+        let mut socket = house.websocket(Some("other")).await;
+        if ask(&mut polling, "", &hello(1)).await == 200
+            && let Ok(socket) = &mut socket
+        {
+            ended(polling).await;
+            assert_eq!(hear(socket).await, Err(CloseCode::Policy));
+            ended(house.connect(Some("client")).await.expect("a handshake")).await;
+            return;
+        }
+    }
+    panic!("no certificate came in before its end");
+}
+
+#[tokio::test]
+async fn each_request_of_a_kept_connection_is_judged_by_its_own_token() {
+    let mut keyring = Keyring::new();
+    let (first, second) = (keyring.issue("first", 1, "prod", None), keyring.issue("second", 2, "prod", None));
+    let house = keyring.open(false).await;
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    let mut stream = house.connect(None).await.expect("a handshake");
+    assert_eq!(ask(&mut stream, &bearer(&first), &hello(1)).await, 200);
+    assert_eq!(ask(&mut stream, "", &heartbeat(1, 1)).await, 401, "what was shown before is not shown now");
+    for both in [[&first, &second], [&second, &first], [&first, &first]] {
+        let headers = both.map(|token| bearer(token)).concat();
+        assert_eq!(ask(&mut stream, &headers, &heartbeat(1, 1)).await, 401, "nobody is two");
+    }
+    let odd = format!("authorization:   BEARER   {second}  \r\n");
+    assert_eq!(ask(&mut stream, &odd, &hello(2)).await, 200, "names of headers and schemes have no case");
+    for wrong in [
+        format!("Authorization: {first}\r\n"),
+        format!("Authorization: Basic {first}\r\n"),
+        bearer(&first.to_uppercase()),
+    ] {
+        assert_eq!(ask(&mut stream, &wrong, &heartbeat(1, 1)).await, 401, "{wrong}");
+    }
+    assert_eq!(ask(&mut stream, &bearer(&first), &heartbeat(1, 1)).await, 200);
+    keyring.revoke("first");
+    reached("the revocation", || house.traffic.gate.reloads.get() == 1).await;
+    assert_eq!(ask(&mut stream, &bearer(&first), &heartbeat(1, 2)).await, 401);
+    assert_eq!(ask(&mut stream, &bearer(&second), &heartbeat(2, 1)).await, 200, "nobody else's");
+}
+
 #[tokio::test]
 async fn an_agent_that_never_reads_blocks_nobody_over_tls() {
     let files = Files::new();
@@ -490,7 +594,8 @@ impl Keyring {
             tokens: Some(self.files.path("tokens")),
             issuers: issuers.then(|| self.files.path("issuers")),
         };
-        let gate = Gate::open(proofs, QUICK.reload, Arc::clone(&traffic.gate)).expect("files that can be used");
+        let gate =
+            Gate::open(proofs, Whose::AGENTS, QUICK.reload, Arc::clone(&traffic.gate)).expect("files that can be used");
         let options =
             AgentServerOptions { tls: Some(Arc::new(tls.expect("files"))), gate: Some(Arc::new(gate)), ..options };
         House::with(options, traffic).await
@@ -610,29 +715,15 @@ fn body_of(heard: Result<ServerToAgent, CloseCode>) -> Option<Bytes> {
 
 #[tokio::test]
 async fn a_jwt_is_verified_once_and_goes_with_its_key() {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use ring::signature::{Ed25519KeyPair, KeyPair};
     let keyring = Keyring::new();
-    let seed = ring::rand::SystemRandom::new();
-    let key = Ed25519KeyPair::generate_pkcs8(&seed).expect("a key");
-    let key = Ed25519KeyPair::from_pkcs8(key.as_ref()).expect("a key");
-    let jwks = |key: &Ed25519KeyPair| {
-        let x = URL_SAFE_NO_PAD.encode(key.public_key());
-        serde_json::json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x}]}).to_string()
-    };
-    keyring.files.write("keys", jwks(&key).as_bytes());
+    let issuer = Issuer::new();
+    keyring.files.write("keys", issuer.jwks().as_bytes());
     let rules = "issuers: [{issuer: https://cluster, audience: gitamp, jwksFile: keys, labels: {k8s.namespace.name: kubernetes.io/namespace}}]";
     keyring.files.write("issuers", rules.as_bytes());
     let mut house = keyring.open(true).await;
     let expires = Clock::start().now().as_millis() / 1_000 + 600;
     let claims = serde_json::json!({"iss": "https://cluster", "aud": "gitamp", "sub": "gw", "exp": expires, "kubernetes.io": {"namespace": "shop"}});
-    let signed = format!(
-        "{}.{}",
-        URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"one"}"#),
-        URL_SAFE_NO_PAD.encode(claims.to_string())
-    );
-    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes())));
+    let token = issuer.token(&claims);
     let mut socket = house.enter(None, Some(&token)).await.expect("verified");
     say(&mut socket, &hello(1)).await;
     let labels = house.labels(1).await;
@@ -641,9 +732,9 @@ async fn a_jwt_is_verified_once_and_goes_with_its_key() {
     for _ in 0..3 {
         assert_eq!(house.poll(&token, &hello(2)).await.0, 200);
     }
+    // Polls cost no signature.
     counted(1, || house.traffic.gate.signatures.get()).await;
-    let other = Ed25519KeyPair::generate_pkcs8(&seed).expect("a key");
-    keyring.files.write("keys", jwks(&Ed25519KeyPair::from_pkcs8(other.as_ref()).expect("a key")).as_bytes());
+    keyring.files.write("keys", Issuer::new().jwks().as_bytes());
     assert_eq!(hear(&mut socket).await, Err(CloseCode::Policy));
     assert!(house.enter(None, Some(&token)).await.expect_err("its key is gone").contains("401"));
 }
@@ -842,7 +933,12 @@ rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
         let text = std::fs::read_to_string(&path).expect("the file");
         assert!(!text.contains(&prod) && text.contains("env: prod"), "{text}");
         let proven = "apiVersion: gitamp/v1\nkind: Fleet\nboundaries: [{path: 'prod/**', trust: proven}]\n";
-        let group = |env: &str| GROUP.replace("service.name: gateway", &format!("env: {env}"));
+        // Who only claims to be in the ring of the first is in none.
+        let stages = "stages: [{name: ring, selector: {matchLabels: {ring: early}}, soak: 1h}, {name: all, agents: 100%, soak: 0s}]";
+        let group = |env: &str| {
+            let group = GROUP.replace("service.name: gateway", &format!("env: {env}"));
+            group.replace("stages: [{name: all, agents: 100%, soak: 0s}]", stages)
+        };
         let repository = Repository::with(&[
             ("fleet.yaml", proven),
             ("prod/g/group.yaml", &group("prod")),
@@ -855,8 +951,8 @@ rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
             let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", daemon.agents()), false).expect("loopback");
             let mut options = Options::new(server, 5);
             options.tokens = vec![gitamp::settings::Secret::new(token)];
-            // Everybody says that it is in production.
-            options.attributes = Attribute::parse_all(&["env=prod"]).expect("an attribute");
+            // Everybody says that it is in production, and among the first.
+            options.attributes = Attribute::parse_all(&["env=prod", "ring=early"]).expect("an attribute");
             options.seed = seed;
             Fleet::start(options).expect("a fleet")
         };
@@ -868,8 +964,31 @@ rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
             });
         };
         confirmed("prod/g", 5);
+        // Below a path without `trust: proven` a claim is enough: all of them are in that stage, which is watched for an hour.
         confirmed("staging/g", 5);
+        assert_eq!(daemon.group("staging/g")["stage"], "ring");
+        assert_ne!(daemon.group("prod/g")["stage"], "ring", "nobody is, so that it passed at once");
         assert!(daemon.ask(&["status"]).contains("agents prove who they are by tokens, without encryption"));
+        // Somebody in staging uses the identity of an agent in production.
+        let victim = "42".repeat(16);
+        let poll = |token: &str| {
+            let uid: Vec<u8> = [10, 16].into_iter().chain([0x42; 16]).collect();
+            let headers = [("Content-Type", "application/x-protobuf"), ("Authorization", &*format!("Bearer {token}"))];
+            crate::support::post(daemon.agents(), "/v1/opamp", &headers, &uid).expect("an answer").0
+        };
+        assert_eq!((poll(&prod), poll(&staging)), (200, 403));
+        let id =
+            format!("{}-{}-{}-{}-{}", &victim[..8], &victim[8..12], &victim[12..16], &victim[16..20], &victim[20..]);
+        let line = format!(
+            "the instance_uid of agent {id} was used by somebody who proved env=staging, token.name=staging: refused"
+        );
+        wait_for("the journal to tell of it", || {
+            let fetch = ["fetch", "--quiet", "origin", "+refs/notes/gitamp/*:refs/notes/gitamp/*"];
+            repository.git(&fetch);
+            let log = repository.try_git(&["log", "--format=%B", "refs/notes/gitamp/default"])?;
+            if log.contains(&line) { Ok(()) } else { Err(log) }
+        });
+        assert_eq!(daemon.metric("gitamp_agents_impostors_total"), Some(1.0));
         let agents: serde_json::Value =
             serde_json::from_str(&daemon.ask(&["agents", "--group", "prod/g", "--output", "json"])).expect("JSON");
         assert_eq!(agents["agents"][0]["proven"], serde_json::json!(["env", "token.name"]), "{agents}");

@@ -191,7 +191,8 @@ fn show_definition(definition: &GroupDefinition) -> String {
     )
     .expect("strings grow");
     if !strategy.spread_by.is_empty() {
-        writeln!(text, "  spread by {}", strategy.spread_by.join(", ")).expect("strings grow");
+        let proven = if strategy.spread_proven { "proven " } else { "" };
+        writeln!(text, "  spread by {proven}{}", strategy.spread_by.join(", ")).expect("strings grow");
     }
     if !strategy.depends_on.is_empty() {
         writeln!(text, "  depends on {:?}", strategy.depends_on).expect("strings grow");

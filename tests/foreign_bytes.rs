@@ -168,6 +168,7 @@ fn examples(of: &str) -> Vec<Vec<u8>> {
     match of {
         "agent_messages" => vec![conversation()],
         "agent_proofs" => vec![
+            br#"{"iss":"https://issuer.example.com","aud":"operators","sub":"ann","exp":1735740000,"groups":["x","a"],"deploy":{"env":"prod"},"email":"a@b","email_verified":true}"#.to_vec(),
             br#"{"iss":"https://issuer.example.com","aud":["x","gitamp"],"sub":"a","exp":1735740000,"nbf":1735732000.5,"deploy":{"env":"prod"},"groups":["a"]}"#.to_vec(),
             b"eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlLmNvbSIsImF1ZCI6ImdpdGFtcCIsImV4cCI6MTczNTc0MDAwMH0.AAAA".to_vec(),
         ],

@@ -290,8 +290,8 @@ const PURE_INSIDE: &[&str] = &[
     "forge::outbound::errands",
     "forge::outbound::pulls",
     "forge::outbound::statuses",
+    "serve::api::holder",
     "serve::api::pace",
-    "serve::api::tokens",
 ];
 
 /// What a pure room never names: the beginning of a path, and why.

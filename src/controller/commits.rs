@@ -92,12 +92,11 @@ impl Commits {
         self.open.iter().find(|open| open.id == id).map(|open| &open.report)
     }
 
-    /// Who wrote and who committed the open commit of this revision (`main@sha1:<commit>`).
-    pub(super) fn people(&self, revision: &str) -> Option<Vec<String>> {
+    /// The commit that was accepted before the one of this revision (`main@sha1:<commit>`), where that is known.
+    pub(super) fn before(&self, revision: &str) -> Option<CommitId> {
         let newest = self.newest.iter().map(|(_, report)| report);
         let mut known = self.open.iter().map(|open| &open.report).chain(newest);
-        let report = known.find(|report| report.revision == revision)?;
-        Some(report.author.iter().chain([&report.committer]).cloned().collect())
+        known.find(|report| report.revision == revision)?.after.as_deref()?.parse().ok()
     }
 
     /// Open commits and the newest one, newest first.

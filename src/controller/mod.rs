@@ -154,6 +154,8 @@ struct GroupState {
     revision: String,
     next: Option<Next>,
     timer: Option<Timestamp>,
+    /// The layers of its newest good definition; `None`: this process has seen none.
+    layers: Option<Arc<[Arc<str>]>>,
 }
 
 /// The whole fleet.
@@ -195,6 +197,10 @@ pub struct Controller {
     refusals: Bounded,
     /// Syncs that were asked for, likewise.
     syncs: Bounded,
+    /// Commands of nobody who is known, likewise.
+    uninvited: Bounded,
+    /// Agents that used the identity of another one, likewise.
+    impostors: Bounded,
     /// Who belonged where before commits moved agents.
     earlier: Earlier,
     commits: Commits,
@@ -230,6 +236,8 @@ impl Controller {
             deferred: Deferred::default(),
             refusals: Bounded::new("refused commands"),
             syncs: Bounded::new("syncs"),
+            uninvited: Bounded::of_strangers("commands that nobody who is known gave"),
+            impostors: Bounded::of_strangers("attempts to use the identity of another agent"),
             earlier: Earlier::default(),
             commits: Commits::default(),
             storage: Storage::default(),

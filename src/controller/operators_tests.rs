@@ -15,6 +15,18 @@ fn who(role: Role, email: Option<&str>, approves_own: bool) -> Operator {
     Operator { by: "ann (API)".to_owned(), role, email: email.map(str::to_owned), approves_own }
 }
 
+/// Gives an order of which nothing has to be found out.
+fn give(controller: &mut Controller, command: Command, who: &Operator, now: Timestamp) -> Result<Impact, Refusal> {
+    controller.handle_order_of(&order(command), who, &Authors::new(), now)
+}
+
+/// Gives an order, of whose commits these are the authors.
+fn give_of(controller: &mut Controller, command: Command, who: &Operator, authors: &[&str]) -> Result<Impact, Refusal> {
+    let mails: std::collections::BTreeSet<String> = authors.iter().map(|mail| (*mail).to_owned()).collect();
+    let authors = controller.ranges(&command, who).into_iter().map(|range| (range, Ok(mails.clone()))).collect();
+    controller.handle_order_of(&order(command), who, &authors, NOW)
+}
+
 fn order(command: Command) -> Order {
     Order { command, by: "ann (API)".to_owned(), at: NOW, reason: Some("a drill".to_owned()) }
 }
@@ -73,7 +85,7 @@ fn roles_bound_what_is_carried_out() {
         (Role::Operate, Command::Pause { group: "all".to_owned() }, None),
     ] {
         let mut controller = waiting();
-        let outcome = controller.handle_order_of(&order(command.clone()), &who(role, None, true), NOW);
+        let outcome = give(&mut controller, command.clone(), &who(role, None, true), NOW);
         assert_eq!(outcome.as_ref().err().map(|refusal| refusal.message.as_str()), refusal, "{role:?} {command:?}");
         assert_eq!(controller.frozen.is_some(), refusal.is_none() && command == freeze(), "{role:?} {command:?}");
         assert!(outcome.is_ok() || outcome.is_err_and(|refusal| refusal.is_forbidden));
@@ -91,22 +103,23 @@ fn roles_bound_what_is_carried_out() {
     // A person's pause is taken back by whoever may pause, also where the commit holds as well.
     let mut controller = waiting();
     let operate = who(Role::Operate, None, true);
-    controller.handle_order_of(&order(Command::Pause { group: "all".to_owned() }), &operate, NOW).expect("may pause");
-    controller.handle_order_of(&order(resume()), &operate, NOW).expect("may take that back");
-    assert!(controller.handle_order_of(&order(resume()), &operate, NOW).is_err(), "not what the commit wants");
+    give(&mut controller, Command::Pause { group: "all".to_owned() }, &operate, NOW).expect("may pause");
+    give(&mut controller, resume(), &operate, NOW).expect("may take that back");
+    assert!(give(&mut controller, resume(), &operate, NOW).is_err(), "not what the commit wants");
 }
 
 #[test]
 fn nobody_approves_an_own_commit_where_that_is_forbidden() {
     for (email, refusal) in [
-        (Some("bob@example.org"), Some("wrote or committed what all waits with")),
-        (Some("CARL@example.org"), Some("wrote or committed what all waits with")),
+        (Some("bob@example.org"), Some("wrote or committed a part of what all waits with")),
+        (Some("CARL@example.org"), Some("wrote or committed a part of what all waits with")),
         (None, Some("no e-mail address")),
         (Some("ann@example.org"), None),
     ] {
         for command in [promote(), resume()] {
             let mut controller = waiting();
-            let outcome = controller.handle_order_of(&order(command.clone()), &who(Role::Approve, email, false), NOW);
+            let authors = ["bob@example.org", "carl@example.org"];
+            let outcome = give_of(&mut controller, command.clone(), &who(Role::Approve, email, false), &authors);
             match refusal {
                 Some(words) => {
                     let refusal = outcome.expect_err(words);
@@ -115,22 +128,107 @@ fn nobody_approves_an_own_commit_where_that_is_forbidden() {
                         controller.groups[&GroupName::new("all")].machine.waits_for_a_word(),
                         "nothing was changed"
                     );
-                    assert!(controller.handle_order_of(&order(command), &who(Role::Approve, email, true), NOW).is_ok());
+                    assert!(give(&mut controller, command, &who(Role::Approve, email, true), NOW).is_ok());
                 }
                 None => assert!(outcome.is_ok(), "{outcome:?}"),
             }
         }
     }
     // What approves nothing is nobody's own.
+    let bob = |role| who(role, Some("bob@example.org"), false);
     let pause = Command::Pause { group: "all".to_owned() };
-    assert!(waiting().handle_order_of(&order(pause), &who(Role::Operate, Some("bob@example.org"), false), NOW).is_ok());
+    assert_eq!(waiting().ranges(&pause, &bob(Role::Approve)), []);
+    assert!(give(&mut waiting(), pause, &bob(Role::Operate), NOW).is_ok());
     let nothing = Command::Promote { target: "nowhere".to_owned(), now: false };
-    let refusal = waiting().handle_order_of(&order(nothing), &who(Role::Approve, Some("ann@example.org"), false), NOW);
+    let refusal = give_of(&mut waiting(), nothing, &who(Role::Approve, Some("ann@example.org"), false), &[]);
     assert!(!refusal.expect_err("there is none").is_forbidden);
     // By its id, the commit is the same one.
     let commit = Command::Promote { target: "02".repeat(20), now: false };
-    let refusal = waiting().handle_order_of(&order(commit), &who(Role::Approve, Some("bob@example.org"), false), NOW);
+    let refusal = give_of(&mut waiting(), commit, &bob(Role::Approve), &["bob@example.org"]);
     assert!(refusal.expect_err("his own").is_forbidden);
+}
+
+#[test]
+fn what_is_approved_is_all_that_lies_between_what_ran_and_what_is_to_run() {
+    let ann = who(Role::Approve, Some("ann@example.org"), false);
+    let id = |number: u8| CommitId([number; 20]);
+    let paths = |paths: &[&str]| paths.iter().map(|path| Arc::from(*path)).collect::<Vec<Arc<str>>>();
+    let all = ["all", "defaults.yaml", "base/common.yaml"];
+    let files = |config: &str| {
+        let group = GROUP.to_owned() + "layers: [./collector.yaml, /base/common.yaml]\n";
+        let files = [("all/group.yaml", group.as_str()), ("all/collector.yaml", CONFIG), ("base/common.yaml", config)];
+        files.map(|(path, text)| (path.to_owned(), text.to_owned()))
+    };
+    let at = |number: u8, config: &str| {
+        let files = files(config);
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        let mut revision = revision(number, &files);
+        revision.info.trailer = Some(RolloutTrailer::Hold);
+        revision
+    };
+    let mut controller = controller();
+    // Before anything ran, all that was ever written for the group alone, and what came with it.
+    take(&mut controller, at(1, "exporters: {debug: {verbosity: basic}}\n"));
+    take(&mut controller, at(2, "exporters: {debug: {verbosity: normal}}\n"));
+    let ranges = controller.ranges(&promote(), &ann);
+    let first = [
+        Range { since: None, head: id(2), paths: paths(&["all"]) },
+        Range { since: Some(id(1)), head: id(2), paths: paths(&all) },
+    ];
+    assert_eq!(ranges, first);
+    assert_eq!(controller.ranges(&promote(), &who(Role::Approve, None, false)), [], "who cannot be judged by it");
+    assert_eq!(controller.ranges(&promote(), &who(Role::Approve, Some("a@b"), true)), []);
+    // What was found out was about something else by then.
+    let authors = ranges.into_iter().map(|range| (range, Ok(std::collections::BTreeSet::new()))).collect();
+    take(&mut controller, at(3, "exporters: {debug: {verbosity: detailed}}\n"));
+    let refusal = controller.handle_order_of(&order(promote()), &ann, &authors, NOW).expect_err("another commit");
+    assert!(!refusal.is_forbidden && refusal.message.contains("give the order again"), "{refusal:?}");
+    // Nobody's is not what nobody knows.
+    let unknown = controller.ranges(&promote(), &ann).into_iter().map(|range| (range, Err("why".to_owned()))).collect();
+    let refusal = controller.handle_order_of(&order(promote()), &ann, &unknown, NOW).expect_err("unknown");
+    assert!(
+        refusal.is_forbidden && refusal.message.contains("(why): approve it on the daemon's machine"),
+        "{refusal:?}"
+    );
+    // A variant's files are its group's; without its layers everything counts.
+    let name = GroupName::new("prod/eu/gw@us");
+    let layers: Vec<Arc<str>> = paths(&["prod/eu/gw/c.yaml", "prod/eu/gw-2/x.yaml", "base/a.yaml"]);
+    assert_eq!(
+        files_of(&name, Some(&layers)),
+        paths(&[
+            "prod/eu/gw",
+            "defaults.yaml",
+            "prod/defaults.yaml",
+            "prod/eu/defaults.yaml",
+            "prod/eu/gw-2/x.yaml",
+            "base/a.yaml"
+        ])
+    );
+    assert_eq!(files_of(&name, None), paths(&[]));
+}
+
+#[test]
+fn strangers_fill_no_journal() {
+    let mut controller = controller();
+    take(&mut controller, revision(1, &[("all/group.yaml", GROUP), ("all/collector.yaml", CONFIG)]));
+    let mut lines = Vec::new();
+    for number in 0..500 {
+        controller.handle_attempt(Attempt::Command, format!("sync by somebody: {number}"), NOW);
+        controller.handle_attempt(Attempt::Identity, format!("agent {number}"), NOW);
+        lines.extend(stored(&mut controller, NOW));
+    }
+    assert_eq!(lines.len(), 2 * MOST_ATTEMPTS as usize, "each kind by itself");
+    assert!(lines[0].message.contains("sync by somebody: 0") && lines[1].message.contains("agent 0"));
+    assert_eq!(controller.poll_timeout(), Some(NOW + WINDOW_OF_ATTEMPTS));
+    let later = NOW + WINDOW_OF_ATTEMPTS;
+    controller.handle_timeout(later);
+    let told = stored(&mut controller, later);
+    let told: String = told.iter().map(|store| store.message.as_str()).collect();
+    assert!(told.contains("497 more commands that nobody who is known gave since"), "{told}");
+    assert!(told.contains("497 more attempts to use the identity of another agent since"), "{told}");
+    // Operators' own lines have their own room.
+    assert!(controller.handle_sync_of(&who(Role::Operate, None, true), later).is_ok());
+    assert!(stored(&mut controller, later)[0].message.contains("sync by ann (API)"));
 }
 
 #[test]
@@ -140,8 +238,7 @@ fn refusals_fill_no_journal() {
     let view = who(Role::View, None, true);
     let mut lines = Vec::new();
     for _ in 0..500 {
-        let refused = controller.handle_order_of(&order(promote()), &view, NOW);
-        assert!(refused.is_err());
+        assert!(give(&mut controller, promote(), &view, NOW).is_err());
         assert!(controller.handle_sync_of(&view, NOW).is_err());
         lines.extend(stored(&mut controller, NOW));
     }
@@ -153,13 +250,13 @@ fn refusals_fill_no_journal() {
     let told = stored(&mut controller, NOW + WINDOW);
     assert!(told[0].message.contains("990 more refused commands since 2027-01-15T08:00:00Z"), "{}", told[0].message);
     assert_eq!(controller.audit_timeout(), None);
-    assert!(controller.handle_order_of(&order(promote()), &view, NOW + WINDOW).is_err());
+    assert!(give(&mut controller, promote(), &view, NOW + WINDOW).is_err());
     assert_eq!(stored(&mut controller, NOW + WINDOW).len(), 1, "the next minute has its own");
     // What is carried out is recorded whatever was refused before.
     let operate = who(Role::Operate, None, true);
     for number in 0..40 {
         let command = if number % 2 == 0 { Command::Freeze { group: None } } else { Command::Unfreeze { group: None } };
-        assert!(controller.handle_order_of(&order(command), &operate, NOW + WINDOW).is_ok());
+        assert!(give(&mut controller, command, &operate, NOW + WINDOW).is_ok());
         assert!(!stored(&mut controller, NOW + WINDOW).is_empty(), "order {number}");
     }
 }

@@ -450,6 +450,6 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// The commit of `main@sha1:<commit>`.
-fn commit_of(revision: &str) -> Option<&str> {
+pub(super) fn commit_of(revision: &str) -> Option<&str> {
     revision.rsplit_once(':').map(|(_, commit)| commit)
 }

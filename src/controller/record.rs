@@ -316,6 +316,8 @@ struct DefinitionFile {
     finish_on_new_commit: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     spread_by: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    spread_proven: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     depends_on: Vec<String>,
     /// Each in its text form.
@@ -429,6 +431,7 @@ impl From<&GroupDefinition> for DefinitionFile {
             pause_on_failure: strategy.on_failure == OnFailure::Pause,
             finish_on_new_commit: strategy.on_new_commit == OnNewCommit::Finish,
             spread_by: strategy.spread_by.clone(),
+            spread_proven: strategy.spread_proven,
             depends_on: strategy.depends_on.iter().map(ToString::to_string).collect(),
             windows: strategy.windows.iter().map(ToString::to_string).collect(),
         }
@@ -465,6 +468,7 @@ impl TryFrom<DefinitionFile> for GroupDefinition {
                 on_failure: if file.pause_on_failure { OnFailure::Pause } else { OnFailure::Rollback },
                 on_new_commit: if file.finish_on_new_commit { OnNewCommit::Finish } else { OnNewCommit::Supersede },
                 spread_by: file.spread_by,
+                spread_proven: file.spread_proven,
                 depends_on: file.depends_on.into_iter().map(GroupName::new).collect(),
                 windows: file.windows.iter().map(|text| window(text)).collect::<Result<_, _>>()?,
             },

@@ -151,7 +151,7 @@ impl Controller {
         });
         let machine =
             Machine::restore(file.rollouts, rules(&definition), self.options.observe, self.options.forget_after, now);
-        let state = GroupState { machine, definition, revision: file.revision, next, timer: None };
+        let state = GroupState { machine, definition, revision: file.revision, next, timer: None, layers: None };
         self.groups.insert(name.clone(), state);
         Ok(())
     }

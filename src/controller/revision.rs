@@ -278,13 +278,16 @@ impl Controller {
         let is_new = |pair: &Pair<'_>| {
             let new = pair.group.filter(|group| group.config.is_some()).and_then(|group| group.definition.as_ref())?;
             let is_same = pair.state.is_some_and(|state| Arc::ptr_eq(&state.definition, new));
-            (!is_same).then(|| (pair.name.clone(), new.clone()))
+            // After a restart definitions are known, and layers are not.
+            let is_known = pair.state.is_some_and(|state| state.layers.is_some());
+            let layers = pair.group.map(|group| group.layers.clone());
+            (!is_same || !is_known).then(|| (pair.name.clone(), new.clone(), layers))
         };
-        let new: Vec<(GroupName, Arc<GroupDefinition>)> = self.beside(fleet).iter().filter_map(is_new).collect();
-        for (name, definition) in &new {
-            let definition = definition.clone();
-            match self.groups.get_mut(name) {
+        let new: Vec<(GroupName, Arc<GroupDefinition>, _)> = self.beside(fleet).iter().filter_map(is_new).collect();
+        for (name, definition, layers) in new {
+            match self.groups.get_mut(&name) {
                 Some(state) => {
+                    state.layers = layers;
                     if state.definition != definition {
                         if !select_the_same(&state.definition, &definition) {
                             self.is_assigned = false;
@@ -300,7 +303,7 @@ impl Controller {
                     // A freeze of the whole fleet holds for those that come later, too.
                     machine.set_fleet_frozen(self.held_by_freeze());
                     let revision = report.revision.clone();
-                    let state = GroupState { machine, definition, revision, next: None, timer: None };
+                    let state = GroupState { machine, definition, revision, next: None, timer: None, layers };
                     self.groups.insert(name.clone(), state);
                     self.storage.urgent.insert(name.clone());
                     self.is_assigned = false;

@@ -140,6 +140,7 @@ fn definition_of_everything() -> GroupDefinition {
             on_failure: OnFailure::Pause,
             on_new_commit: OnNewCommit::Finish,
             spread_by: vec!["os.type".to_owned()],
+            spread_proven: true,
             depends_on: vec![GroupName::new("staging")],
             windows: ["allow Mon-Fri 09:00-17:00 Europe/Berlin", "deny 2026-12-24..2027-01-02 UTC"]
                 .map(|text| text.parse().expect("a window"))

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod follow;
+mod historian;
 mod keep;
 mod pace;
 mod remotes;
@@ -37,9 +38,11 @@ use crate::serve::tls::{Tls, TlsError};
 use crate::serve::{AgentLinks, AgentMessage, Unusable};
 use crate::settings::Settings;
 use crate::view::command::{Impact, Order, OrderRequest, Refusal};
+use crate::view::operator::Authors;
 use crate::view::{AlertsStatus, FleetStatus, JournalStatus, ListenerStatus};
 
 use follow::{Found, Progress};
+use historian::{Asked, Historian, Told};
 use keep::Stored;
 use tell::Forge;
 
@@ -48,7 +51,7 @@ pub use start::{run, run_until};
 /// Events taken together before records are stored and timers looked at.
 const BATCH: usize = 512;
 
-/// For an order's record to be stored before it is answered. Whoever asked waits for 5 s at most.
+/// For an order's record to be stored before it is answered. Whoever asked waits for 15 s at most.
 const RECORDING: Duration = Duration::from_secs(3);
 
 /// What holds when an order was carried out, and its record could not be stored.
@@ -156,6 +159,7 @@ struct Daemon {
     alerts: watch::Receiver<Option<AlertsStatus>>,
     api: Option<Arc<Api>>,
     door: Door,
+    historian: Historian,
 }
 
 /// What decides who may speak as an agent.
@@ -173,6 +177,7 @@ struct Inputs {
     requests: mpsc::Receiver<AdminRequest>,
     words: mpsc::Receiver<Word>,
     looks: mpsc::Receiver<Look>,
+    told: mpsc::Receiver<Told>,
 }
 
 /// What one turn of the loop is about.
@@ -180,6 +185,7 @@ enum Turn {
     Stored(Stored),
     Found(Found),
     Request(AdminRequest),
+    Told(Told),
     Word(Word),
     Look(Look),
     /// So many events are in the batch.
@@ -206,6 +212,7 @@ impl Daemon {
                 Some(stored) = inputs.stored.recv() => Turn::Stored(stored),
                 Some(found) = inputs.found.recv() => Turn::Found(found),
                 Some(request) = inputs.requests.recv() => Turn::Request(request),
+                Some(told) = inputs.told.recv() => Turn::Told(told),
                 Some(word) = inputs.words.recv() => Turn::Word(word),
                 Some(look) = inputs.looks.recv() => Turn::Look(look),
                 count = inputs.agents.recv_many(&mut batch, BATCH) => Turn::Agents(count),
@@ -217,6 +224,7 @@ impl Daemon {
                 Turn::Stored((ticket, outcome)) => self.stored(ticket, &outcome),
                 Turn::Found(found) => self.found(found),
                 Turn::Request(request) => self.answer(request),
+                Turn::Told((asked, authors)) => self.carry_out(asked, &authors),
                 Turn::Word(word) => self.forge.heard(word, &mut self.controller),
                 Turn::Look(Look(reply)) => {
                     let status = self.controller.unsettled(&self.settings.instance, self.clock.now());
@@ -323,21 +331,35 @@ impl Daemon {
                     }
                 }
             }
+            AdminRequest::Attempt(kind, line) => self.controller.handle_attempt(kind, line, self.clock.now()),
             AdminRequest::Preview(command, reply) => {
                 let _gone = reply.send(self.controller.preview(&command, self.clock.now()));
             }
-            AdminRequest::Order { order: OrderRequest { command, reason, sudo_user: _ }, by, reply } => {
-                let now = self.clock.now();
-                let order = Order { command, by: by.by.clone(), at: now, reason };
-                let answer = self.controller.handle_order_of(&order, &by, now);
-                // A promoted commit brings the policy that the next one is judged by.
-                self.known.tell(&self.controller);
-                match answer {
-                    Ok(impact) => self.answer_once_stored(impact, reply),
-                    Err(refusal) => {
-                        let _gone = reply.send(Err(refusal));
-                    }
+            AdminRequest::Order { order, by, reply } => {
+                let ranges = self.controller.ranges(&order.command, &by);
+                let asked = Asked { order, by, reply };
+                if ranges.is_empty() {
+                    self.carry_out(asked, &Authors::new());
+                } else {
+                    self.historian.look_up(ranges, asked);
                 }
+            }
+        }
+    }
+
+    /// Carries an order out, when whoever gives it may.
+    fn carry_out(&mut self, asked: Asked, authors: &Authors) {
+        let Asked { order: OrderRequest { command, reason, sudo_user: _ }, by, reply } = asked;
+        let now = self.clock.now();
+        let order = Order { command, by: by.by.clone(), at: now, reason };
+        let answer = self.controller.handle_order_of(&order, &by, authors, now);
+        // A promoted commit brings the policy that the next one is judged by.
+        self.known.tell(&self.controller);
+        match answer {
+            Ok(impact) => self.answer_once_stored(impact, reply),
+            Err(refusal) => {
+                // Whoever asked may be gone already.
+                let _gone = reply.send(Err(refusal));
             }
         }
     }

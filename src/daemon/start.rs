@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::controller::{Controller, Options};
 use crate::daemon::alarm::Alarm;
 use crate::daemon::follow::{Before, Follower, Progress};
+use crate::daemon::historian::Historian;
 use crate::daemon::keep::{Keeper, told};
 use crate::daemon::pace::Pace;
 use crate::daemon::remotes::{journal_options, source_options};
@@ -31,7 +32,7 @@ use crate::opamp::wire::Limits;
 use crate::serve::admin::{self, AdminOptions, AdminRequest};
 use crate::serve::api::{Api, ApiOptions, ApiRules};
 use crate::serve::bell::Bell;
-use crate::serve::gate::Gate;
+use crate::serve::gate::{Gate, Whose};
 use crate::serve::hints::Hints;
 use crate::serve::hooks::Hooks;
 use crate::serve::metrics::Metrics;
@@ -89,10 +90,11 @@ pub async fn run_until(settings: Settings, stop: impl Future<Output = ()>) -> Re
     let source = source_options(&base.settings)?;
     let journal = journal_options(&base.settings, &source)?;
     let (tls, gate) = (base.open_tls()?, base.open_gate()?);
-    let options = AgentServerOptions { tls, gate, ..server_options(&base.settings) };
-    let agents = listen(base.settings.listen, "--listen").await?;
     let (requests_in, mut requests) = mpsc::channel(ADMIN_QUEUE);
-    let api = base.start_api(requests_in.clone()).await?;
+    let audit = Some(requests_in.clone());
+    let options = AgentServerOptions { tls, gate, audit, ..server_options(&base.settings) };
+    let agents = listen(base.settings.listen, "--listen").await?;
+    let api = base.start_api(requests_in.clone(), options.gate.clone()).await?;
     let admin = base.start_admin(requests_in).await?;
     tracing::info!(
         repository = %base.settings.repo,
@@ -206,17 +208,23 @@ impl Base {
     fn open_gate(&self) -> Result<Option<Arc<Gate>>, DaemonError> {
         let Some(files) = self.settings.proofs.clone() else { return Ok(None) };
         let traffic = Arc::clone(&self.metrics.traffic().gate);
-        Gate::open(files, TlsLimits::default().reload, traffic).map(Arc::new).map(Some).map_err(DaemonError::Gate)
+        let gate = Gate::open(files, Whose::AGENTS, TlsLimits::default().reload, traffic);
+        gate.map(Arc::new).map(Some).map_err(DaemonError::Gate)
     }
 
     /// The operators' listener, if there is one. It ends by itself when this stops.
-    async fn start_api(&self, requests: mpsc::Sender<AdminRequest>) -> Result<Option<Arc<Api>>, DaemonError> {
+    async fn start_api(
+        &self,
+        requests: mpsc::Sender<AdminRequest>,
+        agents: Option<Arc<Gate>>,
+    ) -> Result<Option<Arc<Api>>, DaemonError> {
         let Some(settings) = &self.settings.api else { return Ok(None) };
         let options = ApiOptions {
             files: settings.clone(),
             hosts: self.settings.admin_hosts.clone(),
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
+            agents,
         };
         let api =
             Api::open(options, ApiRules::of(&settings.limits), requests).map(Arc::new).map_err(DaemonError::Api)?;
@@ -260,8 +268,10 @@ impl Base {
         let progress = watch::Sender::new(Progress::of(settings.repo.to_string()));
         let (found_in, found) = mpsc::channel(1);
         let (forge, words, teller) = Forge::new(&settings, &source, clock, &metrics, &mut controller);
+        let mirror = Mirror::open(source).await.map_err(|error| DaemonError::Source(Box::new(error)))?;
+        let (historian, told) = Historian::new(mirror.history());
         let follower = Follower {
-            mirror: Mirror::open(source).await.map_err(|error| DaemonError::Source(Box::new(error)))?,
+            mirror,
             pace: Pace::new(settings.interval, settings.hooks.as_ref().and_then(|hooks| hooks.interval)),
             bell: bell.clone(),
             hints: hints.clone(),
@@ -282,11 +292,7 @@ impl Base {
             metrics: Arc::clone(&metrics),
         };
         let ((stores, store_requests), (answers, stored)) = (mpsc::channel(1), mpsc::channel(1));
-        aborted.extend([
-            tokio::spawn(follower.run()),
-            tokio::spawn(ring_on_hangup(bell.clone())),
-            tokio::spawn(feed_watchdog()),
-        ]);
+        aborted.extend(follow(follower, &bell));
         aborted.extend(settings.push.then(|| tokio::spawn(keeper.clone().push())));
         aborted.extend(teller.map(|teller| tokio::spawn(teller.run())));
         let tasks = Tasks {
@@ -315,8 +321,9 @@ impl Base {
             alerts,
             door,
             api,
+            historian,
         };
-        Ok((daemon, Inputs { agents, found, stored, requests, words, looks }, tasks))
+        Ok((daemon, Inputs { agents, found, stored, requests, words, looks, told }, tasks))
     }
 
     /// Opens the journal. A process with an empty disk must hear from the remote what its predecessor did before it may do
@@ -402,9 +409,17 @@ impl Base {
                 }
             },
             // Before the journal was read nobody knows what an order would be about: whoever asked is told that this is starting.
-            AdminRequest::Explain(_, _) | AdminRequest::Preview(_, _) | AdminRequest::Order { .. } => {}
+            AdminRequest::Explain(_, _)
+            | AdminRequest::Preview(_, _)
+            | AdminRequest::Order { .. }
+            | AdminRequest::Attempt(_, _) => {}
         }
     }
+}
+
+/// What follows the repository, and what rings for it and tells that it runs.
+fn follow(follower: Follower, bell: &Bell) -> [JoinHandle<()>; 3] {
+    [tokio::spawn(follower.run()), tokio::spawn(ring_on_hangup(bell.clone())), tokio::spawn(feed_watchdog())]
 }
 
 /// The controller that goes on where the journal says the last one was.

@@ -30,6 +30,8 @@ pub(super) struct Planned {
     /// `None` when its files are too broken to tell.
     pub(super) definition: Option<Arc<GroupDefinition>>,
     pub(super) layers: Vec<Layer>,
+    /// The paths of the layers, for whoever asks afterwards.
+    pub(super) sources: Arc<[Arc<str>]>,
     /// The farthest first: later ones win.
     pub(super) vars: Vec<Arc<Variables>>,
     pub(super) partial: bool,
@@ -44,7 +46,8 @@ pub(super) struct Planned {
 impl Planned {
     fn broken(place: Place) -> Self {
         let (layers, vars, depends_on) = (Vec::new(), Vec::new(), Vec::new());
-        Self { definition: None, layers, vars, partial: false, depends_on, place, recipe: Recipe::default() }
+        let sources = Arc::default();
+        Self { definition: None, layers, sources, vars, partial: false, depends_on, place, recipe: Recipe::default() }
     }
 }
 
@@ -177,6 +180,7 @@ impl Family {
         let base = Planned {
             definition: Some(Arc::new(definition)),
             layers,
+            sources: Arc::default(),
             vars: with_group.vars,
             partial: with_group.partial.unwrap_or(false),
             depends_on: with_group.rollout.dependencies().to_vec(),
@@ -244,7 +248,10 @@ impl Family {
             let selector = definition.selector.and(&bounds.selector);
             // Proven or claimed, the same conditions exclude each other.
             let excluded = contradiction(&selector);
-            let selector = if bounds.proven.is_some() { selector.demanding_proof() } else { selector };
+            let (selector, strategy) = match &bounds.proven {
+                Some(_) => (selector.demanding_proof(), definition.strategy.demanding_proof()),
+                None => (selector, definition.strategy.clone()),
+            };
             if let Some(path) = bounds.proven.as_ref().filter(|_| selector.requirements().is_empty()) {
                 let message =
                     format!("the boundary `{path}` has groups select on proven labels, and this one selects everybody");
@@ -260,12 +267,13 @@ impl Family {
                 let warning = Diagnostic::warning("never-matches", Some(planned.place.clone()), message);
                 findings.push(warning.help("conditions of the directories above and of the boundaries count too"));
             }
-            planned.definition = Some(Arc::new(GroupDefinition { selector, ..definition.clone() }));
+            planned.definition = Some(Arc::new(GroupDefinition { selector, strategy, ..definition.clone() }));
         }
         if any_error(&findings) {
             planned.definition = None;
         }
         planned.recipe = Recipe::new(&planned.layers, &planned.vars, planned.partial);
+        planned.sources = planned.layers.iter().map(|layer| layer.path.clone()).collect();
         self.findings.extend(findings.into_iter().map(|finding| finding.of(&name)));
         self.judged.push((name.clone(), bounds, policy.allows_fast(&name)));
         self.groups.push((name, Arc::new(planned)));

@@ -251,7 +251,7 @@ fn render_all(
     for (name, planned) in defined.groups {
         let definition = defined.definition(name, planned).cloned();
         let config = definition.as_ref().and_then(|_| render(name, planned));
-        groups.push((name.clone(), RenderedGroup { definition, config }));
+        groups.push((name.clone(), RenderedGroup { definition, config, layers: planned.sources.clone() }));
     }
     (groups.into_iter().collect(), outcomes)
 }

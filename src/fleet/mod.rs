@@ -104,6 +104,8 @@ pub struct RenderedGroup {
     pub definition: Option<Arc<GroupDefinition>>,
     /// Its configuration; `None` when it is rejected (then its last good one stays). The errors are among the diagnostics.
     pub config: Option<RenderedConfig>,
+    /// The paths of the layers that it is made of, in their order.
+    pub layers: Arc<[Arc<str>]>,
 }
 
 /// What one commit says, complete and immutable.

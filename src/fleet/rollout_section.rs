@@ -101,6 +101,8 @@ impl RolloutSection {
             on_failure: self.on_failure.unwrap_or(default.on_failure),
             on_new_commit: self.on_new_commit.unwrap_or(default.on_new_commit),
             spread_by: self.spread_by.clone().unwrap_or(default.spread_by),
+            // Boundaries demand it, groups do not.
+            spread_proven: default.spread_proven,
             depends_on: self.dependencies().iter().map(|one| one.value.clone()).collect(),
             windows: self.windows.clone().unwrap_or(default.windows),
         }

@@ -122,6 +122,8 @@ pub struct Strategy {
     pub on_new_commit: OnNewCommit,
     /// Labels of which every value shall be among the first.
     pub spread_by: Vec<String>,
+    /// True when only the values count that credentials gave.
+    pub spread_proven: bool,
     /// Groups that have to finish the same revision first.
     pub depends_on: Vec<GroupName>,
     /// When stages may start; always, when nothing is said. Reverts and rollbacks never wait for them.
@@ -129,6 +131,16 @@ pub struct Strategy {
 }
 
 impl Strategy {
+    /// The same, looking at labels that credentials gave alone: nobody claims a place among the first.
+    #[must_use]
+    pub fn demanding_proof(&self) -> Self {
+        let stages = self
+            .stages
+            .iter()
+            .map(|stage| Stage { selector: stage.selector.as_ref().map(Selector::demanding_proof), ..stage.clone() });
+        Self { stages: stages.collect(), spread_proven: true, ..self.clone() }
+    }
+
     /// Why no stage may start at `now`, by the windows, and when the next one may; `None`: one may. It is asked whenever a stage is
     /// about to start, never for a revert or a rollback.
     pub fn outside_windows(&self, now: Timestamp) -> Option<OutsideWindows> {
@@ -183,6 +195,7 @@ impl Default for Strategy {
             on_failure: OnFailure::Rollback,
             on_new_commit: OnNewCommit::Supersede,
             spread_by: Vec::new(),
+            spread_proven: false,
             depends_on: Vec::new(),
             windows: Vec::new(),
         }

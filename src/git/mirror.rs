@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use git2::{ErrorCode, Oid, Repository};
 
+use super::authors::History;
 use super::child::DEPTH_KEY;
 use super::failure::{FailureClass, FailureKind, TransportError};
 use super::lineage::{self, Lineage, Question};
@@ -245,6 +246,11 @@ impl Mirror {
     pub async fn lineage(&self, question: Question) -> Result<Lineage, ReadError> {
         let root = self.options.fleet_root.clone();
         self.with_repository(move |repository| lineage::lineage(repository, &root, &question)).await
+    }
+
+    /// Its history, for questions that others ask beside this.
+    pub fn history(&self) -> History {
+        History { mirror: self.path.clone(), fleet_root: self.options.fleet_root.as_str().into() }
     }
 
     /// Whether the mirror has this commit.

@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 /// The largest commit object that is parsed: 4 MiB. Its message is shown one line long.
 const LARGEST_COMMIT_BYTES: usize = 4 << 20;
 /// The largest tree object that is parsed: 64 MiB, over a million entries.
-const LARGEST_TREE_BYTES: usize = 64 << 20;
+pub(super) const LARGEST_TREE_BYTES: usize = 64 << 20;
 /// The longest line of a commit that is shown, in characters.
 const LONGEST_LINE: usize = 200;
 

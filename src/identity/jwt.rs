@@ -1,4 +1,4 @@
-//! JWTs of agents: issuers with their keys, what their tokens must say, and the labels that claims become.
+//! JWTs of agents and operators: issuers with their keys, what their tokens must say, and the labels that claims become.
 //!
 //! RS256, ES256 and EdDSA (Ed25519) are verified with ring; nothing else is, `none` least of all. Keys come from a file in the form of a JWKS
 //! (RFC 7517): nothing is fetched, and no token can name where its key is.
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::roles::{RoleRule, Roles};
 use super::{Denied, Identity, MOST_LABELS, Source, check_key, presentable};
 use crate::labels::Labels;
 use crate::time::{Timestamp, parse_duration};
@@ -43,9 +44,16 @@ pub struct IssuerEntry {
     pub jwks_file: String,
     /// How far clocks may differ.
     pub leeway: Option<String>,
-    /// The claims that become labels: label to path, in which `/` leads into an object.
+    /// The claims that become labels of agents: label to path, in which `/` leads into an object.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Which claims make their holder an operator with which role; the first rule that fits counts. Agents' issuers have none.
+    #[serde(default)]
+    pub roles: Vec<RoleRule>,
+    /// The claim with the operator's name for the records: `sub`, when nothing is said.
+    pub name: Option<String>,
+    /// The claim with the address by which the operator is known in commits.
+    pub email: Option<String>,
 }
 
 /// The file of issuers.
@@ -77,6 +85,8 @@ pub struct Issuer {
     audience: String,
     leeway: Duration,
     labels: BTreeMap<String, String>,
+    /// Set when its tokens are for operators.
+    roles: Option<Roles>,
     keys: Vec<Key>,
 }
 
@@ -192,7 +202,8 @@ impl Issuer {
         }
         entry.labels.keys().try_for_each(|key| check_key(key))?;
         let read: Jwks = serde_json::from_str(jwks).map_err(|error| format!("no JWKS: {error}"))?;
-        let rules = format!("{:?}", (&entry.issuer, &entry.audience, &entry.labels));
+        let roles = Roles::of(entry)?;
+        let rules = format!("{:?}", (&entry.issuer, &entry.audience, &entry.labels, &roles));
         let keys: Vec<Key> = read
             .keys
             .iter()
@@ -212,7 +223,12 @@ impl Issuer {
             return Err(format!("more than {MOST} keys"));
         }
         let (issuer, audience) = (entry.issuer.clone(), entry.audience.clone());
-        Ok(Self { issuer, audience, leeway, labels: entry.labels.clone(), keys })
+        Ok(Self { issuer, audience, leeway, labels: entry.labels.clone(), roles, keys })
+    }
+
+    /// True when its tokens make operators, and not agents.
+    pub fn makes_operators(&self) -> bool {
+        self.roles.is_some()
     }
 
     /// True when a token that one of these keys signed would still be believed.
@@ -244,8 +260,9 @@ impl Issuer {
             [("jwt.iss", Some(self.issuer.as_str())), ("jwt.sub", token.claims.get("sub").and_then(Value::as_str))];
         let own = own.into_iter().filter_map(|(key, value)| Some((key.to_owned(), presentable(value?)?.to_owned())));
         let given = self.labels.iter().filter_map(|(key, path)| Some((key.clone(), claim(&token.claims, path)?)));
+        let of_operator = self.roles.as_ref().map(|roles| roles.labels(&token.claims)).transpose()?.unwrap_or_default();
         Ok(Identity {
-            labels: Labels::proven(own.chain(given)),
+            labels: Labels::proven(own.chain(given).chain(of_operator)),
             expires: Some(expires),
             source: Source::Issuer(signer.source),
         })
@@ -261,17 +278,24 @@ fn names(audience: Option<&Value>, wanted: &str) -> bool {
     }
 }
 
-/// The claim at a path, as the value of a label: text, numbers and truths. `/` leads into an object; a claim whose own name has slashes is
-/// found by its whole name.
+/// The claim at a path, as the value of a label.
 fn claim(claims: &Value, path: &str) -> Option<String> {
-    let found = claims.get(path).or_else(|| path.split('/').try_fold(claims, |inside, name| inside.get(name)))?;
-    let text = match found {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-    };
-    presentable(&text).map(str::to_owned)
+    presentable(&scalar(claim_at(claims, path)?)?).map(str::to_owned)
+}
+
+/// The claim at a path. `/` leads into an object; a claim whose own name has slashes is found by its whole name.
+pub(super) fn claim_at<'c>(claims: &'c Value, path: &str) -> Option<&'c Value> {
+    claims.get(path).or_else(|| path.split('/').try_fold(claims, |inside, name| inside.get(name)))
+}
+
+/// Text, numbers and truths as text.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
 }
 
 /// A token in its parts, nothing of which is verified.

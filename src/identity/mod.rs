@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod jwt;
+pub mod roles;
 pub mod tokens;
 
 use std::collections::BTreeMap;
@@ -57,7 +58,9 @@ impl fmt::Debug for Identity {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Nothing was shown.
-    #[error("nothing was shown: send a bearer token, or show a certificate")]
+    #[error(
+        "nothing was shown: send a token (`Authorization: Bearer ...`), or show a certificate where agents are known by those"
+    )]
     Nothing,
     /// Nobody has this token, or it was revoked.
     #[error("the token is not known")]
@@ -65,6 +68,12 @@ pub enum Denied {
     /// It ended.
     #[error("the token ended {0}")]
     Expired(Timestamp),
+    /// The certificate of the connection ended.
+    #[error("the certificate ended {0}")]
+    Ended(Timestamp),
+    /// The certificate of the connection was revoked, or its authority counts no more.
+    #[error("the certificate does not count any more")]
+    Revoked,
     /// It does not hold yet.
     #[error("the token does not hold before {0}")]
     NotYet(Timestamp),
@@ -80,6 +89,12 @@ pub enum Denied {
     /// No key of the issuer made this signature.
     #[error("the token's signature is not of a key of its issuer")]
     Signature,
+    /// It is good, and gives its holder, who is called so, no role.
+    #[error("the token is good, and no rule of its issuer gives `{0}` a role here")]
+    Role(String),
+    /// It lets agents in.
+    #[error("the token lets agents in, and is no operator's: each needs files, or audiences, of its own")]
+    Agent,
 }
 
 /// `text`, when it may be the value of a label: not empty, printable, and not too long.

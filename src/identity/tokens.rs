@@ -1,4 +1,4 @@
-//! Tokens of agents: a file that holds their hashes, names, labels and ends, and what a presented token proves.
+//! Tokens of agents and operators: a file that holds their hashes, names, labels and ends, and what a presented token proves.
 //!
 //! A token is 256 random bits, so its plain SHA-256 cannot be turned back, and nothing slower is needed. The file holds no secret; what has
 //! to be protected is who may write it.
@@ -19,11 +19,11 @@ use crate::time::Timestamp;
 /// What every token begins with, for people and for programs that search for leaked secrets.
 pub const BEGINNING: &str = "gitamp_";
 
-/// Most tokens in a file: a token for each agent of a large fleet.
+/// Most tokens in a file: one for each agent of a large fleet.
 pub const MOST_TOKENS: usize = 100_000;
 
 /// What stands on top of the file.
-const HEADER: &str = "# The tokens of agents, by their SHA-256: no secret stands here, but whoever may write this file decides who may speak.\n\
+const HEADER: &str = "# Tokens by their SHA-256: no secret stands here, but whoever may write this file decides who may speak.\n\
      # `gitamp token new`, `list` and `revoke` edit it; a running gitamp takes changes up within seconds.\n";
 
 /// The file.
@@ -107,7 +107,7 @@ impl TokenFile {
             }
             if *labels.entry(name).or_insert(&entry.labels) != &entry.labels {
                 return Err(wrong(
-                    "another one of this name has other labels; agents could not change from one to the other"
+                    "another one of this name has other labels, and whoever changes from one to the other must stay who they are"
                         .to_owned(),
                 ));
             }
@@ -199,7 +199,7 @@ mod tests {
         let file = TokenFile { tokens: vec![first, second] };
         assert_eq!(file.check(), Ok(()), "two of one name while one replaces the other");
         let text = file.render().expect("text");
-        assert!(!text.contains(&eu) && text.starts_with("# The tokens"), "{text}");
+        assert!(!text.contains(&eu) && text.starts_with("# Tokens by their"), "{text}");
         assert_eq!(TokenFile::parse(&text), Ok(file.clone()), "{text}");
         let tokens = Tokens::new(&file);
         let at = Timestamp::from_millis;

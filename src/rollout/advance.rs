@@ -98,6 +98,7 @@ impl Machine {
             agents: self.stage().agents,
             cohort: Cohort { everybody: false, selectors, drawn: rollout.drawn.clone() },
             spread_by: self.rules.strategy.spread_by.clone(),
+            spread_proven: self.rules.strategy.spread_proven,
             replace,
         }
     }

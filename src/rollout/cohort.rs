@@ -18,11 +18,20 @@ impl Drawn {
         *self == Self::default()
     }
 
+    /// The kind of an agent: the values of the labels that are spread by.
+    fn kind(&self, labels: Option<&Labels>) -> String {
+        let value = |key: &String| {
+            let find = if self.spread_proven { Labels::get_proven } else { Labels::get };
+            labels.and_then(|labels| find(labels, key)).unwrap_or_default()
+        };
+        self.spread_by.iter().map(value).collect::<Vec<_>>().join(SEPARATOR)
+    }
+
     fn threshold(&self, labels: Option<&Labels>) -> Option<u64> {
         if self.strata.is_empty() {
             return self.rest;
         }
-        let kind = stratum(&self.spread_by, labels);
+        let kind = self.kind(labels);
         self.strata.get(&kind).copied().unwrap_or(self.rest)
     }
 
@@ -30,12 +39,6 @@ impl Drawn {
     pub fn includes(&self, labels: Option<&Labels>, rank: u64) -> bool {
         self.threshold(labels).is_some_and(|threshold| rank <= threshold)
     }
-}
-
-/// The kind of an agent: the values of these labels.
-pub fn stratum(spread_by: &[String], labels: Option<&Labels>) -> String {
-    let value = |key: &String| labels.and_then(|labels| labels.get(key)).unwrap_or_default();
-    spread_by.iter().map(value).collect::<Vec<_>>().join(SEPARATOR)
 }
 
 /// Who has, or is to be offered, the candidate of a rollout.
@@ -71,6 +74,8 @@ pub struct Draw {
     pub cohort: Cohort,
     /// Labels of which every value shall be among the first.
     pub spread_by: Vec<String>,
+    /// True when only the values count that credentials gave.
+    pub spread_proven: bool,
     /// True: at least one agent is to be in who is connected now, beside those that vanished.
     pub replace: bool,
 }
@@ -105,9 +110,12 @@ pub struct Opening {
 pub fn draw(request: &Draw, agents: &[Drawable<'_>]) -> Opening {
     let mut drawn = request.cohort.drawn.clone();
     drawn.spread_by.clone_from(&request.spread_by);
-    if drawn.spread_by != request.cohort.drawn.spread_by || drawn.strata.is_empty() {
+    drawn.spread_proven = request.spread_proven;
+    let before = &request.cohort.drawn;
+    let is_same = (&drawn.spread_by, drawn.spread_proven) == (&before.spread_by, before.spread_proven);
+    if !is_same || drawn.strata.is_empty() {
         // Another set of kinds: whoever was in stays in by what it holds.
-        drawn.strata = kinds(&request.spread_by, agents).into_iter().map(|kind| (kind, None)).collect();
+        drawn.strata = kinds(&drawn, agents).into_iter().map(|kind| (kind, None)).collect();
     }
     if let Some(amount) = request.agents {
         let wanted = amount.round_up(agents.len()).max(usize::from(request.replace));
@@ -120,13 +128,13 @@ pub fn draw(request: &Draw, agents: &[Drawable<'_>]) -> Opening {
 }
 
 /// The largest kinds, by number of agents; none when the labels are not spread by.
-fn kinds(spread_by: &[String], agents: &[Drawable<'_>]) -> Vec<String> {
-    if spread_by.is_empty() {
+fn kinds(drawn: &Drawn, agents: &[Drawable<'_>]) -> Vec<String> {
+    if drawn.spread_by.is_empty() {
         return Vec::new();
     }
     let mut sizes = BTreeMap::<String, usize>::new();
     for agent in agents {
-        *sizes.entry(stratum(spread_by, agent.labels)).or_default() += 1;
+        *sizes.entry(drawn.kind(agent.labels)).or_default() += 1;
     }
     let mut sizes: Vec<(String, usize)> = sizes.into_iter().collect();
     sizes.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
@@ -138,7 +146,7 @@ fn kinds(spread_by: &[String], agents: &[Drawable<'_>]) -> Vec<String> {
 fn raise(drawn: &mut Drawn, request: &Draw, agents: &[Drawable<'_>], wanted: usize) {
     let mut strata = BTreeMap::<Option<String>, Vec<&Drawable<'_>>>::new();
     for agent in agents {
-        let kind = Some(stratum(&drawn.spread_by, agent.labels)).filter(|kind| drawn.strata.contains_key(kind));
+        let kind = Some(drawn.kind(agent.labels)).filter(|kind| drawn.strata.contains_key(kind));
         strata.entry(kind).or_default().push(agent);
     }
     let before = Cohort { drawn: drawn.clone(), ..request.cohort.clone() };
@@ -171,4 +179,45 @@ fn lift(drawn: &mut Drawn, kind: Option<&String>, rank: u64) {
         None => &mut drawn.rest,
     };
     *threshold = Some(threshold.map_or(rank, |before| before.max(rank)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_claims_a_place_among_the_first_where_proofs_are_asked_for() {
+        // Ten of one kind, by their credentials, of whom one says that it is of another.
+        let honest = Labels::proven([("os.type", "linux"), ("token.name", "t")]);
+        let liar = Labels::new([("os.type", "plan9")]).with_proofs(&Labels::proven([("token.name", "t")]));
+        let agents: Vec<Drawable<'_>> = (0..10)
+            .map(|rank| Drawable { labels: Some(if rank == 9 { &liar } else { &honest }), rank, holds: false })
+            .collect();
+        let request = |proven: bool| Draw {
+            agents: Some(Amount::Count(1)),
+            cohort: Cohort::default(),
+            spread_by: vec!["os.type".to_owned()],
+            spread_proven: proven,
+            replace: false,
+        };
+        let drawn = |opening: &Opening, labels: &Labels, rank: u64| opening.drawn.includes(Some(labels), rank);
+        let claimed = draw(&request(false), &agents);
+        assert!(drawn(&claimed, &liar, 9) && drawn(&claimed, &honest, 0), "each kind that somebody claims has one");
+        let proven = draw(&request(true), &agents);
+        let other = Labels::new([("os.type", "beos")]).with_proofs(&Labels::proven([("token.name", "t")]));
+        assert!(proven.drawn.strata.keys().all(|kind| kind.is_empty() || kind == "linux"), "{:?}", proven.drawn);
+        assert!(drawn(&proven, &honest, 0) && !drawn(&proven, &honest, 1));
+        assert_eq!(drawn(&proven, &liar, 9), drawn(&proven, &other, 9), "what they claim makes no difference");
+        // Where it is asked for from now on, the kinds are others.
+        let later = Draw { cohort: Cohort { drawn: claimed.drawn, ..Cohort::default() }, ..request(true) };
+        assert!(draw(&later, &agents).drawn.strata.keys().all(|kind| !kind.contains("plan9")));
+        let early = Selector::new(vec![
+            crate::labels::Requirement::new("ring", crate::labels::Operator::In, vec!["early".to_owned()])
+                .expect("fit"),
+        ]);
+        let claims = Labels::new([("ring", "early")]).with_proofs(&Labels::proven([("token.name", "t")]));
+        let named = |selector: Selector| Cohort { selectors: vec![selector], ..Cohort::default() };
+        assert!(named(early.clone()).includes(Some(&claims), 0));
+        assert!(!named(early.demanding_proof()).includes(Some(&claims), 0));
+    }
 }

@@ -119,6 +119,9 @@ pub struct Drawn {
     /// The labels whose values make the kinds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spread_by: Vec<String>,
+    /// True when only values that credentials gave make kinds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub spread_proven: bool,
     /// For each large kind: the highest rank that is in; `None`: nobody of this kind yet.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub strata: BTreeMap<String, Option<u64>>,

@@ -23,7 +23,7 @@ use crate::serve::orders::{self, Asker};
 use crate::serve::plain;
 use crate::settings::ApiLimits;
 use crate::view::command::{Command, Impact, OrderRequest, Refusal};
-use crate::view::operator::Operator;
+use crate::view::operator::{Attempt, Operator};
 use crate::view::{AgentList, AgentQuery, Explanation, FleetStatus, Phase, SyncStatus};
 
 /// For the daemon to answer a question.
@@ -59,6 +59,8 @@ pub enum AdminRequest {
         /// What it does.
         reply: oneshot::Sender<Result<Impact, Refusal>>,
     },
+    /// Something to be told in the journal, which nobody waits for.
+    Attempt(Attempt, String),
 }
 
 /// Where the interface is.

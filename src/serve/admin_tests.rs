@@ -69,6 +69,7 @@ async fn start() -> Running {
                     assert_eq!(order.reason.as_deref(), Some("the backend is down"), "the reason arrives, cleaned");
                     drop(reply.send(carried_out(&order.command, &by.by)));
                 }
+                AdminRequest::Attempt(kind, line) => panic!("nobody tried anything: {kind:?} {line}"),
                 AdminRequest::Sync { by: _, reply } => {
                     drop(reply.send(Ok(SyncStatus { stale: true, ..SyncStatus::default() })));
                 }

@@ -1,9 +1,10 @@
-//! Who may speak as an agent: what a connection's certificate and a request's bearer token prove, by files that may change meanwhile.
+//! Who may speak as an agent, or command as an operator: what a connection's certificate and a request's bearer token prove, by files that may
+//! change meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use tokio::sync::Notify;
 use super::links::lock;
 use super::quota::{Origin, Place};
 use super::traffic::GateTraffic;
-use super::unusable::{Unusable, read};
-use crate::identity::jwt::{Issuer, Issuers, IssuersFile};
-use crate::identity::tokens::{self, TokenFile, Tokens};
+use super::unusable::{Unusable, read_guarded};
+use crate::identity::jwt::{Issuer, IssuerEntry, Issuers, IssuersFile};
+use crate::identity::tokens::{self, Entry, TokenFile, Tokens};
 use crate::identity::{Denied, Identity, Source, certificate};
 use crate::labels::Labels;
 use crate::settings::ProofSettings;
@@ -35,9 +36,32 @@ struct Loaded {
     digest: [u8; 32],
 }
 
+/// Whom the files of one listener let in, and what they have to say of everybody in them.
+pub struct Whose {
+    /// Whose they are, for messages: `agents`.
+    pub name: &'static str,
+    /// What is wrong with a token of the file, besides what is wrong for everybody.
+    pub token: fn(&Entry) -> Result<(), String>,
+    /// What is wrong with an issuer.
+    pub issuer: fn(&IssuerEntry) -> Result<(), String>,
+}
+
+impl Whose {
+    /// Of agents: any labels, and nothing that makes operators.
+    pub const AGENTS: Self = Self {
+        name: "agents",
+        token: |_| Ok(()),
+        issuer: |entry| match entry.roles.is_empty() {
+            true => Ok(()),
+            false => Err("`roles` are for operators (--api-issuers-file), and mean nothing for agents".to_owned()),
+        },
+    };
+}
+
 /// Tokens and issuers of one listener. Shared by its connections.
 pub struct Gate {
     files: ProofSettings,
+    whose: Whose,
     reload: Duration,
     current: ArcSwap<Loaded>,
     remembered: Mutex<BTreeMap<[u8; 32], Arc<Identity>>>,
@@ -49,7 +73,7 @@ pub struct Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Gate").field("whose", &self.whose.name).field("files", &self.files).finish_non_exhaustive()
     }
 }
 
@@ -99,10 +123,16 @@ impl Gate {
     ///
     /// # Errors
     /// When one of them cannot be used.
-    pub fn open(files: ProofSettings, reload: Duration, traffic: Arc<GateTraffic>) -> Result<Self, Unusable> {
-        let loaded = load(&files)?;
+    pub fn open(
+        files: ProofSettings,
+        whose: Whose,
+        reload: Duration,
+        traffic: Arc<GateTraffic>,
+    ) -> Result<Self, Unusable> {
+        let loaded = load(&files, &whose)?;
         Ok(Self {
             files,
+            whose,
             reload,
             current: ArcSwap::from_pointee(loaded),
             remembered: Mutex::default(),
@@ -122,17 +152,33 @@ impl Gate {
     /// # Errors
     /// When it shows a token that proves nothing.
     pub(super) fn judge(&self, headers: &HeaderMap, certified: &Proof, now: Timestamp) -> Result<Proof, Denied> {
-        let Some(value) = headers.get(AUTHORIZATION) else { return Ok(certified.clone()) };
+        Ok(match self.bearer(headers, now)? {
+            Some(identity) => certified.and(identity),
+            None => certified.clone(),
+        })
+    }
+
+    /// What the bearer token of a request proves; `None`: it shows none.
+    ///
+    /// # Errors
+    /// When it proves nothing. Nobody says two things about who they are.
+    pub(super) fn bearer(&self, headers: &HeaderMap, now: Timestamp) -> Result<Option<Arc<Identity>>, Denied> {
+        let mut all = headers.get_all(AUTHORIZATION).into_iter();
+        let Some(value) = all.next() else { return Ok(None) };
+        if all.next().is_some() {
+            return Err(Denied::Malformed("there are several `Authorization` headers"));
+        }
         let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
         let token = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-        let token = token.ok_or(Denied::Malformed("it is no bearer token"))?;
-        Ok(certified.and(self.verify(token, now)?))
+        self.verify(token.ok_or(Denied::Malformed("it is no bearer token"))?, now).map(Some)
     }
 
     fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Identity>, Denied> {
         let current = self.current.load();
-        if token.starts_with(tokens::BEGINNING) || current.issuers.0.is_empty() {
-            return current.tokens.verify(token, now);
+        // JWTs have dots, which tokens that were made here have not.
+        match current.tokens.verify(token, now) {
+            Err(Denied::Unknown) if !current.issuers.0.is_empty() && token.contains('.') => {}
+            outcome => return outcome,
         }
         let hash = tokens::hash(token);
         if let Some(known) = lock(&self.remembered).get(&hash)
@@ -165,7 +211,10 @@ impl Gate {
             tokio::time::sleep(self.reload).await;
             let this = Arc::clone(&self);
             if tokio::task::spawn_blocking(move || this.reload()).await.is_err() {
-                tracing::error!("reading the files of tokens failed; what was read before stays in use");
+                tracing::error!(
+                    "reading the files of {}' tokens failed; what was read before stays in use",
+                    self.whose.name
+                );
             }
         }
     }
@@ -173,7 +222,7 @@ impl Gate {
     fn reload(&self) {
         let outcome = match digest(&self.files) {
             Ok(digest) if digest == self.current.load().digest => Ok(None),
-            Ok(_) => load(&self.files).map(Some),
+            Ok(_) => load(&self.files, &self.whose).map(Some),
             Err(error) => Err(error),
         };
         let is_changed = matches!(outcome, Ok(Some(_)));
@@ -184,7 +233,7 @@ impl Gate {
                 // Emptied afterwards: whoever verified with the old keys meanwhile must not be remembered.
                 lock(&self.remembered).clear();
                 self.traffic.reloads.one();
-                tracing::info!("the files of tokens and issuers changed and are in use");
+                tracing::info!("the files of {}' tokens and issuers changed and are in use", self.whose.name);
                 None
             }
             Err(error) => Some(format!("{error}; what was read before stays in use")),
@@ -202,7 +251,10 @@ impl Gate {
         if *current != problem {
             if let Some(problem) = &problem {
                 self.traffic.reload_failures.one();
-                tracing::warn!("the files of tokens and issuers changed and cannot be used: {problem}");
+                tracing::warn!(
+                    "the files of {}' tokens and issuers changed and cannot be used: {problem}",
+                    self.whose.name
+                );
             }
             self.traffic.is_stale.set(usize::from(problem.is_some()));
             *current = problem;
@@ -211,16 +263,16 @@ impl Gate {
 }
 
 /// The files of keys that the file of issuers names, as they are read.
-type Keys = Vec<(crate::identity::jwt::IssuerEntry, std::path::PathBuf, String)>;
+type Keys = Vec<(IssuerEntry, PathBuf, String)>;
 
 fn text(path: &Path) -> Result<String, Unusable> {
-    String::from_utf8(read(path)?).map_err(|_| Unusable::new(path, "it is not text"))
+    String::from_utf8(read_guarded(path)?).map_err(|_| Unusable::new(path, "it is not text"))
 }
 
 fn issuers(path: &Path) -> Result<Keys, Unusable> {
     let file = IssuersFile::parse(&text(path)?).map_err(|reason| Unusable::new(path, reason))?;
     let directory = path.parent().unwrap_or(path);
-    let with_keys = |entry: crate::identity::jwt::IssuerEntry| {
+    let with_keys = |entry: IssuerEntry| {
         let keys = directory.join(&entry.jwks_file);
         let content = text(&keys)?;
         Ok((entry, keys, content))
@@ -231,7 +283,7 @@ fn issuers(path: &Path) -> Result<Keys, Unusable> {
 fn digest(files: &ProofSettings) -> Result<[u8; 32], Unusable> {
     let mut digest = Sha256::new();
     for path in files.tokens.iter().chain(&files.issuers) {
-        digest.update(Sha256::digest(read(path)?));
+        digest.update(Sha256::digest(read_guarded(path)?));
     }
     if let Some(path) = &files.issuers {
         for (_, _, keys) in issuers(path)? {
@@ -241,11 +293,14 @@ fn digest(files: &ProofSettings) -> Result<[u8; 32], Unusable> {
     Ok(digest.finalize().into())
 }
 
-fn load(files: &ProofSettings) -> Result<Loaded, Unusable> {
+fn load(files: &ProofSettings, whose: &Whose) -> Result<Loaded, Unusable> {
     let digest = digest(files)?;
     let tokens = match &files.tokens {
         Some(path) => {
             let file = TokenFile::parse(&text(path)?).map_err(|reason| Unusable::new(path, reason))?;
+            let wrong =
+                |entry: &Entry, reason: String| Unusable::new(path, format!("the token `{}`: {reason}", entry.name));
+            file.tokens.iter().try_for_each(|entry| (whose.token)(entry).map_err(|reason| wrong(entry, reason)))?;
             Tokens::new(&file)
         }
         None => Tokens::default(),
@@ -253,10 +308,11 @@ fn load(files: &ProofSettings) -> Result<Loaded, Unusable> {
     let mut trusted = Vec::new();
     if let Some(path) = &files.issuers {
         for (entry, keys, content) in issuers(path)? {
-            let issuer = Issuer::new(&entry, &content);
-            trusted.push(
-                issuer.map_err(|reason| Unusable::new(&keys, format!("for the issuer {}: {reason}", entry.issuer)))?,
-            );
+            let wrong = |place: &Path, reason: String| {
+                Unusable::new(place, format!("for the issuer {}: {reason}", entry.issuer))
+            };
+            (whose.issuer)(&entry).map_err(|reason| wrong(path, reason))?;
+            trusted.push(Issuer::new(&entry, &content).map_err(|reason| wrong(&keys, reason))?);
         }
     }
     Ok(Loaded { tokens, issuers: Issuers(trusted), digest })

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower::ServiceExt;
 
@@ -33,6 +33,9 @@ use super::quota::{Origin, Place};
 use super::room::Room;
 use super::socket::Socket;
 use super::websocket;
+use crate::clock::Clock;
+use crate::identity::Denied;
+use crate::time::Timestamp;
 
 /// Bytes that the head of a request may have.
 const MOST_HEAD_BYTES: usize = 16 * 1024;
@@ -52,6 +55,19 @@ struct Phase {
     upgrade: Mutex<Option<(OnUpgrade, Proof)>>,
     /// What the connection itself proves.
     certified: Proof,
+    /// What it proves does not count any more; a request that was under way is not answered as if it did.
+    is_revoked: AtomicBool,
+}
+
+impl Phase {
+    /// What a request of this connection proves.
+    fn prove(&self, server: &Server, headers: &HeaderMap) -> Result<Proof, Denied> {
+        if self.is_revoked.load(Ordering::Relaxed) {
+            Err(Denied::Revoked)
+        } else {
+            server.prove(headers, &self.certified)
+        }
+    }
 }
 
 /// Serves one connection to its end, whatever it turns out to be. `_places` are its places among all connections, and among those of its address.
@@ -110,6 +126,9 @@ async fn requests(
         .with_upgrades();
     let mut connection = pin!(connection);
     let mut first_head = pin!(sleep(server.options.header_timeout));
+    // A certificate is shown once; what a request shows besides is judged with each.
+    let mut certified = pin!(reached(server.clock, phase.certified.expires));
+    let mut is_parting = false;
     // What counts may have changed during the handshake, whose wait took the wake-up.
     let mut was_in_doubt = link.take_doubt();
     if was_in_doubt && !server.trusts(chain, &phase.certified) {
@@ -127,9 +146,18 @@ async fn requests(
             () = link.wake.notified() => {
                 let is_in_doubt = link.take_doubt();
                 was_in_doubt |= is_in_doubt;
-                if link.is_over() || (is_in_doubt && !server.trusts(chain, &phase.certified)) {
+                let is_revoked = is_in_doubt && !server.trusts(chain, &phase.certified);
+                phase.is_revoked.fetch_or(is_revoked, Ordering::Relaxed);
+                if (link.is_over() || is_revoked) && !is_parting {
+                    is_parting = true;
+                    server.traffic.gate.revoked.add(usize::from(is_revoked));
                     connection.as_mut().graceful_shutdown();
                 }
+            }
+            () = certified.as_mut(), if !is_parting => {
+                is_parting = true;
+                server.traffic.gate.revoked.one();
+                connection.as_mut().graceful_shutdown();
             }
         }
     }
@@ -143,9 +171,17 @@ async fn requests(
     Some((parts.io.into_inner(), FrameReader::new(&parts.read_buf), Box::new(proof)))
 }
 
+/// Waits until the wall clock has reached this time; for ever when there is none.
+async fn reached(clock: Clock, end: Option<Timestamp>) {
+    let Some(end) = end else { return std::future::pending().await };
+    while clock.wall() < end {
+        sleep_until(clock.instant_of_wall(end)).await;
+    }
+}
+
 async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() == server.options.path {
-        let proof = match server.prove(request.headers(), &phase.certified) {
+        let proof = match phase.prove(server, request.headers()) {
             Ok(proof) => proof,
             Err(denied) => {
                 server.traffic.gate.unproven.one();

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::admin::AdminRequest;
 use super::admission::Admission;
 use super::gate::{Gate, Proof};
 use super::http;
@@ -33,6 +34,8 @@ use crate::opamp::connection::{Connection, Context, Flood, Heard, Rules};
 use crate::opamp::wire::WireError;
 use crate::opamp::{Digest, Lookup, NameCache, SharedNames};
 use crate::time::Timestamp;
+use crate::view::operator::Attempt;
+use crate::view::text::{clip, plain};
 
 /// An event on its way to the daemon.
 #[derive(Debug)]
@@ -87,6 +90,8 @@ pub struct AgentServerOptions {
     pub tls: Option<Arc<Tls>>,
     /// What agents may prove themselves with, besides certificates; `None`: nothing.
     pub gate: Option<Arc<Gate>>,
+    /// Where it is told that somebody used the uid of another agent; `None`: in the log alone.
+    pub audit: Option<mpsc::Sender<AdminRequest>>,
 }
 
 impl Default for AgentServerOptions {
@@ -111,6 +116,7 @@ impl Default for AgentServerOptions {
             drain: Duration::from_secs(5),
             tls: None,
             gate: None,
+            audit: None,
         }
     }
 }
@@ -181,7 +187,8 @@ impl Server {
 
     /// True when what somebody came in with still counts: these certificates, and this proof.
     pub(super) fn trusts(&self, chain: &[CertificateDer<'static>], proof: &Proof) -> bool {
-        let now = self.clock.now();
+        // What others dated is judged by the wall clock: this machine may have been suspended.
+        let now = self.clock.wall();
         proof.expires.is_none_or(|end| end > now)
             && self.believes(proof)
             && self.options.tls.as_ref().is_none_or(|tls| tls.still_trusts(chain, now))
@@ -194,9 +201,16 @@ impl Server {
     }
 
     /// What a request proves.
+    ///
+    /// # Errors
+    /// When what it shows proves nothing, or not any more.
     pub(super) fn prove(&self, headers: &HeaderMap, certified: &Proof) -> Result<Proof, Denied> {
+        let now = self.clock.wall();
+        if let Some(end) = certified.expires.filter(|end| *end <= now) {
+            return Err(Denied::Ended(end));
+        }
         let proof = match &self.options.gate {
-            Some(gate) => gate.judge(headers, certified, self.clock.now())?,
+            Some(gate) => gate.judge(headers, certified, now)?,
             None => certified.clone(),
         };
         let is_asked = self.options.gate.is_some() || self.options.tls.as_ref().is_some_and(|tls| tls.knows_clients());
@@ -300,16 +314,23 @@ impl Server {
         proof.place.is_some()
     }
 
-    /// Says that somebody uses the uid of an agent that proved to be somebody else; at most once a second, because strangers decide how often
-    /// that is.
+    /// Says, in the log and to the journal, that somebody uses the uid of an agent that proved to be somebody else; at most once a second,
+    /// because strangers decide how often that is.
     pub(super) fn warn_of_impostor(&self, id: AgentId, proofs: &Labels) {
         self.traffic.gate.impostors.one();
-        if self.warnings.admits(self.clock.now()) {
-            tracing::warn!(
-                agent = %id,
-                proved = %proofs,
-                "an agent is refused: its instance_uid belongs to one that is here and proved to be somebody else"
-            );
+        if !self.warnings.admits(self.clock.now()) {
+            return;
+        }
+        tracing::warn!(
+            agent = %id,
+            proved = %proofs,
+            "an agent is refused: its instance_uid belongs to one that is here and proved to be somebody else"
+        );
+        if let Some(audit) = &self.options.audit {
+            let proved = if proofs.is_empty() { "nothing".to_owned() } else { clip(&plain(&proofs.to_string()), 300) };
+            let line = format!("the instance_uid of agent {id} was used by somebody who proved {proved}: refused");
+            // While the daemon is behind, the log and the metric tell alone.
+            let _full = audit.try_send(AdminRequest::Attempt(Attempt::Identity, line));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Orders over the admin socket and the operators' listener: reading them within bounds, naming who gave them, and answering with what they do.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes, to_bytes};
@@ -10,7 +11,14 @@ use http_body_util::LengthLimitError;
 
 use crate::serve::admin::{Admin, AdminRequest, PATIENCE, Refused, ask};
 use crate::view::command::{Impact, OrderRequest, Refusal};
-use crate::view::operator::Operator;
+use crate::view::operator::{Attempt, Operator};
+use crate::view::text::{clip, plain};
+
+/// For the daemon to carry an order out: it may have to read history before, and stores a record afterwards.
+const ORDER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Characters of what is told in the journal of an order that is none.
+const LONGEST_TOLD: usize = 200;
 
 /// What the order would do; nothing is changed.
 pub(super) async fn preview(admin: &Admin, request: Request) -> Result<Json<Impact>, Refused> {
@@ -28,13 +36,21 @@ pub(super) enum Asker {
 
 /// Carries the order out.
 pub(super) async fn give(admin: &Admin, asker: Asker, request: Request) -> Result<Json<Impact>, Refused> {
-    let order = read(admin, request.into_body()).await?;
+    let order = match (read(admin, request.into_body()).await, &asker) {
+        (Err((status, words)), Asker::Operator(operator)) => {
+            let line = format!("an order by {}: refused: {}", operator.by, clip(&plain(&words), LONGEST_TOLD));
+            // Without room the daemon has other troubles than what it cannot read.
+            let _full = admin.requests.try_send(AdminRequest::Attempt(Attempt::Command, line));
+            return Err((status, words));
+        }
+        (order, _) => order?,
+    };
     let by = match asker {
         Asker::Peer(peer) => Operator::local(name_peer(peer, order.sudo_user.as_deref()).await),
         Asker::Operator(operator) => operator,
     };
     // The controller tells of it in the log and in the journal, refused or not.
-    let outcome = ask(admin, |reply| AdminRequest::Order { order, by, reply }, PATIENCE).await?;
+    let outcome = ask(admin, |reply| AdminRequest::Order { order, by, reply }, ORDER_PATIENCE).await?;
     answer(outcome)
 }
 

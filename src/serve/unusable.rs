@@ -1,6 +1,9 @@
 //! Files that say who may speak, and why one of them cannot be used.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that cannot be used.
@@ -23,11 +26,23 @@ const LARGEST: u64 = 16 << 20;
 
 /// Reads a file, whole.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
-    use std::io::Read;
+    whole(path, File::open(path).map_err(|error| Unusable::new(path, error))?)
+}
+
+/// The same of a file that decides who is let in, so that not everybody may write it.
+pub(super) fn read_guarded(path: &Path) -> Result<Vec<u8>, Unusable> {
+    let wrong = |error| Unusable::new(path, error);
+    let file = File::open(path).map_err(wrong)?;
+    if file.metadata().map_err(wrong)?.permissions().mode() & 0o002 != 0 {
+        let reason = "every user of this machine may change it, and so let anybody in: chmod o-w";
+        return Err(Unusable::new(path, reason));
+    }
+    whole(path, file)
+}
+
+fn whole(path: &Path, file: File) -> Result<Vec<u8>, Unusable> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(|error| Unusable::new(path, error))?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| Unusable::new(path, error))?;
     if bytes.len() as u64 > LARGEST {
         return Err(Unusable::new(path, "it is larger than 16 MiB"));
     }

@@ -239,7 +239,7 @@ impl Conversation<'_> {
                 }
             }
         }
-        let is_over = self.proof.expires.is_some_and(|end| end <= self.server.clock.now());
+        let is_over = self.proof.expires.is_some_and(|end| end <= self.server.clock.wall());
         if (is_over || self.registration.link.take_doubt())
             && !self.server.trusts(self.stream.peer_certificates(), &self.proof)
         {
@@ -306,7 +306,7 @@ impl Conversation<'_> {
         let ping = self.connection.poll_ping(&self.server.options.rules).filter(|_| !self.is_pinged);
         let ping = ping.map(|at| self.server.clock.instant(at)).filter(|at| *at < patience_ends);
         // What was proved ends meanwhile; the next turn says so.
-        let ends = self.proof.expires.map(|end| self.server.clock.instant(end));
+        let ends = self.proof.expires.map(|end| self.server.clock.instant_of_wall(end));
         let ends = ends.filter(|end| *end < ping.unwrap_or(patience_ends));
         tokio::select! {
             biased;

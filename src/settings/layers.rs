@@ -333,12 +333,15 @@ pub struct ServeArgs {
     #[arg(skip)]
     pub alerts: Option<AlertsArgs>,
 
-    /// A listener for operators on other machines, who prove who they are by tokens; speaks TLS
+    /// A listener for operators on other machines, who prove who they are by tokens or JWTs (OpenID Connect); speaks TLS
     #[arg(long, value_name = "IP:PORT", help_heading = "Who may command from elsewhere")]
     pub api_listen: Option<Text>,
     /// The file of operators' tokens, of which it holds hashes, with their roles (view, operate, approve); read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Who may command from elsewhere")]
     pub api_token_file: Option<Text>,
+    /// The file of issuers whose JWTs (OpenID Connect) make operators, by which claims give which role; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may command from elsewhere")]
+    pub api_issuers_file: Option<Text>,
     /// The certificate of that listener in PEM form; read again when it changes [default: the agents' listener's]
     #[arg(long, value_name = "FILE", help_heading = "Who may command from elsewhere")]
     pub api_cert_file: Option<Text>,
@@ -348,7 +351,7 @@ pub struct ServeArgs {
     /// Let that listener speak without TLS, on loopback only: for a proxy on this machine that adds it [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Who may command from elsewhere")]
     pub api_plain: Option<Text>,
-    /// Whoever wrote or committed a commit cannot approve it over that listener; compared by e-mail address [default: false]
+    /// Whoever wrote or committed a part of a change cannot approve it over that listener; compared by e-mail address [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Who may command from elsewhere")]
     pub no_self_approval: Option<Text>,
     /// Connections at once [default: 256]

@@ -163,7 +163,7 @@ pub struct TlsSettings {
     pub client_crl: Option<PathBuf>,
 }
 
-/// What agents may prove themselves with, besides certificates. The files are read again when they change.
+/// What agents (besides certificates), or operators, may prove themselves with. The files are read again when they change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProofSettings {
     /// The file of hashed tokens.
@@ -179,8 +179,8 @@ pub struct ApiSettings {
     pub listen: SocketAddr,
     /// TLS there; `None` only on loopback.
     pub tls: Option<TlsSettings>,
-    /// The file of hashed tokens.
-    pub tokens: PathBuf,
+    /// What operators prove themselves with.
+    pub proofs: ProofSettings,
     /// False: what somebody wrote or committed, somebody else has to approve.
     pub self_approval: bool,
     /// What strangers and operators may take of it.

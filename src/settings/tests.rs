@@ -170,6 +170,15 @@ fn operators_are_not_served_unprotected() {
         (vec![local, &tokens, &certificate], "--api-cert-file: needs its private key"),
         (vec![local, &tokens, &key], "--api-key-file: needs its certificate"),
         (vec!["--api-listen=127.0.0.1:4321", &tokens, "--api-plain"], "the same address as --admin-listen"),
+        (
+            vec![local, &tokens, "--api-plain", &flag("agent-token-file")],
+            "--api-token-file: is the agents' file as well",
+        ),
+        (
+            vec![local, &flag("api-issuers-file"), "--api-plain", &flag("agent-issuers-file")],
+            "--api-issuers-file: is the agents' file as well",
+        ),
+        (vec![local, &tokens, "--api-plain", "--no-self-approval", "--depth=1"], "--no-self-approval: who wrote what"),
     ] {
         let error = with(&flags).error();
         assert!(error.contains(words), "{flags:?}: {error}");
@@ -183,6 +192,8 @@ fn operators_are_not_served_unprotected() {
     assert!(shared.self_approval);
     let plain = with(&[local, &tokens, "--api-plain", "--no-self-approval"]).good().api.expect("an API");
     assert_eq!((plain.tls, plain.self_approval), (None, false));
+    let proofs = with(&[local, &flag("api-issuers-file"), "--api-plain"]).good().api.expect("an API").proofs;
+    assert_eq!((proofs.tokens, proofs.issuers), (None, Some(file.clone())), "issuers are enough");
     let idle = with(&["--no-self-approval"]).good();
     assert_eq!(idle.api, None);
     assert!(idle.warnings.join("").contains("means nothing without --api-listen"), "{:?}", idle.warnings);
@@ -235,7 +246,7 @@ fn example<'a>(key: &str, secret: &'a str, journal_key: &'a str) -> &'a str {
         "verify-allowed-signers" | "verify-keyring" => secret,
         "listen" | "hooks-listen" | "admin-listen" | "api-listen" => "127.0.0.1:7777",
         "opamp-path" => "/opamp",
-        "api-token-file" | "api-cert-file" | "api-key-file" => secret,
+        "api-token-file" | "api-issuers-file" | "api-cert-file" | "api-key-file" => secret,
         "tls-cert-file" | "tls-key-file" | "tls-client-ca-file" | "tls-client-crl-file" => secret,
         "agent-token-file" | "agent-issuers-file" => secret,
         "admin-hosts" => "Gitamp.Example.com, other",
@@ -762,6 +773,7 @@ fn the_example_of_a_settings_file_can_be_used() {
         "agent-tokens.yaml",
         "agent-issuers.yaml",
         "operators.yaml",
+        "api-issuers.yaml",
         "api.pem",
         "api-key.pem",
     ] {

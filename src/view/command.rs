@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+use crate::view::text::is_invisible;
 
 /// An order to the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,14 +168,14 @@ impl OrderRequest {
     /// When the reason or a name is longer than anything that makes sense, or a name holds control characters.
     pub fn checked(self) -> Result<Self, Refusal> {
         let reason = self.reason.as_deref().map(|text| {
-            let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let line: String = text.chars().map(|c| if steers(c) { ' ' } else { c }).collect();
             line.trim().to_owned()
         });
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
             return Err(Refusal::new(format!("the reason is longer than {LONGEST_REASON} characters: say it shorter")));
         }
         for name in self.command.names() {
-            if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
+            if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(steers) {
                 return Err(Refusal::new(format!(
                     "a name is empty, longer than {LONGEST_NAME} characters, or holds control characters"
                 )));
@@ -187,6 +188,11 @@ impl OrderRequest {
         let sudo_user = self.sudo_user.filter(is_name);
         Ok(Self { reason: reason.filter(|reason| !reason.is_empty()), sudo_user, command: self.command })
     }
+}
+
+/// True for what would steer a terminal, or the direction of writing, where it is shown.
+fn steers(c: char) -> bool {
+    c.is_control() || is_invisible(c)
 }
 
 /// What an order would do, or did.
@@ -292,10 +298,11 @@ mod tests {
                 .checked()
         };
         assert_eq!(with(" two\nlines \u{1b}[2J").expect("fit").reason.as_deref(), Some("two lines  [2J"));
+        assert_eq!(with("ok\u{202e}ko").expect("fit").reason.as_deref(), Some("ok ko"));
         assert_eq!(with(" \n ").expect("fit").reason, None);
         assert_eq!(with(&"é".repeat(LONGEST_REASON)).expect("fit").reason.map(|text| text.chars().count()), Some(500));
         assert!(with(&"x".repeat(LONGEST_REASON + 1)).expect_err("too long").message.contains("500 characters"));
-        for name in ["", "a\u{7}", &"x".repeat(LONGEST_NAME + 1)] {
+        for name in ["", "a\u{7}", "a\u{202e}b", &"x".repeat(LONGEST_NAME + 1)] {
             let command = Command::Pause { group: name.to_owned() };
             assert!(OrderRequest { command, reason: None, sudo_user: None }.checked().is_err(), "{name:?}");
             let command = Command::Undo { group: "a".to_owned(), to: Some(name.to_owned()) };

@@ -1,7 +1,11 @@
 //! Who may command what: three roles, each of which includes the one before, and the question whose commit it is.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::snapshot::CommitId;
 use crate::view::command::Command;
 
 /// What an operator may do. Each role includes those before it: whoever may let a change through to the whole fleet must also be able to
@@ -18,6 +22,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// The role that is written so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::View, Self::Operate, Self::Approve].into_iter().find(|role| role.name() == name)
+    }
+
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,6 +58,15 @@ impl Command {
     }
 }
 
+/// What somebody tried who is none of ours, or not who they say. The journal tells of it, within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// To command, without a proof of who they are, or in words that are no command.
+    Command,
+    /// To be another agent.
+    Identity,
+}
+
 /// Somebody who asks or commands, as the daemon knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
@@ -68,17 +86,26 @@ impl Operator {
         Self { by: by.into(), role: Role::Approve, email: None, approves_own: true }
     }
 
-    /// True when this is one of the people, each as `Name <mail>`. Addresses are compared without regard to the case of ASCII letters.
-    pub fn is_one_of<'a>(&self, people: impl IntoIterator<Item = &'a str>) -> bool {
+    /// True when one of these addresses is this one's. They are compared without regard to the case of ASCII letters.
+    pub fn is_one_of<'a>(&self, mails: impl IntoIterator<Item = &'a str>) -> bool {
         let Some(own) = &self.email else { return false };
-        people.into_iter().filter_map(mail_of).any(|mail| mail.eq_ignore_ascii_case(own))
+        mails.into_iter().any(|mail| mail.eq_ignore_ascii_case(own))
     }
 }
 
-/// The address in `Name <mail>`.
-fn mail_of(person: &str) -> Option<&str> {
-    person.trim_end().strip_suffix('>')?.rsplit_once('<').map(|(_, mail)| mail.trim())
+/// Commits whose authors have to be known before somebody may approve what they bring.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// What is known already, with all that leads to it; `None`: nothing is.
+    pub since: Option<CommitId>,
+    /// The newest one. Whose it is counts whatever it touches.
+    pub head: CommitId,
+    /// Only commits that touch one of these paths below the fleet root count: files, or directories with all below them. Empty: everything.
+    pub paths: Vec<Arc<str>>,
 }
+
+/// The addresses of whoever wrote or committed the commits of ranges, or why they are not known.
+pub type Authors = BTreeMap<Range, Result<BTreeSet<String>, String>>;
 
 #[cfg(test)]
 mod tests {
@@ -109,25 +136,26 @@ mod tests {
             assert!(command.needs() > Role::View, "who only looks commands nothing: {command:?}");
         }
         assert!(Role::Approve > Role::Operate && Role::Operate > Role::View);
+        for role in [Role::View, Role::Operate, Role::Approve] {
+            assert_eq!(Role::named(role.name()), Some(role));
+        }
+        assert_eq!((Role::named("Approve"), Role::named("")), (None, None));
     }
 
     #[test]
     fn people_are_known_by_their_addresses() {
         let ann = |email: Option<&str>| Operator { email: email.map(str::to_owned), ..Operator::local("ann") };
         let known = ann(Some("ann@example.org"));
-        for (person, is_her) in [
-            ("Ann <ann@example.org>", true),
-            ("Somebody <Ann@Example.ORG> ", true),
-            ("Ann <x> <ann@example.org>", true),
-            ("Ann <ann@example.org.evil>", false),
-            ("ann@example.org", false),
-            ("ann@example.org <bob@example.org>", false),
+        for (mail, is_her) in [
+            ("ann@example.org", true),
+            ("Ann@Example.ORG", true),
+            ("ann@example.org.evil", false),
             ("", false),
-            ("Ann <>", false),
+            ("ann", false),
         ] {
-            assert_eq!(known.is_one_of([person]), is_her, "{person}");
+            assert_eq!(known.is_one_of([mail]), is_her, "{mail}");
         }
-        assert!(!ann(None).is_one_of(["Ann <ann@example.org>"]));
-        assert!(known.is_one_of(["Bob <bob@example.org>", "Ann <ann@example.org>"]));
+        assert!(!ann(None).is_one_of(["ann@example.org", ""]));
+        assert!(known.is_one_of(["bob@example.org", "ann@example.org"]));
     }
 }

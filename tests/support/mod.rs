@@ -4,6 +4,7 @@
 
 pub(crate) mod forge;
 pub(crate) mod http_remote;
+pub(crate) mod issuer;
 
 use std::fmt::Debug;
 use std::io::{Read, Write};

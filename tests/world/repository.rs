@@ -264,6 +264,7 @@ impl ModelCommit {
             let rendered = RenderedGroup {
                 definition: Some(Arc::new(group.definition.clone())),
                 config: (!group.rejected).then(|| config(&group.config)),
+                layers: Arc::default(),
             };
             groups.insert(name, rendered);
         }

@@ -3,16 +3,15 @@
 //! Bearer tokens alone prove it: no cookie, nothing that a browser sends by itself. A page of some other site gets nothing done here, and
 //! requests that say they come from one are refused all the same.
 
-mod known;
+mod holder;
 mod pace;
-mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -21,7 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::identity::Denied;
 use crate::serve::admin::{self, Admin, AdminRequest};
+use crate::serve::gate::Gate;
 use crate::serve::links::lock;
 use crate::serve::metrics::Metrics;
 use crate::serve::orders::{self, Asker};
@@ -29,16 +30,15 @@ use crate::serve::places::{NoPlace, Place, Places, network};
 use crate::serve::plain;
 use crate::serve::socket::Socket;
 use crate::serve::tls::{ClientCertificates, Tls, TlsError, TlsLimits};
-use crate::serve::traffic::ApiTraffic;
+use crate::serve::traffic::{ApiTraffic, GateTraffic};
+use crate::serve::unusable::Unusable;
 use crate::settings::{ApiLimits, ApiSettings};
 use crate::time::Timestamp;
-use crate::view::operator::Operator;
+use crate::view::operator::{Attempt, Operator};
 
-use known::Operators;
-pub use known::UnusableTokens;
+use holder::{Holder, OPERATORS, shown};
 pub use pace::Pace;
 use pace::Paces;
-use tokens::{Denied, Holder};
 
 /// Networks, and operators, whose pace is remembered at a time.
 const MOST_REMEMBERED: usize = 4_096;
@@ -54,6 +54,8 @@ pub struct ApiOptions {
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What lets agents in; who has such a token is no operator.
+    pub agents: Option<Arc<Gate>>,
 }
 
 /// What strangers, and operators who do too much, can make this listener work for, in the measures in which it is counted.
@@ -101,21 +103,22 @@ pub enum ApiError {
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     /// Nobody is known.
-    #[error("the operators' tokens: {0}")]
-    Tokens(#[from] UnusableTokens),
+    #[error("who operators are: {0}")]
+    Proofs(#[source] Unusable),
 }
 
 /// The listener.
 #[derive(Debug)]
 pub struct Api {
     tls: Option<Arc<Tls>>,
-    operators: Arc<Operators>,
+    operators: Arc<Gate>,
+    agents: Option<Arc<Gate>>,
     self_approval: bool,
     hosts: Vec<String>,
     clock: Clock,
     rules: ApiRules,
     places: Arc<Places>,
-    /// Of operators, by name.
+    /// Of operators, by what tells them apart.
     requests: Mutex<Paces<String>>,
     /// Of networks.
     failures: Mutex<Paces<IpAddr>>,
@@ -135,17 +138,20 @@ impl Api {
     /// When one of the files cannot be used.
     pub fn open(options: ApiOptions, rules: ApiRules, requests: mpsc::Sender<AdminRequest>) -> Result<Self, ApiError> {
         let ApiOptions {
-            files: ApiSettings { listen: _, tls, tokens, self_approval, limits: _ },
+            files: ApiSettings { listen: _, tls, proofs, self_approval, limits: _ },
             hosts,
             clock,
             metrics,
+            agents,
         } = options;
+        let operators = Gate::open(proofs, OPERATORS, rules.tls.reload, Arc::new(GateTraffic::default()));
         // Operators prove who they are by tokens; certificates of agents mean nothing here.
         let traffic = Arc::clone(&metrics.traffic().api);
         let open = |files| Tls::open(files, ClientCertificates::Welcome, rules.tls, Arc::clone(&traffic.tls));
         Ok(Self {
             tls: tls.map(open).transpose()?.map(Arc::new),
-            operators: Arc::new(Operators::open(tokens)?),
+            operators: Arc::new(operators.map_err(ApiError::Proofs)?),
+            agents,
             self_approval,
             hosts,
             clock,
@@ -168,7 +174,7 @@ impl Api {
     /// Serves operators until `stop` says true.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
         let mut watching = tokio::task::JoinSet::new();
-        watching.spawn(Arc::clone(&self.operators).watch(self.rules.tls.reload));
+        watching.spawn(Arc::clone(&self.operators).watch());
         if let Some(tls) = &self.tls {
             watching.spawn(Arc::clone(tls).watch());
         }
@@ -240,38 +246,67 @@ impl Api {
     /// When it is not answered.
     fn judge(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Operator, Turned> {
         let now = self.clock.now();
+        let turn_away = |turned| Err(self.turn_away(turned, peer, now));
         if headers.contains_key(header::ORIGIN) {
-            return Err(Turned::Page);
+            return turn_away(Turned::Page);
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         // Through TLS the client knows by the certificate whom it talks to.
         if self.tls.is_none() && !admin::is_known_host(host, &self.hosts) {
-            return Err(Turned::Name);
+            return turn_away(Turned::Name);
         }
-        let Holder { name, role, email } = match self.operators.judge(headers, now) {
+        // Tokens are dated by others.
+        let Holder { key, by, role, email } = match self.identify(headers, self.clock.wall()) {
             Ok(holder) => holder,
-            Err(denied) => return Err(self.turn_away(denied, peer, now)),
+            Err(denied) => return turn_away(Turned::Unproven(denied)),
         };
-        if !lock(&self.requests).admits(&name, now) {
+        if !lock(&self.requests).admits(&key, now) {
             self.traffic.paced.one();
-            return Err(Turned::Paced);
+            return Err(Turned::Paced(by));
         }
         self.traffic.answered.one();
-        let by = match &email {
-            Some(email) => format!("{name} <{email}> (API)"),
-            None => format!("{name} (API)"),
-        };
         Ok(Operator { by, role, email, approves_own: self.self_approval })
     }
 
-    fn turn_away(&self, denied: Denied, peer: IpAddr, now: Timestamp) -> Turned {
+    fn identify(&self, headers: &HeaderMap, now: Timestamp) -> Result<Holder, Denied> {
+        let identity = self.operators.bearer(headers, now)?.ok_or(Denied::Nothing)?;
+        // Whatever the files say: a token that is on every machine of a fleet commands nothing.
+        if self.agents.as_ref().is_some_and(|agents| matches!(agents.bearer(headers, now), Ok(Some(_)))) {
+            return Err(Denied::Agent);
+        }
+        Holder::of(&identity).ok_or(Denied::Unknown)
+    }
+
+    fn turn_away(&self, turned: Turned, peer: IpAddr, now: Timestamp) -> Turned {
         if !lock(&self.failures).admits(&peer, now) {
             self.traffic.slowed.one();
             return Turned::Slowed;
         }
         self.traffic.unproven.one();
-        tracing::warn!(%peer, "a request of an operator was refused: {denied}");
-        Turned::Unproven(denied)
+        tracing::warn!(%peer, "a request of an operator was refused: {}", turned.words());
+        turned
+    }
+
+    /// Has the journal tell of a command that was not even read. Whoever floods this listener is slowed before, and nobody waits for it.
+    fn tell_of(&self, turned: &Turned, command: &str, peer: IpAddr) {
+        let who = match turned {
+            Turned::Slowed => return,
+            Turned::Paced(by) if lock(&self.failures).admits(&peer, self.clock.now()) => by.clone(),
+            Turned::Paced(_) => return,
+            Turned::Page | Turned::Name | Turned::Unproven(_) => format!("somebody at {peer}"),
+        };
+        let line = format!("{command} by {who}: refused: {}", turned.words());
+        // Without room the daemon has other troubles, and the log has it.
+        let _full = self.orders.try_send(AdminRequest::Attempt(Attempt::Command, line));
+    }
+}
+
+/// What a request would command, when it is one that does.
+fn command_of(request: &Request) -> Option<&'static str> {
+    match (request.method(), request.uri().path()) {
+        (&Method::POST, "/api/v1/sync") => Some("sync"),
+        (&Method::POST, "/api/v1/orders") => Some("an order"),
+        (_, _) => None,
     }
 }
 
@@ -286,29 +321,39 @@ enum Turned {
     Unproven(Denied),
     /// So do many from there: this is answered late.
     Slowed,
-    /// The operator asks too often.
-    Paced,
+    /// The operator of this name asks too often.
+    Paced(String),
 }
 
 impl Turned {
+    /// For whoever asked.
+    fn words(&self) -> String {
+        match self {
+            Self::Page => "pages of browsers are not answered here".to_owned(),
+            Self::Name => "this name is not one of the daemon's: see --admin-hosts".to_owned(),
+            // The name of its holder is whatever somebody called himself.
+            Self::Unproven(Denied::Role(name)) => Denied::Role(shown(name)).to_string(),
+            Self::Unproven(denied) => denied.to_string(),
+            Self::Slowed => "too many requests from there prove nothing".to_owned(),
+            Self::Paced(_) => "too many requests: ask less often".to_owned(),
+        }
+    }
+
     /// The answer, after which the connection is closed.
     fn answer(&self, rules: &ApiRules) -> Response {
-        let (status, words) = match self {
-            Self::Page => (StatusCode::FORBIDDEN, "pages of browsers are not answered here".to_owned()),
-            Self::Name => {
-                (StatusCode::MISDIRECTED_REQUEST, "this name is not one of the daemon's: see --admin-hosts".to_owned())
-            }
-            Self::Unproven(denied) => (StatusCode::UNAUTHORIZED, denied.to_string()),
-            Self::Slowed => (StatusCode::TOO_MANY_REQUESTS, "too many requests from there prove nothing".to_owned()),
-            Self::Paced => (StatusCode::TOO_MANY_REQUESTS, "too many requests: ask less often".to_owned()),
+        let status = match self {
+            Self::Page | Self::Unproven(Denied::Role(_) | Denied::Agent) => StatusCode::FORBIDDEN,
+            Self::Name => StatusCode::MISDIRECTED_REQUEST,
+            Self::Unproven(_) => StatusCode::UNAUTHORIZED,
+            Self::Slowed | Self::Paced(_) => StatusCode::TOO_MANY_REQUESTS,
         };
-        let mut answer = (status, [(header::CONNECTION, "close")], words + "\n").into_response();
+        let mut answer = (status, [(header::CONNECTION, "close")], self.words() + "\n").into_response();
         let headers = answer.headers_mut();
         let later = |pace: Pace| HeaderValue::from(pace.every.div_ceil(1_000));
         match self {
             Self::Unproven(_) => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::Slowed => drop(headers.insert(header::RETRY_AFTER, later(rules.failures))),
-            Self::Paced => drop(headers.insert(header::RETRY_AFTER, later(rules.requests))),
+            Self::Paced(_) => drop(headers.insert(header::RETRY_AFTER, later(rules.requests))),
             Self::Page | Self::Name => {}
         }
         answer
@@ -330,6 +375,9 @@ async fn only_operators(
         Err(turned) => {
             if matches!(turned, Turned::Slowed) {
                 tokio::time::sleep(api.rules.delay).await;
+            }
+            if let Some(command) = command_of(&request) {
+                api.tell_of(&turned, command, peer);
             }
             turned.answer(&api.rules)
         }

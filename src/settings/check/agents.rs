@@ -1,6 +1,5 @@
 //! Checks the agents' listener: where it is, what it takes, and who may speak there.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::access::{existing, secret_file};
@@ -60,12 +59,6 @@ fn heartbeat_interval(text: &str) -> Result<Option<Duration>, String> {
 pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>) {
     settings.tls = tls(reader);
     let (tokens, issuers) = (existing(reader, "agent-token-file"), existing(reader, "agent-issuers-file"));
-    for (key, path) in [("agent-token-file", &tokens), ("agent-issuers-file", &issuers)] {
-        // They hold hashes and public keys: whoever reads them learns nothing, whoever writes them decides who may speak.
-        if path.as_ref().is_some_and(|path| is_writable_by_all(path)) {
-            reader.problem(key, "every user of this machine may change it, and so let anybody in: chmod o-w");
-        }
-    }
     settings.proofs = (tokens.is_some() || issuers.is_some()).then_some(ProofSettings { tokens, issuers });
     reader.duration(
         &mut settings.handshake_timeout,
@@ -143,9 +136,4 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsSettings> {
         reader.problem(key, why);
     }
     Some(TlsSettings { certificate: certificate?, key: key?, client_ca, client_crl })
-}
-
-fn is_writable_by_all(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
 }

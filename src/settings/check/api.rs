@@ -2,19 +2,20 @@
 
 use super::access::{existing, secret_file};
 use super::{Reader, address, boolean, limits};
-use crate::settings::{ApiSettings, Settings, TlsSettings};
+use crate::settings::{ApiSettings, ProofSettings, Settings, TlsSettings};
 
 /// To be called when the agents' TLS is known.
 pub(super) fn api(settings: &mut Settings, reader: &mut Reader<'_>) {
     let listen = reader.read("api-listen", address);
-    let tokens = existing(reader, "api-token-file");
+    let proofs =
+        ProofSettings { tokens: existing(reader, "api-token-file"), issuers: existing(reader, "api-issuers-file") };
     let own = tls(reader);
     let (mut is_plain, mut no_self_approval) = (false, false);
     reader.set(&mut is_plain, "api-plain", boolean);
     reader.set(&mut no_self_approval, "no-self-approval", boolean);
     let limits = limits::api(settings, reader);
     if !reader.given.contains_key("api-listen") {
-        let files = ["api-token-file", "api-cert-file", "api-key-file"];
+        let files = ["api-token-file", "api-issuers-file", "api-cert-file", "api-key-file"];
         let files = files.into_iter().filter(|key| reader.given.contains_key(*key));
         let words = [("api-plain", is_plain), ("no-self-approval", no_self_approval)];
         let words = words.into_iter().filter(|(_, is_said)| *is_said).map(|(key, _)| key);
@@ -26,9 +27,19 @@ pub(super) fn api(settings: &mut Settings, reader: &mut Reader<'_>) {
         return;
     }
     let Some(listen) = listen else { return };
-    if !reader.given.contains_key("api-token-file") {
-        reader
-            .problem("api-listen", "nobody is known there: give the file of operators' tokens (--api-token-file) too");
+    if !reader.given.contains_key("api-token-file") && !reader.given.contains_key("api-issuers-file") {
+        let message = "nobody is known there: give the file of operators' tokens (--api-token-file), or of their issuers (--api-issuers-file), too";
+        reader.problem("api-listen", message);
+    }
+    let of_agents = settings.proofs.as_ref().map(|proofs| (proofs.tokens.as_ref(), proofs.issuers.as_ref()));
+    let (agents_tokens, agents_issuers) = of_agents.unwrap_or_default();
+    for (key, own, other) in [
+        ("api-token-file", proofs.tokens.as_ref(), agents_tokens),
+        ("api-issuers-file", proofs.issuers.as_ref(), agents_issuers),
+    ] {
+        if own.is_some() && own == other {
+            reader.problem(key, "is the agents' file as well: whatever lets an agent in commands nothing, so give operators a file of their own");
+        }
     }
     // Certificates of agents prove nothing about operators.
     let shared = || Some(TlsSettings { client_ca: None, client_crl: None, ..settings.tls.clone()? });
@@ -46,8 +57,13 @@ pub(super) fn api(settings: &mut Settings, reader: &mut Reader<'_>) {
              --api-plain if a proxy on this machine adds TLS",
         );
     }
-    if let Some(tokens) = tokens {
-        settings.api = Some(ApiSettings { listen, tls, tokens, self_approval: !no_self_approval, limits });
+    if no_self_approval && settings.shallow {
+        let message =
+            "who wrote what a rollout brings is in the history, which --depth 1 leaves out: say one or the other";
+        reader.problem("no-self-approval", message);
+    }
+    if proofs.tokens.is_some() || proofs.issuers.is_some() {
+        settings.api = Some(ApiSettings { listen, tls, proofs, self_approval: !no_self_approval, limits });
     }
 }
 
