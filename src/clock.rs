@@ -56,3 +56,19 @@ impl Clock {
         tokio::time::Instant::from_std(self.started + since_start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_may_be_ahead_and_its_timers_are_not_late() {
+        let end: Timestamp = "2120-01-01T00:00:00Z".parse().expect("a time");
+        let clock = Clock::start_at(end);
+        assert!(clock.now() >= end && clock.wall() >= end);
+        assert!(clock.instant_of_wall(end) <= clock.instant_of_wall(end + Duration::from_secs(60)));
+        let far = clock.instant_of_wall(end + crate::time::LONGEST_DURATION * 9);
+        assert!(far <= clock.instant_of_wall(end) + crate::time::LONGEST_DURATION, "whoever is woken looks again");
+        assert!(Clock::start().wall() < end, "others tell their own time");
+    }
+}

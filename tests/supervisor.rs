@@ -13,6 +13,8 @@
 mod interop;
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use gitamp::view::{AgentStatus, Ending};
 use interop::{Daemon, FleetRepository, Programs, Supervisor, Tap};
@@ -376,5 +378,90 @@ fn a_restart_starts_another_collector_with_the_same_configuration() {
     let after = daemon.wait_agent("gw", "well again", is_confirmed);
     assert_eq!((after.hash, after.group), (before.hash, before.group));
     assert_eq!((tap.offers(), tap.connections()), (1, 1), "nothing was offered, and the supervisor stayed");
+    drop(supervisor);
+}
+
+/// A file of the tests' authority, private in this directory as keys have to be.
+fn private(directory: &Path, name: &str) -> String {
+    let path = directory.join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
+    std::fs::copy(source, &path).expect("a copy");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    path.display().to_string()
+}
+
+/// `gitamp token` with this file; what it printed.
+fn token(file: &Path, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gitamp"));
+    let output = command.arg("token").args(arguments).arg("--file").arg(file).output().expect("the program starts");
+    assert!(output.status.success(), "gitamp token {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+#[test]
+fn a_supervisor_comes_in_over_tls_with_a_token() {
+    let Some(programs) = Programs::find("a_supervisor_comes_in_over_tls_with_a_token") else { return };
+    let (directory, repository, _) = one_group(&logs(&[]));
+    let home = directory.path();
+    repository.write_policy("boundaries: [{path: all, trust: proven}]");
+    repository.write_group("all", "{matchLabels: {env: prod}}", &logs(&[]));
+    let first = repository.commit("Only who proves it");
+    let (own, tokens) = ([private(home, "server.pem"), private(home, "server-key.pem")], home.join("tokens.yaml"));
+    let secret = token(&tokens, &["new", "gw", "--label", "env=prod"]);
+    let flags = [
+        format!("--tls-cert-file={}", own[0]),
+        format!("--tls-key-file={}", own[1]),
+        format!("--agent-token-file={}", tokens.display()),
+    ];
+    let daemon = Daemon::start_with(home, &repository, &flags.each_ref().map(String::as_str));
+    let server = format!(
+        "{{endpoint: 'wss://{}/v1/opamp', headers: {{Authorization: 'Bearer {secret}'}}, tls: {{ca_file: '{}'}}}}",
+        daemon.address(),
+        private(home, "ca.pem")
+    );
+    // What it says of itself is another thing.
+    let supervisor = Supervisor::start_with(&programs, home, "gw", &server, ", env: staging", &daemon);
+    let note = repository.wait_ending(&first, Ending::Succeeded);
+    assert_eq!(note.groups["all"].counts.confirmed, 1, "{note:?}");
+    let agent = daemon.wait_agent("gw", "confirmed", is_confirmed);
+    assert_eq!((agent.transport.as_str(), agent.labels["env"].as_str()), ("websocket", "prod"), "{agent:?}");
+    assert_eq!(agent.proven, ["env", "token.name"], "{agent:?}");
+    repository.write_group("all", "{matchLabels: {env: prod}}", &logs(&[("batch", "{timeout: 1s}")]));
+    let changed = repository.commit("Send in batches");
+    repository.wait_ending(&changed, Ending::Succeeded);
+    daemon.wait_agent("gw", "running batches", |agent| is_confirmed(agent) && has(agent, "processors/batch"));
+    let collector = supervisor.collector();
+    token(&tokens, &["revoke", "gw"]);
+    daemon.wait_agent("gw", "gone", |agent| !agent.connected);
+    assert_eq!(supervisor.collector(), collector, "what runs goes on running");
+    assert!(!daemon.log().contains(&secret), "a token stands in the log");
+}
+
+#[test]
+fn a_supervisor_comes_in_with_a_certificate_and_is_known_by_it() {
+    let Some(programs) = Programs::find("a_supervisor_comes_in_with_a_certificate_and_is_known_by_it") else { return };
+    let (directory, repository, _) = one_group(&logs(&[]));
+    let home = directory.path();
+    repository.write_policy("boundaries: [{path: all, trust: proven}]");
+    repository.write_group("all", "{matchLabels: {tls.cn: gw-1, tls.o: shop}}", &logs(&[]));
+    let first = repository.commit("Only who proves it");
+    let ca = private(home, "ca.pem");
+    let flags = [
+        format!("--tls-cert-file={}", private(home, "server.pem")),
+        format!("--tls-key-file={}", private(home, "server-key.pem")),
+        format!("--tls-client-ca-file={ca}"),
+    ];
+    let daemon = Daemon::start_with(home, &repository, &flags.each_ref().map(String::as_str));
+    let (chain, key) = (private(home, "client.pem"), private(home, "client-key.pem"));
+    let server = format!(
+        "{{endpoint: 'wss://{}/v1/opamp', tls: {{ca_file: '{ca}', cert_file: '{chain}', key_file: '{key}'}}}}",
+        daemon.address()
+    );
+    let supervisor = Supervisor::start_with(&programs, home, "gw", &server, "", &daemon);
+    let note = repository.wait_ending(&first, Ending::Succeeded);
+    assert_eq!(note.groups["all"].counts.confirmed, 1, "{note:?}");
+    let agent = daemon.wait_agent("gw", "confirmed", is_confirmed);
+    assert_eq!(agent.labels["tls.spiffe"], "spiffe://example.org/ns/shop/sa/gateway", "{agent:?}");
+    assert!(agent.proven.iter().all(|label| label.starts_with("tls.")) && !agent.proven.is_empty(), "{agent:?}");
     drop(supervisor);
 }

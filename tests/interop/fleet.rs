@@ -41,6 +41,12 @@ impl FleetRepository {
         fs::write(directory.join("collector.yaml"), collector).expect("written");
     }
 
+    /// Writes the policy of the whole fleet.
+    pub(crate) fn write_policy(&self, policy: &str) {
+        let text = format!("apiVersion: gitamp/v1\nkind: Fleet\n{policy}\n");
+        fs::write(self.path.join("fleet.yaml"), text).expect("written");
+    }
+
     /// Commits everything. Returns the commit.
     pub(crate) fn commit(&self, message: &str) -> String {
         self.git(&["add", "--all"]);

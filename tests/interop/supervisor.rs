@@ -31,6 +31,18 @@ impl Supervisor {
         labels: &str,
         daemon: &Daemon,
     ) -> Self {
+        Self::start_with(programs, directory, name, &format!("{{endpoint: '{endpoint}'}}"), labels, daemon)
+    }
+
+    /// The same with all that `server` of its settings says.
+    pub(crate) fn start_with(
+        programs: &Programs,
+        directory: &Path,
+        name: &str,
+        server: &str,
+        labels: &str,
+        daemon: &Daemon,
+    ) -> Self {
         let directory = directory.join(name);
         fs::create_dir(&directory).expect("a new directory");
         // Several collectors on one machine would fight over the port of their own metrics.
@@ -39,7 +51,7 @@ impl Supervisor {
         let (state, quiet, collector) = (directory.join("state"), quiet.display(), programs.collector.display());
         let state = state.display();
         let config = format!(
-            "server: {{endpoint: '{endpoint}'}}\n\
+            "server: {server}\n\
              capabilities:\n  accepts_remote_config: true\n  reports_remote_config: true\n  \
              reports_available_components: true\n  accepts_opamp_connection_settings: true\n  accepts_restart_command: true\n\
              storage: {{directory: '{state}'}}\n\
