@@ -132,7 +132,6 @@ impl Controller {
             reach: file.rollouts.reach,
             until: now + definition.strategy.progress_deadline,
         };
-        self.roster.restore(name, failures, ill, assumed);
         let restarts = file.restarts.iter().filter_map(|id| id.parse().ok()).collect();
         let recent = file.restarting.iter().filter_map(|(id, at)| Some((id.parse().ok()?, *at)));
         let recent: Vec<(AgentId, Timestamp)> = recent.collect();
@@ -151,6 +150,7 @@ impl Controller {
         });
         let machine =
             Machine::restore(file.rollouts, rules(&definition), self.options.observe, self.options.forget_after, now);
+        self.roster.restore(name, failures, ill, assumed, machine.desired(now).stable);
         let state = GroupState { machine, definition, revision: file.revision, next, timer: None, layers: None };
         self.groups.insert(name.clone(), state);
         Ok(())

@@ -164,16 +164,10 @@ impl Group {
     }
 
     /// True when the member holds the candidate, and not because this rollout gave it to it.
-    fn had_before(&self, member: &Member) -> bool {
+    pub fn had_before(&self, member: &Member) -> bool {
         let (Some(candidate), Some(since)) = (self.desired.candidate, self.desired.since) else { return false };
         let is_given = member.offer.is_some_and(|offer| offer.connection.is_some() && offer.sent >= since);
         holds(member, candidate) && !is_given
-    }
-
-    /// True when the member has had for long what moved agents get now, and fell ill before that began: it says nothing about them.
-    pub fn was_ill_before_move(&self, member: &Member) -> bool {
-        let is_older = |at: Timestamp| self.desired.since.is_some_and(|since| at < since);
-        self.desired.moving && member.fell_ill.is_some_and(is_older) && self.had_before(member)
     }
 
     /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where

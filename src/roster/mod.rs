@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::{AgentEvent, AgentId, AgentReport, ConnectionId, Transport};
-use crate::config::RenderedConfig;
+use crate::config::{ConfigHash, RenderedConfig};
 use crate::fleet::GroupName;
 use crate::fleet::assign::{Assigner, Assignment};
 use crate::fleet::generations::Generations;
@@ -219,17 +219,19 @@ impl Roster {
         self.connected
     }
 
-    /// A group comes back with what the journal remembers of its agents.
+    /// A group comes back with what the journal remembers of its agents, and with what is stable there: what was remembered since that
+    /// became stable goes on.
     pub fn restore(
         &mut self,
         name: &GroupName,
         failures: BTreeMap<AgentId, Failure>,
         ill: BTreeSet<AgentId>,
         assumed: Assumed,
+        stable: Option<ConfigHash>,
     ) {
         self.assumptions.insert((assumed.until, name.clone()));
         let group = self.groups.entry(name.clone()).or_default();
-        (group.failures, group.ill, group.assumed) = (failures, ill, Some(assumed));
+        (group.failures, group.ill, group.assumed, group.desired.stable) = (failures, ill, Some(assumed), stable);
     }
 
     /// What a group's memory of failures and illnesses is, when it changed since the last call.
@@ -268,7 +270,7 @@ impl Roster {
         &mut self,
         name: &GroupName,
         desired: Desired,
-        config: impl Fn(crate::config::ConfigHash) -> Option<RenderedConfig>,
+        config: impl Fn(ConfigHash) -> Option<RenderedConfig>,
         now: Timestamp,
     ) {
         let group = self.groups.entry(name.clone()).or_default();
@@ -296,6 +298,9 @@ impl Roster {
         group.set_desired(desired);
         for id in members {
             let takes_part = begins_move && self.takes_part_in_move(name, id);
+            if begins_move {
+                self.excuse_from_move(name, id);
+            }
             if let Some(member) = self.agents.get_mut(&id) {
                 if let Some(hash) = forgiven {
                     member.forgive(hash);

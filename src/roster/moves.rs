@@ -84,6 +84,14 @@ impl Roster {
         member.is_some_and(|member| self.is_foreign(name, member) || self.is_taken_in(name, member))
     }
 
+    /// Who has had for long what moved agents get now, and is ill, says nothing about them.
+    pub(super) fn excuse_from_move(&mut self, name: &GroupName, id: AgentId) {
+        let (Some(group), Some(member)) = (self.groups.get_mut(name), self.agents.get(&id)) else { return };
+        if member.is_ill() && group.had_before(member) && group.ill.insert(id) {
+            group.memory_changed = true;
+        }
+    }
+
     /// True when the member has nothing of ours, and this group something stable that it never proved with agents like it.
     fn is_taken_in(&self, name: &GroupName, member: &Member) -> bool {
         let has_stable = self.groups.get(name).is_some_and(|group| group.desired.stable.is_some());

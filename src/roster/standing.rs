@@ -186,8 +186,7 @@ fn fell_sick(member: &Member, group: &Group) -> bool {
 }
 
 fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
-    let ill_before = group.ill.contains(&id) || group.was_ill_before_move(member);
-    let ill_before = ill_before && member.is_eligible();
+    let ill_before = group.ill.contains(&id) && member.is_eligible();
     let outside = group.desired.candidate.is_some() && !group.in_cohort(id, member);
     let sick = fell_sick(member, group);
     let base = Verdict { ill_before, back: group.was_here_before(member), outside, sick, ..Verdict::NOBODY };
@@ -351,7 +350,8 @@ fn judge_holder(
             let desired = &group.desired;
             let goes_back = desired.reverting || desired.moving || desired.restoring_since.is_some();
             let start = desired.restoring_since.or(desired.since);
-            let is_witnessed = |offer: Offer| offer.hash == hash && offer.connection.is_none() && offer.at < since;
+            let is_witnessed =
+                |offer: Offer| offer.hash == hash && offer.connection.is_none() && !offer.confirmed && offer.at < since;
             let is_about_now = member.offer.is_some_and(is_witnessed)
                 || given.is_some_and(|offer| start.is_none_or(|start| offer.made >= start));
             if goes_back && !is_about_now { base.failed_long_ago(hash, message) } else { base.fails(hash, message) }

@@ -314,7 +314,7 @@ fn an_earlier_process_keeps_its_room_until_its_agents_are_back() {
     let restored = |reach| {
         let mut bench = Bench::new(Desired::default());
         let assumed = Assumed { room: 2, reach, until: START + DEADLINE };
-        bench.roster.restore(&group(), BTreeMap::new(), BTreeSet::new(), assumed);
+        bench.roster.restore(&group(), BTreeMap::new(), BTreeSet::new(), assumed, None);
         let two = Desired { max_unavailable: Amount::Count(2), ..desired(b'B', Some(b'A')) };
         bench.desire(two, START);
         bench
