@@ -53,7 +53,10 @@ struct House {
 }
 
 async fn open(options: AgentServerOptions) -> House {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    open_on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), options)
+}
+
+fn open_on(listener: TcpListener, options: AgentServerOptions) -> House {
     let door = Door(listener.local_addr().expect("an address"));
     let (sender, events) = mpsc::channel(64);
     let (stop, stopped) = watch::channel(false);
@@ -462,6 +465,81 @@ async fn slow_and_silent_ones_are_closed() {
     assert_eq!(house.word().await, "lost 1");
     assert_eq!(closed(&mut silent).await, CloseCode::Policy, "nothing after the first message");
     counted(2, || house.traffic.silent.get()).await;
+}
+
+/// Begins a message of 60,000 bytes of which nothing follows.
+async fn announce(socket: &mut WebSocketStream<TcpStream>) {
+    socket.get_mut().write_all(&[0x82, 0xfe, 0xea, 0x60, 0, 0, 0, 0]).await.expect("written");
+}
+
+/// Options with room for one message of 60,000 bytes, and so long for one.
+fn narrow(message_timeout: Duration) -> AgentServerOptions {
+    let mut options =
+        AgentServerOptions { bytes_in_flight: 64 << 10, message_timeout, ..AgentServerOptions::default() };
+    options.rules.limits.message_bytes = 64 << 10;
+    options
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_offered_what_there_is() {
+    let mut house = open(narrow(Duration::from_secs(3_600))).await;
+    let mut present = house.door.websocket().await;
+    say(&mut present, &hello(2)).await;
+    let (connection, report) = house.arrival(2).await;
+    drop(report);
+    hear(&mut present).await;
+    let mut first = house.door.websocket().await;
+    announce(&mut first).await;
+    let mut second = house.door.websocket().await;
+    announce(&mut second).await;
+    counted(1, || house.traffic.waited_for_room.get()).await;
+    // One of the two has the room and the other waits: so does whoever comes now.
+    announce(&mut present).await;
+    counted(2, || house.traffic.waited_for_room.get()).await;
+    house.links.offer(connection, agent(2), config(5, 10), false);
+    assert_eq!(offered(&hear(&mut present).await), Some(5));
+}
+
+#[tokio::test]
+async fn who_waits_for_room_does_so_no_longer_than_a_message_may_take() {
+    let options = AgentServerOptions { verdict_wait: Duration::from_secs(3_600), ..narrow(Duration::from_secs(2)) };
+    let mut house = open(options).await;
+    // It has the room for as long as nobody gives the verdict.
+    let file = AgentConfigObject { body: vec![b'#'; 50_000].into(), ..Default::default() };
+    let config_map = Some(AgentConfigMap { config_map: [(String::new(), file)].into() });
+    let large = AgentToServer { effective_config: Some(EffectiveConfig { config_map }), ..hello(1) };
+    let door = house.door;
+    let polling = tokio::spawn(async move { door.poll(&large).await });
+    let (_, report) = house.arrival(1).await;
+    let mut waiting = house.door.websocket().await;
+    announce(&mut waiting).await;
+    assert_eq!(closed(&mut waiting).await, CloseCode::Policy, "nobody waits for ever");
+    assert_eq!((house.traffic.waited_for_room.get(), house.traffic.broken.get()), (1, 1));
+    drop(report);
+    bounded("an answer", polling).await.expect("answered");
+}
+
+#[tokio::test]
+async fn who_resets_a_connection_counts_for_its_address_all_the_same() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    for who in 1..=4 {
+        let polls: Vec<u8> = [hello(who), hello(100 + who)].iter().flat_map(|message| {
+            let body = message.encode_to_vec();
+            let head = format!(
+                "POST /v1/opamp HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            [head.into_bytes(), body].concat()
+        }).collect();
+        let mut stream = TcpStream::connect(at).await.expect("accepted");
+        stream.write_all(&polls).await.expect("written");
+        stream.set_zero_linger().expect("a socket");
+    }
+    // Accepted only now: what they sent is there, and the sockets do not say any more where they come from.
+    let options = AgentServerOptions { max_new_agents: Some(1), ..AgentServerOptions::default() };
+    let house = open_on(listener, options);
+    counted(true, || house.traffic.new_agents_refused.get() >= 1).await;
 }
 
 #[tokio::test]

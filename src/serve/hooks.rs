@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::forge::hooks::{Dialect, Refusal, Sender, Verdict, Watched};
+use crate::serve::admission::Admission;
 use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
@@ -56,7 +57,10 @@ struct Shared {
     secrets: ArcSwap<Vec<Secret>>,
     places: tokio::sync::Semaphore,
     by_address: Arc<Quota>,
+    /// Of deliveries that prove nothing.
     paces: Allowance,
+    /// How often something is said that strangers cause.
+    warnings: Admission,
 }
 
 /// One `POST` route for each dialect.
@@ -67,6 +71,7 @@ pub fn router(hooks: Hooks) -> Router {
         places: tokio::sync::Semaphore::new(AT_ONCE),
         by_address: Quota::new(Some(AT_ONCE_OF_ADDRESS)),
         paces: Allowance::new(hooks.limits.a_minute),
+        warnings: Admission::new(Some(1)),
         hooks,
     });
     let routes = Dialect::ALL.into_iter().fold(Router::new(), |router, dialect| {
@@ -97,8 +102,20 @@ impl Shared {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        tracing::warn!("the secrets of the webhooks are those of before: {reason}");
+        if self.may_warn() {
+            tracing::warn!("the secrets of the webhooks are those of before: {reason}");
+        }
         self.secrets.load_full()
+    }
+
+    /// Once a second: strangers decide how often there is something. The metric counts all of them.
+    fn may_warn(&self) -> bool {
+        self.warnings.admits(self.hooks.clock.now())
+    }
+
+    /// False when this origin delivered too much that proves nothing; else one more is counted.
+    fn suffers(&self, origin: Option<Origin>) -> bool {
+        origin.is_none_or(|origin| self.paces.admits(origin, self.hooks.clock.now()))
     }
 
     /// Keeps what an authentic delivery was about.
@@ -140,7 +157,9 @@ impl Shared {
 
     fn refuse(&self, sender: Sender, refusal: &Refusal) -> (StatusCode, String) {
         self.hooks.metrics.hook(sender.label(), "refused");
-        tracing::warn!(forge = sender.label(), "a delivery is refused: {refusal}");
+        if self.may_warn() {
+            tracing::warn!(forge = sender.label(), "a delivery is refused: {refusal}");
+        }
         let status = match refusal {
             // What exactly does not fit is for the log alone.
             Refusal::Signature(_) => {
@@ -162,11 +181,12 @@ async fn deliver(
 ) -> (StatusCode, String) {
     let sender = dialect.sender(&headers);
     let metrics = &shared.hooks.metrics;
-    if origin.is_some_and(|origin| !shared.paces.admits(origin, shared.hooks.clock.now())) {
+    let paced = || {
         metrics.hook(sender.label(), "paced");
         metrics.traffic().hooks.paced.one();
-        return (StatusCode::TOO_MANY_REQUESTS, "too many deliveries from there: try again in a minute\n".to_owned());
-    }
+        let words = "too many deliveries from there prove nothing: try again in a minute\n";
+        (StatusCode::TOO_MANY_REQUESTS, words.to_owned())
+    };
     let of_address = origin.map(|origin| shared.by_address.take(origin));
     if matches!(of_address, Some(None)) {
         metrics.hook(sender.label(), "busy");
@@ -178,6 +198,7 @@ async fn deliver(
     };
     let body = match collect(body, shared.hooks.limits.body).await {
         Ok(body) => body,
+        Err(_) if !shared.suffers(origin) => return paced(),
         Err((status, reason)) => {
             metrics.hook(sender.label(), "refused");
             if status == StatusCode::PAYLOAD_TOO_LARGE {
@@ -187,7 +208,13 @@ async fn deliver(
         }
     };
     let secrets = shared.secrets().await;
-    match dialect.read(&headers, &body, &secrets, &shared.hooks.watched, shared.hooks.clock.now()) {
+    let outcome = dialect.read(&headers, &body, &secrets, &shared.hooks.watched, shared.hooks.clock.now());
+    let proves_nothing = matches!(outcome, Ok(Verdict::UnsignedPing) | Err(Refusal::Signature(_)));
+    // Only now it is known whose they are: behind a proxy a forge has the address of everybody who makes up deliveries.
+    if proves_nothing && !shared.suffers(origin) {
+        return paced();
+    }
+    match outcome {
         Ok(verdict) => shared.accept(sender, verdict),
         Err(refusal) => shared.refuse(sender, &refusal),
     }

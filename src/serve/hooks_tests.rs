@@ -169,16 +169,28 @@ async fn slow_bodies_of_one_address_keep_no_other_out() {
 }
 
 #[tokio::test]
-async fn deliveries_of_one_address_are_counted_by_the_minute() {
-    let house = House::within(HookLimits { body: 4 << 10, a_minute: Some(2) });
-    let from = |last: u8| {
-        let mut request = delivery("/hooks/generic", &[("x-signature", "sha256=00")], "{}");
+async fn deliveries_that_prove_nothing_are_counted_by_the_minute_and_a_forge_beside_them_is_heard() {
+    let house = House::within(HookLimits { body: 4 << 10, a_minute: Some(1) });
+    let from = async |last: u8, path: &str, headers: &[(&str, &str)], body: &str| {
+        let mut request = delivery(path, headers, body.to_owned());
         request.extensions_mut().insert(Origin::of([192, 0, 2, last].into()));
-        request
+        house.status(request).await
     };
-    assert_eq!(
-        [house.status(from(1)).await, house.status(from(1)).await, house.status(from(1)).await],
-        [401, 401, 429]
-    );
-    assert_eq!(house.status(from(2)).await, 401, "another address has its own");
+    let said = r#"{"ref": "refs/heads/main"}"#;
+    let signature = sign(&Secret::new(SECRET), said.as_bytes()).expect("a signature");
+    let (signed, unsigned) = ([("x-signature", signature.as_str())], [("x-signature", "sha256=00")]);
+    for _ in 0..3 {
+        assert_eq!(from(1, "/hooks/generic", &signed, said).await, 202, "what is signed uses up nothing");
+    }
+    assert_eq!(from(1, "/hooks/generic", &unsigned, said).await, 401);
+    let ping = [("x-event-key", "diagnostics:ping")];
+    for (path, headers, body, why) in [
+        ("/hooks/generic", unsigned.as_slice(), said, "another one that is not signed"),
+        ("/hooks/bitbucket", &ping, "{}", "a ping that proves nothing"),
+        ("/hooks/generic", &signed, " ".repeat(5 << 10).as_str(), "a body that is not read"),
+    ] {
+        assert_eq!(from(1, path, headers, body).await, 429, "{why}");
+    }
+    assert_eq!(from(1, "/hooks/generic", &signed, said).await, 202, "a forge that has the same address is heard");
+    assert_eq!(from(2, "/hooks/generic", &unsigned, said).await, 401, "another address has its own");
 }

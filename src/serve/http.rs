@@ -70,14 +70,16 @@ impl Phase {
     }
 }
 
-/// Serves one connection to its end, whatever it turns out to be. `_places` are its places among all connections, and among those of its address.
+/// Serves one connection to its end, whatever it turns out to be. `address` is where it came from when it was accepted: later the socket
+/// may not say any more, because a client that resets it leaves what it sent, but not its name. `_places` are its places among all
+/// connections, and among those of its address.
 pub(super) async fn serve(
     server: Arc<Server>,
     stream: TcpStream,
+    address: IpAddr,
     registration: Registration,
     _places: (OwnedSemaphorePermit, Option<Place>),
 ) {
-    let address = stream.peer_addr().ok().map(|address| address.ip());
     // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
     let Some(socket) = Box::pin(secure(&server, stream, &registration.link)).await else { return };
     let chain = socket.peer_certificates().to_vec();
@@ -109,10 +111,10 @@ async fn secure(server: &Server, stream: TcpStream, link: &Link) -> Option<Socke
 async fn requests(
     server: &Arc<Server>,
     stream: Socket,
-    (chain, address): (&[CertificateDer<'static>], Option<IpAddr>),
+    (chain, address): (&[CertificateDer<'static>], IpAddr),
     link: &Link,
 ) -> Option<(Socket, FrameReader, Box<Proof>)> {
-    let phase = Arc::new(Phase { certified: Proof::of_connection(chain, address), ..Phase::default() });
+    let phase = Arc::new(Phase { certified: Proof::of_connection(chain, Some(address)), ..Phase::default() });
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
         let (server, phase) = (Arc::clone(server), Arc::clone(&phase));

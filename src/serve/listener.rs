@@ -241,7 +241,7 @@ impl Server {
     }
 
     /// Hands the connection's events to the daemon, one after the other. While the daemon is behind, this waits, and the
-    /// connection reads nothing meanwhile. New agents count as brought by `origin`. Returns a verdict to wait for, when `is_awaited` says so of an event.
+    /// connection reads nothing meanwhile. New agents count as brought by `origin`; `None`: they are counted already. Returns a verdict to wait for, when `is_awaited` says so of an event.
     pub(super) async fn deliver(
         &self,
         connection: &mut Connection,
@@ -348,11 +348,6 @@ impl Server {
         true
     }
 
-    /// True when this agent is here, or its origin may bring one more now. Nothing is taken.
-    pub(super) fn may_be_new(&self, id: AgentId, origin: Option<Origin>) -> bool {
-        self.links.has(id) || origin.is_none_or(|origin| self.newcomers.has(origin, self.clock.now()))
-    }
-
     /// True when this origin may bring one more, which it did; others are counted.
     pub(super) fn admits_newcomer(&self, origin: Option<Origin>) -> bool {
         let admits = origin.is_none_or(|origin| self.newcomers.admits(origin, self.clock.now()));
@@ -441,7 +436,7 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
             Ok((stream, from)) => {
                 server.traffic.accepted.one();
                 match server.find_place(&places, from.ip()) {
-                    Some(places) => admit(&server, stream, places),
+                    Some(places) => admit(&server, (stream, from.ip()), places),
                     None => {
                         // When even this is too much, the connection is dropped. So it is where a word would need a handshake first.
                         if server.options.tls.is_none()
@@ -488,12 +483,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     [ConnectionAborted, ConnectionReset, ConnectionRefused, Interrupted].contains(&error.kind())
 }
 
-fn admit(server: &Arc<Server>, stream: TcpStream, places: (OwnedSemaphorePermit, Option<Place>)) {
+fn admit(server: &Arc<Server>, (stream, address): (TcpStream, IpAddr), places: (OwnedSemaphorePermit, Option<Place>)) {
     // Messages are written whole, so waiting for more would only delay them. A failure costs a little latency.
     let _delayed = stream.set_nodelay(true);
     let registration = server.links.open();
     let id: ConnectionId = registration.id;
-    let task = tokio::spawn(http::serve(Arc::clone(server), stream, registration, places));
+    let task = tokio::spawn(http::serve(Arc::clone(server), stream, address, registration, places));
     server.links.served_by(id, task.abort_handle());
 }
 
@@ -540,10 +535,11 @@ mod tests {
             names: Mutex::new(NameCache::new(1)),
             options: AgentServerOptions::default(),
         });
-        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("accepted");
+        let at = listener.local_addr().expect("bound");
+        let stream = TcpStream::connect(at).await.expect("accepted");
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one");
         let registration = server.links.open();
-        let task = http::serve(Arc::clone(&server), stream, registration, (place, None));
+        let task = http::serve(Arc::clone(&server), stream, at.ip(), registration, (place, None));
         assert!(size_of_val(&task) <= 2048, "{} bytes for each of 20,000", size_of_val(&task));
     }
 }

@@ -70,17 +70,17 @@ impl Polls {
             server.traffic.crowded_polls.one();
             return None;
         }
-        // Looked at before anything is taken that others need too: made-up identities cost but one request each.
-        if !server.may_be_new(id, proof.origin()) {
-            server.traffic.new_agents_refused.one();
+        let mut proof = proof.clone();
+        if !server.take_place(&mut proof) || !server.take_polling_place(&mut proof) {
+            return None;
+        }
+        // Taken here, whatever becomes of the message, and before what others need too: who makes up identities, or has them refused, uses
+        // up what is its own.
+        if !server.admits_newcomer(proof.origin()) {
             return None;
         }
         if !server.admission.admits(server.clock.now()) {
             server.traffic.throttled.one();
-            return None;
-        }
-        let mut proof = proof.clone();
-        if !server.take_place(&mut proof) || !server.take_polling_place(&mut proof) {
             return None;
         }
         let registration = server.links.open();
@@ -139,7 +139,7 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
         lock(&poll.proof).clone_from(&proof);
         poll.heard.store(server.clock.now().as_millis(), Ordering::Relaxed);
         let heard = server.hear(connection, message);
-        let may_offer = match await_verdict(server, connection, &poll, proof.origin()).await {
+        let may_offer = match await_verdict(server, connection, &poll).await {
             Ok(may_offer) => may_offer,
             Err(NobodyListens) => return Answer::Unavailable,
         };
@@ -195,14 +195,10 @@ fn judged(server: &Server, heard: &Heard, answer: Option<OutMessage>) -> Answer 
 
 /// Tells the daemon what changed and waits a moment for what follows. False: the slot must not be used, because what is in it
 /// may be meant for other labels.
-async fn await_verdict(
-    server: &Server,
-    connection: &mut Connection,
-    poll: &Poll,
-    origin: Option<Origin>,
-) -> Result<bool, NobodyListens> {
+async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll) -> Result<bool, NobodyListens> {
     let any = |_: &AgentReport| true;
-    let Some(verdict) = server.deliver(connection, &poll.registration.link, origin, any).await? else {
+    // Who opened the poll brought the agent.
+    let Some(verdict) = server.deliver(connection, &poll.registration.link, None, any).await? else {
         return Ok(true);
     };
     let is_settled = tokio::time::timeout(server.options.verdict_wait, verdict.receiver).await.is_ok();

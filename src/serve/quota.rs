@@ -104,15 +104,6 @@ impl Allowance {
 
     /// True when one more may come now; it is counted then.
     pub(super) fn admits(&self, origin: Origin, now: Timestamp) -> bool {
-        self.look(origin, now, ONE)
-    }
-
-    /// True when one more might come now. Nothing is counted.
-    pub(super) fn has(&self, origin: Origin, now: Timestamp) -> bool {
-        self.look(origin, now, 0)
-    }
-
-    fn look(&self, origin: Origin, now: Timestamp, takes: u64) -> bool {
         let Some(a_minute) = self.a_minute else { return true };
         let mut state = lock(&self.state);
         let whole = a_minute * ONE;
@@ -133,11 +124,9 @@ impl Allowance {
         if have < ONE {
             return false;
         }
-        if takes > 0 {
-            // A clock that goes back gives nothing twice.
-            let at = known.map_or(now, |(_, at)| at.max(now));
-            state.left.insert(origin, (have - takes, at));
-        }
+        // A clock that goes back gives nothing twice.
+        let at = known.map_or(now, |(_, at)| at.max(now));
+        state.left.insert(origin, (have - ONE, at));
         true
     }
 }
@@ -185,18 +174,8 @@ mod tests {
         let origin = |number: usize| Origin::of(Ipv6Addr::from_bits((number as u128) << 64).into());
         assert!((0..MOST_REMEMBERED).all(|number| allowance.admits(origin(number), at(0))));
         assert!(!allowance.admits(origin(MOST_REMEMBERED), at(0)), "there is no room to remember it");
-        assert!(!allowance.has(origin(MOST_REMEMBERED), at(0)));
         assert!(allowance.admits(origin(7), at(0)), "who is known has what is left");
         assert!(allowance.admits(origin(MOST_REMEMBERED), at(2)), "the others are whole again, and forgotten");
         assert!(lock(&allowance.state).left.len() < 10);
-    }
-
-    #[test]
-    fn a_look_takes_nothing() {
-        let now = Timestamp::from_millis(1);
-        let allowance = Allowance::new(Some(1));
-        let one = Origin::Token([1; 32]);
-        assert!((0..9).all(|_| allowance.has(one, now)) && allowance.admits(one, now));
-        assert!(!allowance.has(one, now) && !allowance.admits(one, now));
     }
 }

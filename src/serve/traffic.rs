@@ -131,7 +131,7 @@ pub struct ApiTraffic {
 pub struct HookTraffic {
     /// Deliveries that are larger than one may be.
     pub oversized: Counter,
-    /// Deliveries of an address that sends too many.
+    /// Deliveries that prove nothing, of an address that sends too many of them.
     pub paced: Counter,
     /// Connections to a listener of their own for which there was no place.
     pub turned_away: Counter,

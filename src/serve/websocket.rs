@@ -5,6 +5,7 @@
 //! daemon or for room does not read on: that is the back-pressure.
 
 use std::io;
+use std::pin::pin;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -162,7 +163,7 @@ impl Conversation<'_> {
                     }
                 }
             }
-            self.make_room().await;
+            self.make_room().await?;
             self.listen()?;
             self.send().await?;
             self.wait().await?;
@@ -285,19 +286,46 @@ impl Conversation<'_> {
         }
     }
 
-    /// Waits for room for the message that is being read, before memory is taken for it.
-    async fn make_room(&mut self) {
-        if self.room.is_none() && self.reader.announced() > SMALL_MESSAGE {
-            // Fragments do not tell how many will follow: room for as much as they may come to.
-            let needed = self.server.options.rules.limits.message_bytes.max(self.reader.announced());
-            let needed = if self.reader.is_in_fragments() { needed } else { self.reader.announced() };
-            self.room = self.server.room_for(needed, self.proof.origin()).await;
+    /// Finds room for the message that is being read, before memory is taken for it.
+    async fn make_room(&mut self) -> Result<(), Ending> {
+        if !self.reader.is_within_message() {
+            self.complete_by = None;
+            return Ok(());
         }
-        self.complete_by = match self.complete_by {
-            _ if !self.reader.is_within_message() => None,
-            None => Some(Instant::now() + self.server.options.message_timeout),
-            running => running,
-        };
+        let complete_by = *self.complete_by.get_or_insert_with(|| Instant::now() + self.server.options.message_timeout);
+        if self.room.is_some() || self.reader.announced() <= SMALL_MESSAGE {
+            return Ok(());
+        }
+        // In a box of its own: most connections never ask.
+        Box::pin(self.await_room(complete_by)).await
+    }
+
+    /// Waits for that room no longer than for the message, and says meanwhile what there is to say: others of its origin decide when there
+    /// is some.
+    async fn await_room(&mut self, complete_by: Instant) -> Result<(), Ending> {
+        // Fragments do not tell how many will follow: room for as much as they may come to.
+        let needed = self.server.options.rules.limits.message_bytes.max(self.reader.announced());
+        let needed = if self.reader.is_in_fragments() { needed } else { self.reader.announced() };
+        let mut room = pin!(self.server.room_for(needed, self.proof.origin()));
+        loop {
+            tokio::select! {
+                biased;
+                room = room.as_mut() => {
+                    self.room = room;
+                    return Ok(());
+                }
+                () = self.registration.link.wake.notified() => {
+                    self.listen()?;
+                    self.send().await?;
+                }
+                () = sleep_until(complete_by) => return Err(self.too_slow()),
+            }
+        }
+    }
+
+    fn too_slow(&self) -> Ending {
+        self.server.traffic.broken.one();
+        Close::new(CloseCode::Policy, "the message came too slowly").into()
     }
 
     /// Waits until there is something to read, something to say, or nothing for too long.
@@ -334,8 +362,7 @@ impl Conversation<'_> {
 
     async fn judge_silence(&mut self) -> Result<(), Ending> {
         if self.complete_by.is_some() {
-            self.server.traffic.broken.one();
-            return Err(Close::new(CloseCode::Policy, "the message came too slowly").into());
+            return Err(self.too_slow());
         }
         let (now, before) = (self.server.clock.now(), self.connection.agents());
         self.connection.handle_timeout(now, &self.server.options.rules);

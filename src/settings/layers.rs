@@ -278,7 +278,7 @@ pub struct ServeArgs {
     /// The largest body of a delivery [default: 1MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Hooks")]
     pub max_hook_size: Option<Text>,
-    /// Deliveries of one address in a minute; `off`: as many as come [default: 600]
+    /// Deliveries of one address in a minute that prove nothing; `off`: as many as come [default: 600]
     #[arg(long, value_name = "NUMBER", help_heading = "Hooks")]
     pub max_hook_rate: Option<Text>,
 

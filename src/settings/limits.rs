@@ -50,7 +50,7 @@ pub struct HookLimits {
     /// Bytes of one body: 4 KiB to 32 MiB. GitHub sends up to 25 MiB for pushes of thousands of commits; what is larger than this is turned
     /// away, and the poll interval finds the push.
     pub body: usize,
-    /// Deliveries of one address in a minute; `None`: as many as come.
+    /// Deliveries of one address in a minute that prove nothing; `None`: as many as come.
     pub a_minute: Option<u32>,
 }
 
