@@ -2,9 +2,8 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,104 +13,8 @@ use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
 use prost::Message;
 use support::forge::{ForgeServer, Mood, Plays};
 use support::http_remote::HttpRemote;
+use support::secrets::{Search, Secrets};
 use support::{Daemon, Process, Repository, get, gitamp, post, run, wait_for, write_secret};
-
-/// All secrets of a test, by the place where they enter, and the forms in which they would still be recognised.
-#[derive(Default)]
-struct Secrets {
-    values: BTreeMap<&'static str, String>,
-    forms: Vec<(&'static str, String)>,
-}
-
-impl Secrets {
-    /// A new secret for this place: letters and digits, so that nothing quotes or escapes it.
-    fn make(&mut self, place: &'static str) -> String {
-        let letters: String = place.chars().filter(char::is_ascii_alphanumeric).collect();
-        let value = format!("q7{letters}Xk93wTzP{}jm5", self.values.len());
-        self.watch(place, &value);
-        self.values.insert(place, value.clone());
-        value
-    }
-
-    /// Looks for this text as well.
-    fn watch(&mut self, place: &'static str, value: &str) {
-        self.forms.push((place, value.to_owned()));
-        self.forms.push((place, hex::encode(value)));
-        // At each of the three places that it can begin at in a longer text; the ends depend on the neighbours.
-        for before in 0..3 {
-            let text = [&vec![b'.'; before][..], value.as_bytes()].concat();
-            for engine in [&STANDARD, &URL_SAFE_NO_PAD] {
-                let encoded = engine.encode(&text);
-                let inner = &encoded[4..encoded.len() - 4];
-                self.forms.push((place, inner.to_owned()));
-            }
-        }
-    }
-
-    /// What of them stands in an output, with what is around it.
-    fn found_in(&self, output: &str, bytes: &[u8]) -> Vec<String> {
-        let text = String::from_utf8_lossy(bytes);
-        let hit = |(place, form): &(&str, String)| {
-            let at = text.find(form.as_str())?;
-            let start = (0..=at.saturating_sub(120)).rev().find(|start| text.is_char_boundary(*start)).unwrap_or(0);
-            Some(format!("{output} shows the secret of {place}: ...{}", &text[start..at + form.len()]))
-        };
-        self.forms.iter().filter_map(hit).collect()
-    }
-}
-
-/// Everything that came out, and what was found in it.
-struct Search<'s> {
-    secrets: &'s Secrets,
-    outputs: usize,
-    found: Vec<String>,
-}
-
-impl<'s> Search<'s> {
-    fn new(secrets: &'s Secrets) -> Self {
-        Self { secrets, outputs: 0, found: Vec::new() }
-    }
-
-    fn look(&mut self, output: &str, bytes: impl AsRef<[u8]>) {
-        self.outputs += 1;
-        self.found.extend(self.secrets.found_in(output, bytes.as_ref()));
-    }
-
-    fn command(&mut self, command: &mut Command) -> Output {
-        let name = format!("{:?}", command.get_args().collect::<Vec<_>>());
-        let output = run(command);
-        self.look(&name, &output.stdout);
-        self.look(&format!("{name}, its errors"), &output.stderr);
-        output
-    }
-
-    /// All files below a directory, by name and content, and what Git keeps compressed in them.
-    fn directory(&mut self, directory: &Path) {
-        for entry in std::fs::read_dir(directory).expect("a directory") {
-            let entry = entry.expect("an entry");
-            let (path, kind) = (entry.path(), entry.file_type().expect("its kind"));
-            self.look("a file's name", path.display().to_string());
-            if kind.is_dir() {
-                self.directory(&path);
-            } else if kind.is_file() {
-                // Locks and packs come and go meanwhile.
-                self.look(&path.display().to_string(), std::fs::read(&path).unwrap_or_default());
-            }
-        }
-        if directory.extension().is_some_and(|extension| extension == "git") {
-            let mut command = Command::new("git");
-            command.arg("-C").arg(directory).args(["cat-file", "--batch", "--batch-all-objects"]);
-            let objects = run(&mut command);
-            assert!(objects.status.success(), "{objects:?}");
-            self.look(&format!("the objects in {}", directory.display()), objects.stdout);
-        }
-    }
-
-    fn clean(self, at_least: usize) {
-        assert!(self.outputs >= at_least, "only {} outputs were looked at", self.outputs);
-        assert!(self.found.is_empty(), "{}", self.found.join("\n"));
-    }
-}
 
 const GROUP: &str = "\
 apiVersion: gitamp/v1
@@ -129,6 +32,9 @@ fn collector(level: &str) -> String {
          pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
     )
 }
+
+/// The pull request that the bad commit comes from.
+const COMMENTED: u64 = 7;
 
 /// What is asked and ordered once everything has happened.
 const COMMANDS: [&str; 12] = [
@@ -379,6 +285,12 @@ impl Seeded {
         search.directory(&self.daemon.state());
         search.directory(&self.journal_at);
         search.directory(&self.repository.remote());
+        for commit in self.repository.git(&["rev-list", "--all"]).lines() {
+            search.look("a status on the forge", format!("{:?}", self.forge.shows(commit)));
+        }
+        let comments = self.forge.comments(COMMENTED);
+        assert!(!comments.is_empty(), "the merged pull request has a comment");
+        search.look("a comment on the forge", format!("{comments:?}"));
         let log = self.daemon.process().log();
         for part in ["TRACE", "the environment variable GITAMP_GIT_TOKEN means nothing"] {
             assert!(log.contains(part), "{part:?} is not in the log: was it written at all?");
@@ -399,8 +311,13 @@ fn nothing_comes_out(format: &str) {
     let first = seeded.repository.git(&["rev-parse", "HEAD"]);
     seeded.ended(&first, "succeeded");
     let bad = seeded.repository.commit("It does not run", &[("gateways/collector.yaml", &collector("broken"))]);
+    seeded.forge.merge(&bad, COMMENTED);
     seeded.ring();
     seeded.ended(&bad, "rolled-back");
+    wait_for("the comment to say so", || {
+        let comments = seeded.forge.comments(COMMENTED);
+        if comments.iter().any(|(_, text)| text.contains("rolled")) { Ok(()) } else { Err(comments) }
+    });
     seeded.blabber();
     seeded.bad_days();
     seeded.search();
@@ -564,12 +481,31 @@ fn wrong_starts(secret: &str, readable: &str) -> Vec<Wrong> {
         "journal-token-file",
         "forge-token-file",
         "ssh-key-file",
+        "tls-key-file",
+        "api-key-file",
     ] {
         cases.push(Wrong::flags([(name, readable)]).with_repository());
         // The secret itself, where its file was asked for.
         cases.push(Wrong::settings(format!("{name}: {secret}\n")).with_repository());
         let variable = format!("GITAMP_{}", name.replace('-', "_").to_uppercase());
         cases.push(Wrong::variable(&variable, secret).with_repository());
+    }
+    for name in ["agent-token-file", "agent-issuers-file", "api-token-file", "tls-cert-file", "verify-keyring"] {
+        cases.push(Wrong::settings(format!("{name}: {secret}\n")).with_repository());
+    }
+    let chat = format!("https://ada:{secret}@hooks.example.com/x");
+    for receiver in [
+        format!("type: webhook, url: '{chat}'"),
+        format!("type: slack, url: 'https://hooks.example.com/{secret}'"),
+        format!("type: slack, urlFile: '{secret}'"),
+        format!("type: slack, urlFile: '{readable}'"),
+        format!("type: webhook, url: 'https://x.example', secretFile: '{secret}'"),
+        format!("type: webhook, url: 'https://x.example', tokenFile: '{secret}'"),
+        format!("type: webhook, url: 'https://x.example', caFile: '{secret}'"),
+        format!("type: webhook, url: 'https://x.example', token: '{secret}'"),
+    ] {
+        let text = format!("alerts:\n  receivers: [{{name: ops, {receiver}}}]\n");
+        cases.push(Wrong::settings(text).with_repository());
     }
     cases
 }
@@ -601,12 +537,16 @@ fn a_start_that_fails_repeats_no_secret() {
         vec!["notes".to_owned(), format!("--repo={url}")],
         vec!["notes".to_owned(), format!("--repo={}", directory.path().display()), format!("--journal-repo={url}")],
         vec!["notes".to_owned(), format!("--journal-key-file={}", readable.display())],
+        vec!["notes".to_owned(), format!("--journal-key-file={secret}")],
+        vec!["status".to_owned(), "--server=https://x.example".to_owned(), format!("--token-file={secret}")],
+        vec!["status".to_owned(), format!("--server=https://ada:{secret}@x.example"), "--token-file=none".to_owned()],
+        vec!["simulate".to_owned(), "--agents=1".to_owned(), format!("--token-file={secret}")],
     ] {
         let (status, said) = ended(&mut gitamp(&arguments), &log);
         assert_eq!(status.code(), Some(2), "{arguments:?}: {said}");
         search.look(&format!("{arguments:?}"), said);
     }
-    search.clean(35);
+    search.clean(55);
 }
 
 #[test]

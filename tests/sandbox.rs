@@ -154,7 +154,8 @@ while read -r _ place _ options _; do
   case \"$place\" in \"$state\"|/proc|/proc/*|/sys|/sys/*|/dev/pts|/dev/mqueue) continue;; esac
   case \"$options\" in rw*) mount -o remount,bind,ro \"$place\" 2>/dev/null;; esac
 done < /proc/mounts
-run='setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all'
+# Without a terminal, and without HOME: nobody is there to be asked.
+run='setsid setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all'
 $run sh -c 'for place in / /tmp /var/tmp /dev/shm /run; do touch \"$place/gitamp-was-here\" 2>/dev/null && exit 1; done; exit 0' || exit 91
 $run test -w \"$state\" || exit 92
 exec $run \"$@\"";

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::fleet::GroupName;
 use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::snapshot::{Entry, Snapshot};
+use crate::opamp::mask;
 use crate::yaml::Place;
 
 /// Most names of groups that one finding shows.
@@ -15,6 +16,18 @@ const SHOWN_GROUPS: usize = 3;
 
 /// Lines longer than this are not shown: nobody finds a column in them.
 const SHOWN_LINE: usize = 400;
+
+/// True when a line holds what looks like a secret, and not only references to some.
+fn has_literal_secret(line: &str) -> bool {
+    let mut literal = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, reference)) = rest.split_once("${") {
+        literal.push_str(before);
+        rest = reference.split_once('}').map_or("", |(_, after)| after);
+    }
+    literal.push_str(rest);
+    mask(&literal) != literal
+}
 
 /// Findings, ready to be shown.
 pub(crate) struct Findings<'f> {
@@ -105,8 +118,8 @@ impl<'f> Findings<'f> {
         printable(&format!("{}{}", self.prefix, place.file))
     }
 
-    /// The line of a place and the bytes of the word that stands there. Never for a credential: its line would be printed into the
-    /// log of every check.
+    /// The line of a place and the bytes of the word that stands there. Never a line with a credential, whatever the finding is about: it
+    /// would be printed into the log of every check.
     fn line(&self, place: &Place, code: &str) -> Option<(String, std::ops::Range<usize>)> {
         let Some(Entry::File(bytes)) = self.snapshot.get(&place.file) else { return None };
         if code == "plain-secret" {
@@ -114,6 +127,15 @@ impl<'f> Findings<'f> {
         }
         let text = String::from_utf8_lossy(bytes);
         let line = printable(text.lines().nth(place.line.saturating_sub(1) as usize)?);
+        let is_said = |finding: &Finding<'_>| {
+            let at = finding.diagnostic.place.as_ref();
+            finding.diagnostic.code == "plain-secret"
+                && at.is_some_and(|at| (&at.file, at.line) == (&place.file, place.line))
+        };
+        // A file that cannot be read was not searched for credentials, and warnings may have been left out.
+        if self.merged.iter().any(is_said) || has_literal_secret(&line) {
+            return None;
+        }
         if line.len() > SHOWN_LINE || line.trim().is_empty() {
             return None;
         }

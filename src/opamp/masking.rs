@@ -104,7 +104,7 @@ pub(super) fn mask_attribute(key: &str, value: &str) -> String {
 /// `text` with `***` in place of the userinfo of URLs, of what follows `Bearer` and `Basic`, and of the values of keys and flags
 /// that name a secret. Rather too much than too little: a value ends only at white space, a quote or an `&`. Linear in the length
 /// of `text`, which the caller has limited.
-pub(super) fn mask(text: &str) -> String {
+pub fn mask(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut at = 0;
     while let Some(first) = text[at..].chars().next() {

@@ -26,5 +26,6 @@ pub mod wire;
 pub use components::{Builds, Lookup};
 pub use effective::{NameCache, SharedNames};
 pub use inbound::Digest;
+pub use masking::mask;
 pub use session::Offer;
 pub use settings::ConnectionSettings;

@@ -63,6 +63,11 @@ pub enum SecretError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no such file, and what stands for its name may be the secret itself.
+    #[error(
+        "there is no file of this name (which is not repeated, for it may be the secret itself): write the secret into a file, and name that"
+    )]
+    NotNamed,
     /// Everybody on this machine may read the file, or write it.
     #[error(
         "{path} (mode {mode:03o}) can be read or written by every user of this machine, so it is not used: chmod 600 {path} (in a volume of \
@@ -109,6 +114,14 @@ pub enum SecretError {
     },
 }
 
+/// The shortest value that may be a secret instead of the name of a file with one.
+const SHORTEST_SECRET: usize = 12;
+
+/// True when a text that was given for the name of a file may be a secret instead: it is long enough, and leads nowhere.
+pub fn may_be_secret(text: &str) -> bool {
+    text.len() >= SHORTEST_SECRET && !text.contains(['/', '.'])
+}
+
 /// A file with a secret. It is read when it is needed, so that a token which was renewed in place is taken up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile {
@@ -132,7 +145,13 @@ impl SecretFile {
     /// When the file cannot be read, may be read or written by everybody, is empty, not text, or larger than 64 KiB.
     pub fn read(&self) -> Result<Secret, SecretError> {
         let path = || self.path.clone();
-        let unreadable = |source| SecretError::Unreadable { path: path(), source };
+        let unreadable = |source: std::io::Error| {
+            let is_missing = source.kind() == std::io::ErrorKind::NotFound;
+            if is_missing && self.path.to_str().is_some_and(may_be_secret) {
+                return SecretError::NotNamed;
+            }
+            SecretError::Unreadable { path: path(), source }
+        };
         let file = File::open(&self.path).map_err(unreadable)?;
         // Of what was opened, not of what the path leads to a moment later. Pipes and devices have no readers behind our back.
         let found = file.metadata().map_err(unreadable)?;

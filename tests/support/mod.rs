@@ -5,6 +5,7 @@
 pub(crate) mod forge;
 pub(crate) mod http_remote;
 pub(crate) mod issuer;
+pub(crate) mod secrets;
 
 use std::fmt::Debug;
 use std::io::{Read, Write};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Reader, boolean, repo_url};
-use crate::settings::secret::SecretError;
+use crate::settings::secret::{SecretError, may_be_secret};
 use crate::settings::{Environment, GitSettings, RepoKind, SecretFile, Settings, VerifyMode, VerifySettings};
 
 pub(super) fn access(settings: &mut Settings, reader: &mut Reader<'_>, environment: &Environment) {
@@ -114,10 +114,16 @@ pub(super) fn verify(settings: &mut Settings, reader: &mut Reader<'_>) {
 /// A file that has to be there when the daemon starts.
 pub(super) fn existing(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
     let path = reader.path(key)?;
-    if let Err(error) = std::fs::File::open(&path) {
-        reader.problem(key, format!("cannot read {}: {error}", path.display()));
+    if let Err(error) = open(&path, reader.text(key).unwrap_or_default()) {
+        reader.problem(key, error);
     }
     Some(path)
+}
+
+/// Opens a file that was named like this, to see whether it is there.
+pub(super) fn open(path: &Path, given: &str) -> Result<(), String> {
+    let wrong = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    std::fs::File::open(path).map(drop).map_err(|error| unnamed(&wrong(error), given))
 }
 
 /// A file with a secret that can be read now; later it is read again at each use.
@@ -134,19 +140,15 @@ fn key_file(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
     secret_file(reader, key).map(|file| file.path().to_owned())
 }
 
-/// The shortest value that may be a secret instead of the name of a file with one.
-const SHORTEST_SECRET: usize = 12;
-
 /// Notes why a secret cannot be had from its file. Who gave the secret itself instead of a file's name does not find it in the log.
 pub(super) fn secret_problem(reader: &mut Reader<'_>, key: &str, error: &SecretError) {
+    let message = unnamed(error, reader.text(key).unwrap_or_default());
+    reader.problem(key, message);
+}
+
+/// What is said of a secret that cannot be had from the file that was named like this.
+pub(super) fn unnamed(error: &SecretError, given: &str) -> String {
     let is_missing =
         matches!(error, SecretError::Unreadable { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
-    let may_be_secret = |text: &str| text.len() >= SHORTEST_SECRET && !text.contains(['/', '.']);
-    let message = if is_missing && reader.text(key).is_some_and(may_be_secret) {
-        "there is no file of this name (which is not repeated, for it may be the secret itself): write the secret into a file, and name that"
-            .to_owned()
-    } else {
-        error.to_string()
-    };
-    reader.problem(key, message);
+    if is_missing && may_be_secret(given) { SecretError::NotNamed.to_string() } else { error.to_string() }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Reader, absolute, boolean, directory};
+use super::{Reader, absolute, access, boolean, directory};
 use crate::settings::alerts::{
     Address, AlertSettings, Least, Receiver, ReceiverKind, STALE_AFTER, WAITS_TOO_LONG, is_exposed, parse_url,
 };
@@ -170,15 +170,15 @@ impl Checking<'_> {
 
     fn file(&mut self, place: &str, text: Option<&Text>) -> Option<SecretFile> {
         let file = SecretFile::new(self.path(place, text)?);
-        let read = file.read().map(drop).map_err(|error| error.to_string());
+        let given = text.map_or("", |Text(text)| text.as_str());
+        let read = file.read().map(drop).map_err(|error| access::unnamed(&error, given));
         self.take(place, read)?;
         Some(file)
     }
 
     fn ca_file(&mut self, place: &str, text: Option<&Text>) -> Option<PathBuf> {
         let path = self.path(place, text)?;
-        let opened =
-            std::fs::File::open(&path).map(drop).map_err(|error| format!("cannot read {}: {error}", path.display()));
+        let opened = access::open(&path, text.map_or("", |Text(text)| text.as_str()));
         self.take(place, opened).map(|()| path)
     }
 
