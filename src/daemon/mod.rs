@@ -52,7 +52,7 @@ pub use start::{run, run_until};
 const BATCH: usize = 512;
 
 /// For an order's record to be stored before it is answered. Whoever asked waits for 15 s at most.
-const RECORDING: Duration = Duration::from_secs(3);
+const RECORDING: Duration = Duration::from_secs(6);
 
 /// What holds when an order was carried out, and its record could not be stored.
 const NOT_STORED: &str = "its record is not stored yet (see `gitamp status`): what it forbids holds already, what it allows waits for the \

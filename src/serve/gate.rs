@@ -308,11 +308,12 @@ fn load(files: &ProofSettings, whose: &Whose) -> Result<Loaded, Unusable> {
     let mut trusted = Vec::new();
     if let Some(path) = &files.issuers {
         for (entry, keys, content) in issuers(path)? {
-            let wrong = |place: &Path, reason: String| {
-                Unusable::new(place, format!("for the issuer {}: {reason}", entry.issuer))
+            let wrong = |reason: String| {
+                let keys = keys.display();
+                Unusable::new(path, format!("the issuer {} (keys: {keys}): {reason}", entry.issuer))
             };
-            (whose.issuer)(&entry).map_err(|reason| wrong(path, reason))?;
-            trusted.push(Issuer::new(&entry, &content).map_err(|reason| wrong(&keys, reason))?);
+            (whose.issuer)(&entry).map_err(wrong)?;
+            trusted.push(Issuer::new(&entry, &content).map_err(wrong)?);
         }
     }
     Ok(Loaded { tokens, issuers: Issuers(trusted), digest })

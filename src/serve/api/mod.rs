@@ -103,7 +103,7 @@ pub enum ApiError {
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     /// Nobody is known.
-    #[error("who operators are: {0}")]
+    #[error("it cannot be told who operators are")]
     Proofs(#[source] Unusable),
 }
 
