@@ -24,6 +24,8 @@ guard() {
 
 rm -rf "$copy"
 mkdir -p "$copy"
+# What is built from the copy lies where the tree's own builds lie. Without the files that it was built from it is made anew.
+[ "${GITAMP_MUTATIONS:-}" = "only-write" ] || trap 'rm -rf "$copy"' EXIT
 git ls-files -z --cached --others --exclude-standard | xargs -0 ls -d 2>/dev/null | tar -T - -cf - | tar -C "$copy" -xf -
 cat >> "$copy/src/lib.rs" <<'END'
 

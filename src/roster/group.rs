@@ -88,11 +88,25 @@ impl Group {
         let Some(candidate) = self.desired.candidate else { return false };
         if self.desired.reverting && member.moved {
             // What this group had before is nothing that the agent ever had: it comes to it in stages, afterwards.
-            return holds(member, candidate);
+            return self.holds(member, candidate);
         }
         self.desired.cohort.everybody
-            || holds(member, candidate)
+            || self.holds(member, candidate)
             || self.desired.cohort.includes(member.labels.as_ref(), self.rank(id))
+    }
+
+    /// True when the member has this configuration, or is being given it and has not said anything else: on the connection it is on, or by
+    /// the rollout that runs. What an earlier one, or another group, gave it on a connection that is gone does not count. Who failed it does
+    /// not have it.
+    pub fn holds(&self, member: &Member, hash: ConfigHash) -> bool {
+        let is_new = |offer: &Offer| {
+            let is_its = self.desired.since.is_none_or(|since| offer.made >= since);
+            is_its || member.link.is_some_and(|link| offer.connection == Some(link.connection))
+        };
+        let is_out = |offer: &Offer| !offer.answered && !offer.withdrawn && !offer.settled;
+        let is_offered = |offer: &Offer| offer.hash == hash && is_out(offer) && is_new(offer);
+        let has_it = |state: &ConfigState| state.known() == Some(hash) && state.status != ConfigStatus::Failed;
+        member.state().is_some_and(has_it) || member.offer.as_ref().is_some_and(is_offered)
     }
 
     /// True when it holds a candidate that was superseded or failed, and no other is on its way to it.
@@ -157,7 +171,7 @@ impl Group {
             .map(|(id, member)| Drawable {
                 labels: member.labels.as_ref(),
                 rank: self.rank(id),
-                holds: candidate.is_some_and(|candidate| holds(member, candidate)),
+                holds: candidate.is_some_and(|candidate| self.holds(member, candidate)),
             })
             .collect();
         Opening { pinned, ..cohort::draw(request, &drawable) }
@@ -167,7 +181,7 @@ impl Group {
     pub fn had_before(&self, member: &Member) -> bool {
         let (Some(candidate), Some(since)) = (self.desired.candidate, self.desired.since) else { return false };
         let is_given = member.offer.is_some_and(|offer| offer.connection.is_some() && offer.sent >= since);
-        holds(member, candidate) && !is_given
+        self.holds(member, candidate) && !is_given
     }
 
     /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where
@@ -467,11 +481,4 @@ impl Group {
         let unavailable = self.tally.unavailable + self.assumed(now);
         budget::room(self.desired.max_unavailable, self.tally.eligible, self.desired.room, unavailable) > 0
     }
-}
-
-/// True when the member has this configuration, or was offered it and has not said anything else. Who failed it does not have it.
-pub(super) fn holds(member: &Member, hash: ConfigHash) -> bool {
-    let is_offered = |offer: &Offer| offer.hash == hash && !offer.answered && !offer.withdrawn && !offer.settled;
-    let has_it = |state: &ConfigState| state.known() == Some(hash) && state.status != ConfigStatus::Failed;
-    member.state().is_some_and(has_it) || member.offer.as_ref().is_some_and(is_offered)
 }

@@ -164,7 +164,7 @@ impl Roster {
         if let Some(member) = self.agents.get_mut(&id) {
             member.pinned_until = until;
             self.judge(id, now);
-            self.dispatch_later(id);
+            self.look_again(id);
         }
     }
 
@@ -192,6 +192,7 @@ impl Roster {
         }
         // What does not wait longer, a pin, may be over.
         self.to_dispatch.extend(self.groups.keys().cloned());
+        self.changed.extend(self.groups.keys().cloned());
     }
 
     /// The counts of a group; all zero for one without agents.
@@ -537,7 +538,8 @@ impl Roster {
     fn set_timer(&mut self, id: AgentId, now: Timestamp) {
         let Some(member) = self.agents.get_mut(&id) else { return };
         let forget = member.gone.map(|gone| gone.at + self.forget_after);
-        let until = [member.verdict.until, forget].into_iter().flatten().filter(|at| *at > now).min();
+        let until =
+            [member.verdict.until, forget, member.pinned_until].into_iter().flatten().filter(|at| *at > now).min();
         if until == member.timer {
             return;
         }
@@ -560,8 +562,12 @@ impl Roster {
                 self.forget(id, now);
                 continue;
             }
+            let is_unpinned = member.pinned_until.take_if(|until| *until <= now).is_some();
             self.judge(id, now);
             self.dispatch_later(id);
+            if is_unpinned {
+                self.look_again(id);
+            }
         }
         while let Some((_, name)) = self.assumptions.first().filter(|(at, _)| *at <= now).cloned() {
             self.assumptions.pop_first();
@@ -584,6 +590,13 @@ impl Roster {
                 group.count_heard(-1);
             }
         }
+    }
+
+    /// It may be drawn for a stage by now, although it is to its group what it was.
+    fn look_again(&mut self, id: AgentId) {
+        self.dispatch_later(id);
+        let name = self.agents.get(&id).and_then(|member| member.placement.group());
+        self.changed.extend(name.cloned());
     }
 
     fn dispatch_later(&mut self, id: AgentId) {

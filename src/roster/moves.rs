@@ -6,7 +6,6 @@ use crate::agent::AgentId;
 use crate::fleet::GroupName;
 use crate::fleet::assign::{Assigner, Assignment};
 use crate::roster::Roster;
-use crate::roster::group::holds;
 use crate::roster::member::{Member, Placement};
 use crate::time::Timestamp;
 
@@ -77,9 +76,9 @@ impl Roster {
     /// True when the agent has not what a rollout to moved agents brings: newcomers that wait take part in it as well, and what becomes of
     /// it holds for them, too.
     pub(super) fn takes_part_in_move(&self, name: &GroupName, id: AgentId) -> bool {
-        let waits = |member: &&Member| {
-            self.groups.get(name).and_then(|group| group.desired.candidate).is_some_and(|hash| !holds(member, hash))
-        };
+        let group = self.groups.get(name);
+        let candidate = group.and_then(|group| Some((group, group.desired.candidate?)));
+        let waits = |member: &&Member| candidate.is_some_and(|(group, hash)| !group.holds(member, hash));
         let member = self.agents.get(&id).filter(waits);
         member.is_some_and(|member| self.is_foreign(name, member) || self.is_taken_in(name, member))
     }

@@ -169,6 +169,12 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
     if verdict.failure.as_ref().is_some_and(is_beside) {
         verdict.failure = None;
     }
+    if verdict.standing == Standing::Failed {
+        // It gives its room back, but for the restart that a person ordered.
+        let restarting = member.restarting_until().filter(|until| verdict.eligible && *until > now);
+        verdict.unavailable = restarting.is_some() || verdict.eligible && group.restarts.claimed.contains(&id);
+        verdict.until = restarting.or(verdict.until);
+    }
     let treated = !verdict.outside
         && match verdict.standing {
             Standing::Offered | Standing::Confirmed | Standing::Failed | Standing::Lost => true,
@@ -211,9 +217,7 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
         return base.stands(Standing::Held(HeldReason::CannotReport));
     }
     if desired.or(group.desired.wanted).is_some_and(|hash| group.has_failed(id, hash)) {
-        // It gives its room back, but for the restart that a person ordered.
-        let restarts = is_claimed || member.restarting_until().is_some_and(|until| until > now);
-        return Verdict { unavailable: eligible && restarts, ..base }.stands(Standing::Failed);
+        return base.stands(Standing::Failed);
     }
     let Some(hash) = desired else {
         let reason = if group.holds_kept(id, member) {
@@ -247,7 +251,7 @@ fn judge_keeper(id: AgentId, member: &Member, group: &Group, base: Verdict) -> V
         return base.stands(Standing::Held(HeldReason::NothingForIt));
     };
     if group.has_failed(id, hash) {
-        return Verdict { unavailable: false, ..base }.stands(Standing::Failed);
+        return base.stands(Standing::Failed);
     }
     if state.status == ConfigStatus::Failed && group.desired.wanted == Some(hash) {
         return base.fails(hash, failure_message(state));

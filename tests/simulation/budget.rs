@@ -78,15 +78,16 @@ impl Judge {
         (is_busy || is_ill) && !has_failed() || is_restarting && agent.is_eligible()
     }
 
-    /// Truth against the budget of the group, and of the fleet.
-    pub(crate) fn check_budget(&self, world: &State, target: &str, group: &str, strategy: &Strategy) {
+    /// Truth against the budget of the group, and of the fleet. True when it was judged to the agent: nobody may have been taken for one
+    /// who is back after a restart.
+    pub(crate) fn check_budget(&self, world: &State, target: &str, group: &str, strategy: &Strategy) -> bool {
         let agent = &world.agents[target];
         let is_counted = agent.counted.is_some_and(|(_, since)| since + strategy.progress_deadline > world.now);
         let is_applying = agent.told_status().is_some_and(|state| state.status == ConfigStatus::Applying);
         let is_restarting = agent.restarted.is_some_and(|at| at + RESTART_TAKES > world.now);
         if is_counted || is_applying || is_restarting || agent.given.is_some() || agent.told_ill() {
             // It takes no room that is not taken already.
-            return;
+            return true;
         }
         let (mut own, mut fleet) = (Load::default(), Load::default());
         for (name, agent) in &world.agents {
@@ -109,12 +110,14 @@ impl Judge {
                 fleet.eligible
             );
         }
-        let limit = strategy.max_unavailable.round_down(own.eligible).max(1) + self.newcomers(world, group, strategy);
+        let newcomers = self.newcomers(world, group, strategy);
+        let limit = strategy.max_unavailable.round_down(own.eligible).max(1) + newcomers;
         assert!(
             own.unavailable.len() < limit,
             "{group}: {target} is one too many: {:?} are unavailable, {limit} of {} may be",
             own.unavailable,
             own.eligible
         );
+        newcomers == 0
     }
 }

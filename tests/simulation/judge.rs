@@ -69,6 +69,8 @@ pub(crate) struct Judge {
     /// Every line of the story, when somebody will read it.
     pub(crate) story: Option<Vec<String>>,
     pub(crate) offers: usize,
+    /// Offers whose budget was judged to the agent.
+    pub(crate) exact: usize,
     /// When this process took over from another one, and what that one knew.
     pub(crate) restarted: Option<Restarted>,
     /// `maxUnavailable` over all groups.
@@ -87,6 +89,8 @@ pub(crate) struct Judge {
     pub(crate) retried_agents: BTreeMap<AgentId, AgentRetry>,
     /// What each agent last said of itself, to whichever process.
     pub(crate) described: BTreeMap<AgentId, Labels>,
+    /// Agents that told this process of their configuration.
+    pub(crate) heard: BTreeSet<AgentId>,
     /// Agents that are where they are by what they say of themselves, and not because a commit gave them another group.
     pub(crate) came: BTreeSet<AgentId>,
     /// When a person last skipped a wait in a group.
@@ -210,7 +214,7 @@ impl Judge {
         self.check_stage(world, offer, &group, &stored);
         let before = self.put.insert(offer.connection, hash);
         assert!(before != Some(hash), "{name} is offered the same twice in a row on one connection");
-        self.check_budget(world, name, &group, &definition.strategy);
+        self.exact += usize::from(self.check_budget(world, name, &group, &definition.strategy));
     }
 
     /// What a person ordered holds. `hash`: what the agent is offered; `None`: it is told to restart.
@@ -315,7 +319,7 @@ impl Observer for Judge {
         let (group, definition) = (group.to_owned(), self.accepted[group].definition.clone());
         assert!(!definition.suspend, "{group} is suspended");
         self.check_orders(world, name, None, &group);
-        self.check_budget(world, name, &group, &definition.strategy);
+        let _is_exact = self.check_budget(world, name, &group, &definition.strategy);
     }
 
     fn notice(&mut self, world: &State, text: &str) {
@@ -384,6 +388,7 @@ impl Observer for Judge {
         }
         if let Some(state) = &report.config {
             self.take_outcome(world, agent, state);
+            self.heard.insert(agent.id);
         }
         if report.config.as_ref().is_some_and(|state| *state == ConfigState::NOTHING)
             && let (Some(connection), Transport::Http) = (agent.connection, agent.transport)

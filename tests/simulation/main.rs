@@ -41,6 +41,8 @@ const MOST_TOLD: usize = 40;
 struct Extent {
     steps: u64,
     offers: usize,
+    /// Of these: their budget was judged to the agent.
+    exact: usize,
     restarts: usize,
 }
 
@@ -53,7 +55,7 @@ fn run(seed: u64, steps: u64, keeps_story: bool) -> Result<Extent, String> {
     }));
     let judge = &story.world.observer;
     match outcome {
-        Ok(()) => Ok(Extent { steps, offers: judge.offers, restarts: story.restarts }),
+        Ok(()) => Ok(Extent { steps, offers: judge.offers, exact: judge.exact, restarts: story.restarts }),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().cloned();
             let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
@@ -79,6 +81,7 @@ fn run_all(first: u64, count: u64, steps: u64, until_failure: bool) -> (Vec<(u64
                     let mut all = extent.lock().expect("no panic while it is locked");
                     all.steps += one.steps;
                     all.offers += one.offers;
+                    all.exact += one.exact;
                     all.restarts += one.restarts;
                 }
                 Err(story) => failed.lock().expect("no panic while it is locked").push((seed, story)),

@@ -180,7 +180,14 @@ impl Judge {
             // Before it was tried once more, what it tells is what a person knew already.
             return;
         }
-        if let Some(rollout) = self.tries.offered.get(&agent.id).filter(|(_, candidate, _)| *candidate == hash) {
+        // What goes back, or was stable before, may have been failed at any time before the first word to this process.
+        let running = self.files.get(&group).and_then(|stored| stored.rollout());
+        let is_old_wine =
+            running.is_some_and(|rollout| rollout.kind != Kind::Forward) && !self.heard.contains(&agent.id);
+        let offered = self.tries.offered.get(&agent.id).filter(|_| !is_old_wine);
+        // A group knows what its members failed as such.
+        let its = offered.filter(|(of, candidate, _)| *of == group && *candidate == hash);
+        if let Some(rollout) = its {
             self.tries.failed.entry(rollout.clone()).or_default().insert(agent.id);
         }
         if self.wanted[&group].0 == Some(hash) {

@@ -24,6 +24,9 @@ impl Judge {
         // Where the end of a rollout was not stored, it goes on; that one agent may try again is not stored at all.
         self.ended.clear();
         self.retried_agents.clear();
+        self.heard.clear();
+        let files = &self.files;
+        self.tripped.retain(|(group, _), _| files.contains_key(group));
         if let Some(Content::Fleet(file)) = world.files.get("fleet.yaml") {
             self.frozen.extend(file.frozen.as_ref().map(|_| String::new()));
             for (name, agent) in &world.agents {
