@@ -1,5 +1,5 @@
-//! Room for the bytes of larger messages: so many in all, and a share of them for each origin, so that who announces much and sends it
-//! slowly makes nobody else wait.
+//! Room for the bytes of larger messages: so many in all, and a share of them for each origin, so that one who announces much and sends it
+//! slowly makes nobody else wait. Four of them do.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -33,21 +33,22 @@ impl Rooms {
     }
 
     /// Room for so many bytes, once there is some; of nobody in particular when there is no origin. `waits` counts those for which there was
-    /// none at once.
+    /// none at once, each of them once.
     pub(super) async fn take(
         self: &Arc<Self>,
         origin: Option<Origin>,
         bytes: usize,
         waits: &Counter,
     ) -> Option<Box<Room>> {
+        let mut waits = Some(waits);
         let within = |most: usize| u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
         // In a queue of its own first: who waits there keeps nothing from others.
         let own = origin.map(|origin| self.enter(origin));
         let of_share = match &own {
-            Some(own) => Some(take(&own.semaphore, within(self.share), waits).await?),
+            Some(own) => Some(take(&own.semaphore, within(self.share), &mut waits).await?),
             None => None,
         };
-        let of_all = take(&self.all, within(self.most), waits).await?;
+        let of_all = take(&self.all, within(self.most), &mut waits).await?;
         Some(Box::new(Room { _of_share: of_share, _of_all: of_all, _own: own }))
     }
 
@@ -59,11 +60,13 @@ impl Rooms {
     }
 }
 
-async fn take(semaphore: &Arc<Semaphore>, bytes: u32, waits: &Counter) -> Option<OwnedSemaphorePermit> {
+async fn take(semaphore: &Arc<Semaphore>, bytes: u32, waits: &mut Option<&Counter>) -> Option<OwnedSemaphorePermit> {
     if let Ok(permit) = Arc::clone(semaphore).try_acquire_many_owned(bytes) {
         return Some(permit);
     }
-    waits.one();
+    if let Some(waits) = waits.take() {
+        waits.one();
+    }
     Arc::clone(semaphore).acquire_many_owned(bytes).await.ok()
 }
 
@@ -119,6 +122,24 @@ mod tests {
         assert!(lock(&rooms.shares).is_empty(), "nobody is remembered for ever");
         let more = rooms.take(one, 1_000, &waits).now_or_never();
         assert!(more.flatten().is_some(), "whatever is announced takes a share at most");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_its_share_and_then_for_all_is_counted_once() {
+        let rooms = Rooms::new(100, 10);
+        let waits = Counter::default();
+        let one = Some(Origin::Token([1; 32]));
+        let held = rooms.take(one, 25, &waits).await;
+        let mut before = Box::pin(rooms.take(None, 100, &waits));
+        assert!(before.as_mut().now_or_never().is_none());
+        let mut twice = Box::pin(rooms.take(one, 25, &waits));
+        assert!(twice.as_mut().now_or_never().is_none(), "its share is taken");
+        assert_eq!(waits.get(), 2);
+        drop(held);
+        assert!(twice.as_mut().now_or_never().is_none(), "somebody else was there before");
+        drop(before.await);
+        assert!(twice.await.is_some());
+        assert_eq!(waits.get(), 2);
     }
 
     #[tokio::test]

@@ -118,7 +118,9 @@ pub struct ApiTraffic {
     pub paced: Counter,
     /// Connections for which there was no place.
     pub turned_away: Counter,
-    /// Of these, those from an address that has as many as it may.
+    /// Of these, those that came while there were as many in all as there may be.
+    pub crowded: Counter,
+    /// The others: from an address that has as many as it may.
     pub crowded_address: Counter,
     /// Orders that are larger than one may be.
     pub oversized: Counter,

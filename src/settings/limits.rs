@@ -23,7 +23,7 @@ pub struct AgentLimits {
     pub attributes: usize,
     /// Bytes of all attributes of one agent, as they are kept: 1 KiB to 1 MiB.
     pub attribute_bytes: usize,
-    /// Bytes of larger messages at a time, over all connections: at least as many as the largest message has.
+    /// Bytes of larger messages at a time, over all connections: at least as many as four of the largest message have.
     pub in_flight: usize,
 }
 

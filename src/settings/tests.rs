@@ -66,6 +66,15 @@ impl Case {
 }
 
 #[test]
+fn one_origin_never_has_more_than_a_quarter_of_the_room() {
+    let in_flight = |flags: &[&str]| Case::new().flags(&[&["--repo=/srv/x"], flags].concat()).good().limits.in_flight;
+    assert_eq!(in_flight(&[]), 64 << 20);
+    assert_eq!(in_flight(&["--max-message-size=16MiB"]), 64 << 20);
+    assert_eq!(in_flight(&["--max-message-size=32MiB"]), 128 << 20, "four of the largest");
+    assert_eq!(in_flight(&["--max-bytes-in-flight=4MiB"]), 4 << 20);
+}
+
+#[test]
 fn flags_win_over_variables_over_the_file_over_defaults() {
     let file = "interval: 3m\ninstance: from-file\nlisten: 127.0.0.1:1\n";
     let case = Case::new().file(file).variable("GITAMP_INTERVAL", "2m").variable("GITAMP_INSTANCE", "from-environment");
@@ -416,7 +425,7 @@ fn values_that_are_refused() {
         ("--handshake-timeout=10ms", "--handshake-timeout: must be from 1s to 2m"),
         ("--max-new-agents=0", "--max-new-agents: must be `off` or a number from 1 to 10000000"),
         ("--max-attributes=257", "--max-attributes: must be a number from 1 to 256"),
-        ("--max-bytes-in-flight=64KiB", "--max-bytes-in-flight: must not be less than the largest message"),
+        ("--max-bytes-in-flight=3MiB", "--max-bytes-in-flight: must be four times the largest message"),
         ("--max-attribute-bytes=2MiB", "--max-attribute-bytes: must be from 1KiB to 1MiB, not 2MiB"),
         ("--max-polling-agents=0", "--max-polling-agents: must be a number from 1 to 10000000"),
         ("--max-files=many", "--max-files: must be a number from 1 to 2000000"),

@@ -88,8 +88,8 @@ impl ApiRules {
             connections_of_one: per_address,
             life: Duration::from_secs(1_200),
             tls: TlsLimits { handshakes, patience: handshake_timeout, ..TlsLimits::default() },
-            requests: Pace { burst: requests.saturating_mul(3), every: 1_000 / u64::from(requests.clamp(1, 1_000)) },
-            failures: Pace { burst: unproven, every: 60_000 / u64::from(unproven.clamp(1, 60_000)) },
+            requests: Pace { burst: requests.saturating_mul(3), back: requests, within: 1_000 },
+            failures: Pace { burst: unproven, back: unproven, within: 60_000 },
             delay: Duration::from_secs(2),
             order_bytes: body,
         }
@@ -196,8 +196,9 @@ impl Api {
             Ok(place) => place,
             Err(why) => {
                 self.traffic.turned_away.one();
-                if why == NoPlace::OfAddress {
-                    self.traffic.crowded_address.one();
+                match why {
+                    NoPlace::OfAll => self.traffic.crowded.one(),
+                    NoPlace::OfAddress => self.traffic.crowded_address.one(),
                 }
                 return;
             }
@@ -349,7 +350,7 @@ impl Turned {
         };
         let mut answer = (status, [(header::CONNECTION, "close")], self.words() + "\n").into_response();
         let headers = answer.headers_mut();
-        let later = |pace: Pace| HeaderValue::from(pace.every.div_ceil(1_000));
+        let later = |pace: Pace| HeaderValue::from(pace.seconds_for_one());
         match self {
             Self::Unproven(_) => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::Slowed => drop(headers.insert(header::RETRY_AFTER, later(rules.failures))),

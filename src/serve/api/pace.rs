@@ -12,8 +12,10 @@ const ONE: u64 = 1_000;
 pub struct Pace {
     /// So many at once.
     pub burst: u32,
-    /// Milliseconds until one more is allowed.
-    pub every: u64,
+    /// So many come back,
+    pub back: u32,
+    /// within so many milliseconds.
+    pub within: u64,
 }
 
 impl Pace {
@@ -23,7 +25,13 @@ impl Pace {
 
     /// What there is after so many milliseconds.
     fn refilled(self, left: u64, millis: u64) -> u64 {
-        left.saturating_add(millis.saturating_mul(ONE) / self.every.max(1)).min(self.full())
+        let back = millis.saturating_mul(ONE).saturating_mul(self.back.into()) / self.within.max(1);
+        left.saturating_add(back).min(self.full())
+    }
+
+    /// Seconds until one more is allowed, at least 1.
+    pub(super) fn seconds_for_one(self) -> u64 {
+        self.within.div_ceil(u64::from(self.back.max(1)) * 1_000).max(1)
     }
 }
 
@@ -51,13 +59,13 @@ impl<K: Ord + Clone> Paces<K> {
             }
         }
         let (left, at) = self.left.entry(key.clone()).or_insert((pace.full(), now));
-        *left = pace.refilled(*left, elapsed(*at));
-        *at = (*at).max(now);
-        let admits = *left >= ONE;
-        if admits {
-            *left -= ONE;
+        let have = pace.refilled(*left, elapsed(*at));
+        if have < ONE {
+            // Nothing is rounded down here: who asks all the time would never have anything back.
+            return false;
         }
-        admits
+        (*left, *at) = (have - ONE, (*at).max(now));
+        true
     }
 }
 
@@ -71,7 +79,7 @@ mod tests {
 
     #[test]
     fn each_key_has_its_own_pace() {
-        let mut paces = Paces::new(Pace { burst: 3, every: 100 }, 8);
+        let mut paces = Paces::new(Pace { burst: 3, back: 1, within: 100 }, 8);
         let mut count = |key: &str, now| (0..10).filter(|_| paces.admits(&key.to_owned(), now)).count();
         assert_eq!(count("a", at(0)), 3, "at once");
         assert_eq!(count("b", at(0)), 3, "another key");
@@ -82,8 +90,23 @@ mod tests {
     }
 
     #[test]
+    fn as_many_come_back_as_were_said() {
+        for (back, within, seconds) in [(600, 1_000, 1), (400, 1_000, 1), (40_000, 60_000, 1), (10, 60_000, 6)] {
+            let pace = Pace { burst: back, back, within };
+            let mut paces = Paces::new(pace, 8);
+            let mut count = |now| (0..=2 * back).filter(|_| paces.admits(&"a", now)).count();
+            assert_eq!((count(at(0)), count(at(within / 2))), (back as usize, back as usize / 2), "{pace:?}");
+            assert_eq!(pace.seconds_for_one(), seconds, "{pace:?}");
+        }
+        let mut paces = Paces::new(Pace { burst: 1, back: 1, within: 60_000 }, 8);
+        assert!(paces.admits(&"a", at(0)));
+        let first = (1..=60_000).find(|millis| paces.admits(&"a", at(*millis)));
+        assert_eq!(first, Some(60_000), "asking all the time changes nothing");
+    }
+
+    #[test]
     fn keys_are_bounded_and_forgotten_once_nothing_is_to_be_remembered() {
-        let mut paces = Paces::new(Pace { burst: 1, every: 1_000 }, 4);
+        let mut paces = Paces::new(Pace { burst: 1, back: 1, within: 1_000 }, 4);
         for key in 0..4 {
             assert!(paces.admits(&key, at(0)));
         }

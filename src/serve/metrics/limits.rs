@@ -29,6 +29,7 @@ pub(super) fn register(registry: &mut Registry, traffic: &Traffic, commits: &Fam
         ("max-handshakes", &tls.crowded),
         ("max-hook-size", &traffic.hooks.oversized),
         ("max-hook-rate", &traffic.hooks.paced),
+        ("api-max-connections", &api.crowded),
         ("api-max-connections-per-address", &api.crowded_address),
         ("api-max-handshakes", &api.tls.crowded),
         ("api-max-requests", &api.paced),
@@ -39,8 +40,6 @@ pub(super) fn register(registry: &mut Registry, traffic: &Traffic, commits: &Fam
     }
     let slow = tls.slow.get() + api.tls.slow.get();
     limits.get_or_create(&LimitLabel { limit: "handshake-timeout" }).inc_by(slow);
-    let of_all = api.turned_away.get().saturating_sub(api.crowded_address.get());
-    limits.get_or_create(&LimitLabel { limit: "api-max-connections" }).inc_by(of_all);
     for limit in ContentLimits::NAMES {
         let label = LimitLabel { limit };
         let count = commits.get_or_create(&label).get();
@@ -62,5 +61,24 @@ pub(super) fn register(registry: &mut Registry, traffic: &Traffic, commits: &Fam
         let counter: Counter = Counter::default();
         counter.inc_by(count.get());
         registry.register(name, help, counter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_one_after_the_other_never_makes_a_counter_go_down() {
+        let traffic = Traffic::default();
+        // As a scrape sees it that comes between this and the counter of the reason.
+        traffic.api.turned_away.one();
+        let mut registry = Registry::default();
+        register(&mut registry, &traffic, &Family::default());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string");
+        for limit in ["api-max-connections", "api-max-connections-per-address"] {
+            assert!(text.contains(&format!("limits_exceeded_total{{limit=\"{limit}\"}} 0\n")), "{text}");
+        }
     }
 }

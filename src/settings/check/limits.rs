@@ -25,10 +25,16 @@ pub(super) fn agents(settings: &mut Settings, reader: &mut Reader<'_>) {
     reader.set(&mut limits.bytes, "max-agent-bytes", size);
     reader.set(&mut limits.in_flight, "max-bytes-in-flight", size);
     let largest = settings.max_message_bytes;
-    for (key, bytes) in [("max-agent-bytes", limits.bytes), ("max-bytes-in-flight", limits.in_flight)] {
-        if bytes < largest {
-            reader.problem(key, "must not be less than the largest message (--max-message-size)");
-        }
+    if limits.bytes < largest {
+        reader.problem("max-agent-bytes", "must not be less than the largest message (--max-message-size)");
+    }
+    // One origin has a quarter of it, but always one message: with less than this, that would be a larger part.
+    let least = largest.saturating_mul(4);
+    if !reader.given.contains_key("max-bytes-in-flight") {
+        limits.in_flight = limits.in_flight.max(least);
+    } else if limits.in_flight < least {
+        let why = "must be four times the largest message (--max-message-size), or more: one token or address has a quarter of it";
+        reader.problem("max-bytes-in-flight", why);
     }
 }
 
