@@ -9,11 +9,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use bytes::Bytes;
+use gitamp::forge::hooks::signature::sign;
 use gitamp::opamp::proto::any_value::Value;
 use gitamp::opamp::proto::{
     AgentConfigMap, AgentConfigObject, AgentDescription, AgentToServer, AgentToServerFlags, AnyValue, EffectiveConfig,
     KeyValue,
 };
+use gitamp::settings::Secret;
 use prost::Message;
 use support::{Daemon, PATIENCE, Repository, get, gitamp, run, wait_for, write_secret};
 
@@ -257,7 +259,17 @@ fn deliveries_that_prove_nothing_do_not_fill_the_log() {
     let mut answers = String::new();
     stream.read_to_string(&mut answers).expect("answers");
     assert_eq!(answers.matches("HTTP/1.1 401 ").count(), 100);
-    let lines = daemon.process().log().matches("a delivery is refused").count();
+    // The log is written in order, and a moment later: what is signed is told after all of them.
+    let said = br#"{"ref": "refs/heads/main"}"#;
+    let signature = sign(&Secret::new("It's a Secret to Everybody"), said).expect("a signature");
+    let signed =
+        request("/hooks/generic", &format!("Content-Type: application/json\r\nX-Signature: {signature}\r\n"), said);
+    assert_eq!(send(GUILTY, daemon.agents(), &signed), Some(202));
+    let log = wait_for("the push in the log", || {
+        let log = daemon.process().log();
+        if log.contains("looking at the repository") { Ok(log) } else { Err(log) }
+    });
+    let lines = log.matches("a delivery is refused").count();
     assert!((1..100).contains(&lines), "one a second at most: {lines}");
 }
 
