@@ -212,9 +212,10 @@ impl Machine {
         self.wants_draw = Some(self.draw(rollout, true));
     }
 
-    /// True when all who were drawn for a small stage are gone, and others are there.
+    /// True when all who were drawn for a small stage are gone, and others are there. Failures of those who are gone are no reason to wait:
+    /// the gate allowed them, and counts on.
     pub(super) fn is_bereft(&self) -> bool {
-        let others = self.tally.cohort == 0 && self.tally.outside.eligible > 0 && self.tally.failed == 0;
+        let others = self.tally.cohort == 0 && self.tally.outside.eligible > 0;
         others && !self.is_last_stage() && self.stage().agents.is_some()
     }
 

@@ -92,6 +92,7 @@ impl Group {
         }
         self.desired.cohort.everybody
             || self.holds(member, candidate)
+            || self.failed_what_it_was_given(member, candidate)
             || self.desired.cohort.includes(member.labels.as_ref(), self.rank(id))
     }
 
@@ -107,6 +108,19 @@ impl Group {
         let is_offered = |offer: &Offer| offer.hash == hash && is_out(offer) && is_new(offer);
         let has_it = |state: &ConfigState| state.known() == Some(hash) && state.status != ConfigStatus::Failed;
         member.state().is_some_and(has_it) || member.offer.as_ref().is_some_and(is_offered)
+    }
+
+    /// True when the rollout that runs gave this to the member, and it failed. That counts, whoever is named or drawn by the rules of a
+    /// commit that came since.
+    fn failed_what_it_was_given(&self, member: &Member, hash: ConfigHash) -> bool {
+        let is_its = |offer: Offer| {
+            offer.hash == hash
+                && !offer.settled
+                && offer.connection.is_some()
+                && self.desired.since.is_none_or(|since| offer.made >= since)
+        };
+        let has_failed = |state: &ConfigState| state.is_about(hash) && state.status == ConfigStatus::Failed;
+        member.offer.is_some_and(is_its) && member.state().is_some_and(has_failed)
     }
 
     /// True when it holds a candidate that was superseded or failed, and no other is on its way to it.

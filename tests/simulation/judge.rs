@@ -378,13 +378,13 @@ impl Observer for Judge {
             && self.described.insert(agent.id, labels.clone()).as_ref() != Some(labels)
         {
             self.came.insert(agent.id);
+            self.tries.forget_places(agent.id);
         }
         if report.labels.is_some()
             && let Some(connection) = agent.connection
         {
             // A session drops what has not left when the agent describes itself anew; where it belongs is found anew, too.
             self.put.remove(&connection);
-            self.tries.forget_places(agent.id);
         }
         if let Some(state) = &report.config {
             self.take_outcome(world, agent, state);

@@ -259,6 +259,9 @@ impl Judge {
             let has_it = state.as_deref() == Some(short);
             proofs += usize::from(has_it);
             let is_pinned = self.pinned.get(name).is_some_and(|until| *until > world.now);
+            // Who vanished with it failed it until now: that is forgiven with the success, and it is given what the others proved.
+            let failure = self.files.get(group).and_then(|stored| stored.file.failures.get(&agent.id.to_string()));
+            let has_vanished = failure.is_some_and(|failure| failure.is_absent && failure.hash.short() == short);
             // Who waits for an offer, or is offered none because the rollout or the whole group is held, was left behind.
             let is_excused = match member.verdict.standing {
                 Standing::Failed => true,
@@ -275,7 +278,7 @@ impl Judge {
                 | Standing::Offered
                 | Standing::Confirmed
                 | Standing::Away
-                | Standing::Lost => !member.is_heard(),
+                | Standing::Lost => has_vanished || !member.is_heard(),
             };
             assert!(
                 has_it || is_pinned || is_excused,
