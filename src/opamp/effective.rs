@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::attributes::clean;
 use super::components::{Builds, Lookup};
 use super::inbound::Digest;
 use super::proto::EffectiveConfig;
@@ -22,6 +23,9 @@ const YAML_LIMITS: yaml::Limits = yaml::Limits { bytes: 256 * 1024, nodes: 20_00
 
 /// Longest list of names that is kept for one configuration; with more, nothing is known.
 const MOST_NAMES: usize = 2_000;
+
+/// Longest name that is kept, in bytes: a collector's own are at most 1,024 characters long, for the type and for the name.
+const LONGEST_NAME: usize = 8 * 1024;
 
 /// Where sessions find the names that others reported already. The shell owns it and decides how it is guarded.
 pub trait SharedNames {
@@ -56,7 +60,9 @@ pub(super) fn names(
     let mut is_whole = true;
     for body in bodies {
         match yaml::parse(&file, body, &YAML_LIMITS) {
-            Ok(Some(document)) => found.extend(yaml::component_names(&document).iter().map(str::to_owned)),
+            Ok(Some(document)) => {
+                found.extend(yaml::component_names(&document).iter().map(|name| clean(name, LONGEST_NAME)));
+            }
             Ok(None) => {}
             Err(_) => is_whole = false,
         }
@@ -160,6 +166,8 @@ mod tests {
         let both = read(&[("a", TRACES), ("b", LOGS)]);
         assert!(both.contains("receivers/otlp") && both.contains("receivers/filelog"), "{both}");
         assert!(!both.contains("s3cret"), "names only");
+        let turned = TRACES.replace("otlp", "\"ot\u{202e}lp\"");
+        assert_eq!(read(&[("", turned.as_str())]), traces, "without what turns the direction of writing");
         assert_eq!(read(&[("", "][")]), "", "no YAML names nothing");
         assert_eq!(read(&[]), "");
         assert!(names(&[0x0a, 0x05], Digest::of(b"x"), &alone).is_err(), "cut off");
