@@ -82,6 +82,10 @@
 //! - A revert goes to those who had it before. Agents that a commit moved to its group take the stages, afterwards.
 //! - A share of failures is judged by twenty agents at least; of fewer it allows one if it would of twenty, and never all.
 //! - The way back may fail at one agent in twenty, whatever may fail of something new: the others hold what failed.
+//! - Who comes back with an empty disk is back when the record knows it: two bytes an agent tell members from newcomers ([`roster::known`]).
+//! - What holds back only what is new (a pin of a group, `expect`) keeps no gate from being watched, and no candidate from being taken back.
+//! - A record that the journal refuses by itself holds back its group; only a journal that takes nothing holds back the fleet.
+//! - After an undo the way forward has stages, also to what was stable before: somebody had a reason to go back.
 //! - An agent is told to restart after the record that no longer has it is stored: never twice, and not at all if the daemon dies between.
 //! - A head that is not signed by who may is refused before any of its files is read, and judged again only when the keys change; what was accepted
 //!   once is not judged again, so that a key that goes takes nothing back.

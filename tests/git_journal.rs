@@ -425,6 +425,15 @@ async fn notes_are_bounded_and_bad_names_refused() {
         let error = journal.store(write(&place.first, "x", &[(path, Some("1"))])).await.expect_err(path);
         assert!(matches!(error, JournalError::InvalidPath(_)), "{path:?}: {error}");
     }
+    // Which of the files it is about is told, and what cannot be there is not there to be removed.
+    let odd = ["groups/GIT~1/@record.yaml", "groups/a/.git./@record.yaml"];
+    let files = [(odd[0], Some("1")), ("groups/b/@record.yaml", Some("1")), (odd[1], Some("1"))];
+    match journal.store(write(&place.first, "x", &files)).await {
+        Err(JournalError::InvalidPath(paths)) => assert_eq!(paths, odd),
+        other => panic!("{other:?}"),
+    }
+    let files = [("groups/b/@record.yaml", Some("1")), (odd[0], None), ("a\\b", None)];
+    journal.store(write(&place.first, "x", &files)).await.expect("the rest is stored");
     journal.store(write(&place.first, "x", &[("dir/file", Some("1"))])).await.expect("it stores");
     let all = || git(&state.join("journal.git"), &["ls-tree", "-r", "--name-only", REF]);
     for (path, kept) in [("dir", "/file"), ("dir/file/below", "")] {

@@ -23,7 +23,7 @@
 //! gap 10m                                            the process stands still
 //! connect a1..a5 [unheard], bye a1, drop a1, reconnect a1
 //! report a1 applied A | applying A | failed A "words" | healthy | unhealthy "words" | nothing | labels k=v
-//! advance 5m, restart, store fails, store works, wipe a1
+//! advance 5m, restart, store fails|works, store refuses|takes NAME (the record of one group), wipe a1
 //! show [agents] [notes]
 //! ```
 
@@ -166,6 +166,12 @@ impl Script {
             }
             ["store", "fails"] => self.world.state.weather.store_works = false,
             ["store", "works"] => self.world.state.weather.store_works = true,
+            ["store", "refuses", group] => {
+                self.world.state.weather.refused.insert(format!("groups/{group}/@record.yaml"));
+            }
+            ["store", "takes", group] => {
+                self.world.state.weather.refused.remove(&format!("groups/{group}/@record.yaml"));
+            }
             ["show", parts @ ..] => self.show(parts),
             [verb, names, rest @ ..] => {
                 for name in expand(names) {

@@ -112,19 +112,34 @@ impl Store {
     ///
     /// # Errors
     /// When something of it cannot be written, see [`Content::encode`]: then nothing of it is to be stored.
-    pub fn written(self) -> Result<Written, RecordError> {
+    pub fn written(self) -> Result<Written, Unwritten> {
         let Self { ticket: _, message, notes, files } = self;
         let mut texts = BTreeMap::new();
         for (path, content) in files {
-            texts.insert(path, content.as_ref().map(Content::encode).transpose()?);
+            match content.as_ref().map(Content::encode).transpose() {
+                Ok(text) => drop(texts.insert(path, text)),
+                Err(error) => return Err(Unwritten { path, error }),
+            }
         }
         let note = |(id, report): (CommitId, Arc<CommitReport>)| {
             // Nearly every note is what the state holds of the commit as well: it is written out once.
             let kept = texts.get(&commit_file(id)).cloned().flatten().filter(|_| report.is_short());
-            let note = kept.map_or_else(|| encode(&report.summarised()), Ok)?;
+            let note = kept.map_or_else(|| encode(&report.summarised()), Ok);
+            let note = note.map_err(|error| Unwritten { path: commit_file(id), error })?;
             Ok((id, String::from_utf8_lossy(&note).into_owned()))
         };
-        let notes = notes.into_iter().map(note).collect::<Result<_, RecordError>>()?;
+        let notes = notes.into_iter().map(note).collect::<Result<_, Unwritten>>()?;
         Ok(Written { message, notes, files: texts })
     }
+}
+
+/// A file that cannot be written as text.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}")]
+pub struct Unwritten {
+    /// Which.
+    pub path: String,
+    /// Why.
+    #[source]
+    pub error: RecordError,
 }

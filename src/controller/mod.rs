@@ -21,7 +21,7 @@ mod revision;
 mod stages;
 mod storage;
 
-pub use content::{Content, Store, Written};
+pub use content::{Content, Store, Unwritten, Written};
 pub use storage::OrdersKept;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

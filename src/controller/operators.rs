@@ -243,7 +243,7 @@ impl Controller {
                     vec![(format!("commit {target}"), self.guarded.iter().map(range).collect())]
                 }
                 // It approves nothing, and is refused for what it is.
-                Ok(Target::Undo(_) | Target::Fleet | Target::Agent(_) | Target::Retry(..) | Target::Restart(..))
+                Ok(Target::Undo(..) | Target::Fleet | Target::Agent(_) | Target::Retry(..) | Target::Restart(..))
                 | Err(_) => Vec::new(),
             }),
             Command::Resume { group } => {

@@ -8,7 +8,7 @@ use crate::controller::record::OrderEntry;
 use crate::controller::{Controller, GroupState};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
-use crate::rollout::record::{Pin, Said};
+use crate::rollout::record::{Pin, Progress, Said};
 use crate::rollout::{Closed, MOST_REMEMBERED, Machine, Waiting};
 use crate::time::{Timestamp, show_duration};
 use crate::view::WaitingOn;
@@ -33,8 +33,8 @@ const PIN_LENGTH: &str = "a pin lasts longer than nothing, and a year at most";
 pub(super) enum Target {
     /// Of these groups, each by itself.
     Groups(Vec<GroupName>),
-    /// Each of these groups goes back to this configuration.
-    Undo(Vec<(GroupName, ConfigHash)>),
+    /// Each of these groups goes back to this configuration. What others had is not retained any more: they stay as they are.
+    Undo(Vec<(GroupName, ConfigHash)>, Vec<GroupName>),
     /// The whole fleet.
     Fleet,
     /// One agent.
@@ -64,7 +64,7 @@ impl Controller {
                         .map_err(|error| Refusal::new(format!("{name}: {error}")))?;
                 }
             }
-            Target::Undo(names) => {
+            Target::Undo(names, _) => {
                 for (name, to) in names {
                     let state = self.state_of(name.as_str())?;
                     let mut tried = state.machine.clone();
@@ -77,7 +77,7 @@ impl Controller {
             Target::Agent(id) => self.check_pin(command, *id)?,
             Target::Guarded | Target::Restart(..) | Target::Retry(..) => {}
         }
-        Ok(self.impact(command, &target))
+        Ok(self.impact(command, &target, now))
     }
 
     /// Carries out an order of somebody who may give it, and has it recorded in the journal, refused ones too.
@@ -119,7 +119,7 @@ impl Controller {
                     self.after_machine(&name, now);
                 }
             }
-            Target::Undo(names) => {
+            Target::Undo(names, _) => {
                 for (name, to) in names {
                     let Some(state) = self.groups.get_mut(&name) else { continue };
                     state.machine.undo(to, said.clone(), &state.revision, now).map_err(refuse)?;
@@ -177,7 +177,7 @@ impl Controller {
             Command::Undo { group, to } => {
                 let state = self.state_of(group)?;
                 let to = self.undo_target(group, state, to.as_deref())?;
-                Ok(Target::Undo(vec![(GroupName::new(group.as_str()), to)]))
+                Ok(Target::Undo(vec![(GroupName::new(group.as_str()), to)], Vec::new()))
             }
             Command::UndoSince { since } => self.changed_since(*since),
             Command::Pin { target, .. } | Command::Unpin { target } => {
@@ -303,11 +303,12 @@ impl Controller {
                 Some((_, hash)) if !runs && machine.stable() == Some(hash) => {}
                 Some((_, hash)) => changed.push((name.clone(), hash)),
                 None if record.stables.is_empty() || (is_new && record.stables.len() == 1) => {}
-                None => lost.push(name.to_string()),
+                None => lost.push(name.clone()),
             }
         }
-        if !lost.is_empty() {
-            let names = lost.join(", ");
+        if changed.is_empty() && !lost.is_empty() {
+            let names: Vec<&str> = lost.iter().map(GroupName::as_str).collect();
+            let names = names.join(", ");
             return Err(Refusal::new(format!(
                 "what {names} had before {since} is not retained any more; revert the commits"
             )));
@@ -315,7 +316,7 @@ impl Controller {
         if changed.is_empty() {
             return Err(Refusal::new(format!("no group has changed since {since}")));
         }
-        Ok(Target::Undo(changed))
+        Ok(Target::Undo(changed, lost))
     }
 
     fn check_fleet(&self, command: &Command) -> Result<(), Refusal> {
@@ -342,7 +343,33 @@ impl Controller {
         Ok(())
     }
 
-    fn impact(&self, command: &Command, target: &Target) -> Impact {
+    /// Why nothing of what is ordered leaves at once, although it will be done; empty: nothing is in the way.
+    fn but(&self, command: &Command, name: &GroupName, now: Timestamp) -> String {
+        let offers = match command {
+            Command::Undo { .. }
+            | Command::UndoSince { .. }
+            | Command::Resume { .. }
+            | Command::Retry { .. }
+            | Command::Promote { .. }
+            | Command::Abort { .. } => true,
+            Command::Pause { .. }
+            | Command::Pin { .. }
+            | Command::Unpin { .. }
+            | Command::Restart { .. }
+            | Command::Freeze { .. }
+            | Command::Unfreeze { .. } => false,
+        };
+        let closed = self.groups.get(name).filter(|_| offers).and_then(|state| state.machine.desired(now).closed);
+        match closed {
+            Some(closed @ (Closed::Frozen { .. } | Closed::Suspended | Closed::Observing)) => {
+                format!("; not yet: {}", WaitingOn::from(&Waiting::Closed(closed)).message)
+            }
+            Some(Closed::Pinned { .. } | Closed::Unexpected { .. } | Closed::RolloutFailed | Closed::NotStored)
+            | None => String::new(),
+        }
+    }
+
+    fn impact(&self, command: &Command, target: &Target, now: Timestamp) -> Impact {
         let selected = |name: &GroupName| self.groups.get(name).map_or(0, |state| state.machine.tally().selected);
         let of = |names: &[GroupName], effect: &dyn Fn(&GroupName) -> String| Impact {
             groups: names.iter().map(ToString::to_string).collect(),
@@ -352,13 +379,25 @@ impl Controller {
         };
         let of_agent = |effect: String| Impact { agents: 1, effects: vec![effect], ..Impact::default() };
         match target {
-            Target::Groups(names) => of(names, &|name| format!("{name}: {}", effect_of(command))),
-            Target::Undo(names) => Impact {
-                groups: names.iter().map(|(name, _)| name.to_string()).collect(),
-                agents: names.iter().map(|(name, _)| selected(name)).sum(),
-                effects: names.iter().map(|(name, to)| format!("{name}: goes back to {}", to.short())).collect(),
-                unstored: None,
-            },
+            Target::Groups(names) => of(names, &|name| {
+                let machine = self.groups.get(name).map(|state| &state.machine);
+                let effect = machine.map_or_else(|| effect_of(command), |machine| effect_on(machine, command));
+                format!("{name}: {effect}{}", self.but(command, name, now))
+            }),
+            Target::Undo(names, lost) => {
+                // First what is not done: a list may be cut where it is shown.
+                let stays = "stays as it is: what it had then is not retained any more; revert the commit";
+                let lost = lost.iter().map(|name| format!("{name}: {stays}"));
+                let undone = names.iter();
+                let undone = undone
+                    .map(|(name, to)| format!("{name}: goes back to {}{}", to.short(), self.but(command, name, now)));
+                Impact {
+                    groups: names.iter().map(|(name, _)| name.to_string()).collect(),
+                    agents: names.iter().map(|(name, _)| selected(name)).sum(),
+                    effects: lost.chain(undone).collect(),
+                    unstored: None,
+                }
+            }
             Target::Fleet => Impact {
                 groups: self.groups.keys().map(ToString::to_string).collect(),
                 agents: self.roster.connected(),
@@ -398,6 +437,30 @@ impl Controller {
                 }
             }
         }
+    }
+}
+
+/// What an order does, of one group, whose rollout tells what there is to skip or to go back to.
+fn effect_on(machine: &Machine, command: &Command) -> String {
+    let progress = machine.rollout().map(|rollout| &rollout.progress);
+    let stage = machine.stage_name().unwrap_or_default();
+    match (command, progress) {
+        (Command::Abort { .. }, _) if !machine.goes_back_when_aborted() => {
+            "its rollout ends, and its agents keep what they have: there is nothing to go back to".to_owned()
+        }
+        (Command::Promote { now: true, .. }, Some(Progress::Opening)) if machine.waits_for_others() => {
+            "it does not wait for the groups that it depends on".to_owned()
+        }
+        (Command::Promote { now: true, .. }, Some(Progress::Opening)) => {
+            format!("stage `{stage}` starts without waiting any longer; it is watched all the same")
+        }
+        (Command::Promote { now: true, .. }, Some(Progress::Rolling | Progress::Soaking { .. })) => {
+            format!("stage `{stage}` ends without a soak")
+        }
+        (Command::Promote { now: true, .. }, Some(Progress::Baking { .. })) => {
+            "it becomes stable without the rest of the bake".to_owned()
+        }
+        (_, _) => effect_of(command),
     }
 }
 

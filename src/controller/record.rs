@@ -70,6 +70,9 @@ pub struct FleetFile {
     /// The same in the form of earlier releases; read only.
     #[serde(default, skip_serializing)]
     pub earlier: Option<EarlierFile>,
+    /// The agents that belonged to no group ([`crate::roster::known::Known`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outsiders: Option<String>,
 }
 
 /// Who belonged where before commits changed that, commit by commit.
@@ -248,6 +251,9 @@ pub struct GroupFile {
     /// What waits for the end of the running rollout (`onNewCommit: finish`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<NextFile>,
+    /// Its agents ([`crate::roster::known::Known`]); earlier releases did not write them down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<String>,
 }
 
 /// A configuration that waits for the end of the running rollout.
@@ -490,6 +496,7 @@ impl GroupFile {
             restarts_told: 0,
             restarting: BTreeMap::new(),
             next: None,
+            members: None,
         }
     }
 

@@ -47,7 +47,9 @@ impl Controller {
     fn waiting(&self, name: &GroupName, state: &GroupState, now: Timestamp) -> Vec<WaitingOn> {
         let group = self.roster.group(name);
         let mut waiting: Vec<WaitingOn> = state.machine.waiting(now).iter().map(WaitingOn::from).collect();
-        if group.is_some_and(|group| group.desired.closed == Some(Closed::NotStored)) {
+        if let Some(refused) = self.storage.refused.get(name) {
+            waiting.push(present::record_refused(&refused.reason));
+        } else if group.is_some_and(|group| group.desired.closed == Some(Closed::NotStored)) {
             waiting.push(WaitingOn::from(&Waiting::Closed(Closed::NotStored)));
         }
         if let (Some(taken), Some(stable), Some(group)) = (state.machine.taken_back(), state.machine.stable(), group) {
@@ -98,7 +100,7 @@ impl Controller {
             waiting_on.push(present::restart_unstored(unstored));
         }
         if to_come > 0 {
-            waiting_on.push(present::restart_to_come(to_come, group.assumed.map(|assumed| assumed.until)));
+            waiting_on.push(present::restart_to_come(to_come, group.assumed.as_ref().map(|assumed| assumed.until)));
         }
         let waiting = unstored + waiting + to_come;
         (waiting > 0).then_some(RestartStatus { told: restarts.told, waiting, waiting_on })

@@ -14,6 +14,7 @@ use crate::fleet::snapshot::{CommitId, CommitInfo};
 use crate::fleet::{GroupName, Policy};
 use crate::rollout::{Machine, Plan};
 use crate::roster::group::{Assumed, Failure};
+use crate::roster::known::Known;
 use crate::time::Timestamp;
 use crate::view::CommitReport;
 
@@ -57,7 +58,7 @@ impl Controller {
                 Content::Group(file) => {
                     group_of_file(path).map_or(Ok(()), |name| controller.restore_group(&name, (**file).clone(), now))
                 }
-                Content::Fleet(file) => controller.restore_fleet((**file).clone()),
+                Content::Fleet(file) => controller.restore_fleet((**file).clone(), now),
                 Content::Orders(file) => {
                     controller.orders = (**file).clone();
                     Ok(())
@@ -87,7 +88,7 @@ impl Controller {
         (controller, problems)
     }
 
-    fn restore_fleet(&mut self, file: FleetFile) -> Result<(), RecordError> {
+    fn restore_fleet(&mut self, file: FleetFile, now: Timestamp) -> Result<(), RecordError> {
         self.accepted = file.commit.map(CommitInfo::try_from).transpose()?;
         self.policy = file.policy.map(Bytes::from);
         if let Some(bytes) = &self.policy {
@@ -98,6 +99,9 @@ impl Controller {
         self.promoted = file.promoted.and_then(|id| id.parse().ok());
         self.frozen = file.frozen;
         self.rejected = file.rejected.iter().map(|name| GroupName::new(name.as_str())).collect();
+        if let Some(known) = file.outsiders.as_deref().and_then(Known::from_text) {
+            self.roster.restore_outsiders(known, now + self.options.forget_after);
+        }
         self.pins = file.pins.into_iter().filter_map(|(id, pin)| Some((id.parse().ok()?, pin))).collect();
         // Last: where it makes no sense, the orders of people still hold.
         self.earlier = Earlier::read(file.generations, file.earlier)?;
@@ -118,10 +122,9 @@ impl Controller {
                 failures.insert(
                     id,
                     Failure {
-                        hash: failure.hash,
-                        message: failure.message.into(),
                         is_absent: failure.is_absent,
                         at: failure.at,
+                        ..Failure::new(failure.hash, failure.message.into())
                     },
                 );
             }
@@ -131,6 +134,8 @@ impl Controller {
             room: file.rollouts.room,
             reach: file.rollouts.reach,
             until: now + definition.strategy.progress_deadline,
+            known: file.members.as_deref().and_then(Known::from_text),
+            known_until: now + self.options.forget_after,
         };
         let restarts = file.restarts.iter().filter_map(|id| id.parse().ok()).collect();
         let recent = file.restarting.iter().filter_map(|(id, at)| Some((id.parse().ok()?, *at)));

@@ -193,6 +193,7 @@ impl Controller {
                 replaced.insert(name.clone(), Some(state.definition));
             }
             self.roster.remove_group(&name, now);
+            self.storage.refused.remove(&name);
             self.is_assigned = false;
             self.commits.supersede(&name, &[], now);
             self.storage.urgent.insert(name.clone());

@@ -23,6 +23,9 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// After a failed store the next attempt is made after so long.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What the journal refuses of one group is tried again after so long.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The fleet's file below `state/`.
 pub(super) const FLEET_FILE: &str = "fleet.yaml";
 
@@ -80,6 +83,15 @@ pub(super) struct Untold {
     pub id: AgentId,
 }
 
+/// A group whose record the journal does not take, while it takes everything else.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Why.
+    pub reason: String,
+    /// When it is tried again.
+    at: Timestamp,
+}
+
 /// How far the journal is with the orders that were given since this process started, refused ones included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OrdersKept {
@@ -100,6 +112,8 @@ pub(super) struct Storage {
     pub lazy: BTreeSet<GroupName>,
     /// Groups whose records go with orders about single agents. Nothing that they allow without these waits for that.
     pub beside: BTreeSet<GroupName>,
+    /// Groups that are offered nothing, because the journal refuses just their records.
+    pub refused: BTreeMap<GroupName, Refused>,
     /// Restarts that are to be told once the record is stored that no longer has them.
     pub untold: Vec<Untold>,
     /// Groups whose part in the reports may be out of date.
@@ -133,7 +147,21 @@ impl Storage {
     /// True when what the group's record allows now is what the journal allows.
     pub(super) fn holds(&self, name: &GroupName) -> bool {
         let is_under_way = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.groups.contains(name));
-        !is_under_way && !self.urgent.contains(name)
+        !is_under_way && !self.urgent.contains(name) && !self.refused.contains_key(name)
+    }
+
+    /// What the journal refused waits for its time, so that nothing else waits for it. Returns when that is.
+    fn set_aside(&mut self, now: Timestamp) -> Option<Timestamp> {
+        for (name, refused) in &self.refused {
+            if refused.at > now {
+                for names in [&mut self.urgent, &mut self.lazy, &mut self.beside] {
+                    names.remove(name);
+                }
+            } else {
+                self.urgent.insert(name.clone());
+            }
+        }
+        self.refused.values().map(|refused| refused.at).filter(|at| *at > now).min()
     }
 
     /// When something is to be stored that waits for its time.
@@ -149,6 +177,7 @@ impl Controller {
             return;
         }
         self.storage.retry_at = None;
+        let refused_at = self.storage.set_aside(now);
         let refresh_due = self.storage.refreshed.map_or(now, |last| last + REFRESH_INTERVAL);
         if refresh_due <= now && !self.storage.touched.is_empty() {
             self.refresh_reports(now);
@@ -163,7 +192,7 @@ impl Controller {
         let is_lazy = !self.storage.lazy.is_empty() || self.commits.has_news();
         let lazy_at = is_lazy.then(|| self.storage.last.map_or(now, |last| last + LAZY_INTERVAL));
         let refresh_at = (!self.storage.touched.is_empty()).then_some(refresh_due);
-        self.storage.due = lazy_at.into_iter().chain(refresh_at).min();
+        self.storage.due = lazy_at.into_iter().chain(refresh_at).chain(refused_at).min();
         if is_urgent || lazy_at.is_some_and(|at| at <= now) {
             self.store(now);
         }
@@ -182,7 +211,8 @@ impl Controller {
             files.insert(group_file(name), file);
         }
         let configs = self.collect_configs(&mut files);
-        if std::mem::take(&mut self.storage.fleet_changed) {
+        // Who belongs to no group is no reason to store anything, and goes along with what is stored.
+        if std::mem::take(&mut self.storage.fleet_changed) | self.roster.take_outsiders_changed() {
             let file = FleetFile {
                 version: VERSION,
                 commit: self.accepted.as_ref().map(CommitFile::from),
@@ -194,6 +224,7 @@ impl Controller {
                 promoted: self.promoted.map(|id| id.to_string()),
                 generations: self.earlier.file(),
                 earlier: None,
+                outsiders: self.roster.known_outsiders(now).map(|known| known.to_text()),
             };
             files.insert(FLEET_FILE.to_owned(), Some(Content::Fleet(Arc::new(file))));
         }
@@ -257,6 +288,7 @@ impl Controller {
             file.restarts_told = group.restarts.told + group.restarts.claimed.len();
             let under_way = group.restarts.under_way(now).take(MOST_REMEMBERED);
             file.restarting = under_way.map(|(id, at)| (id.to_string(), at)).collect();
+            file.members = Some(group.known(now).to_text());
             file.ill_before = group.ill.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
         }
         Some(file)
@@ -299,6 +331,12 @@ impl Controller {
         (self.storage.orders.tried, self.storage.orders.stored) = (done.orders, done.orders);
         self.storage.configs = done.configs;
         self.storage.litter.clear();
+        for name in &done.groups {
+            if self.storage.refused.remove(name).is_some() {
+                self.notice(Some(name), false, "its record is stored again".to_owned());
+            }
+        }
+        self.storage.set_aside(now);
         if self.commits.tells() && !done.news.is_empty() {
             let reports = done.news.into_iter().map(|(commit, (report, is_open))| Reported {
                 commit,
@@ -372,6 +410,30 @@ impl Controller {
         self.storage.fleet_changed = true;
         self.storage.retry_at = Some(now + RETRY_INTERVAL);
         self.settle(now);
+    }
+}
+
+impl Controller {
+    /// The store with this ticket failed because of these files below `state/`; none of them: the journal as a whole cannot be written. Where
+    /// they are records of groups, only those groups wait, and the rest is stored at once without them.
+    pub fn handle_store_refused(&mut self, ticket: u64, files: &[String], reason: &str, now: Timestamp) {
+        let names: Option<BTreeSet<GroupName>> = files.iter().map(|path| group_of_file(path)).collect();
+        let is_it = self.storage.in_flight.as_ref().is_some_and(|in_flight| in_flight.ticket == ticket);
+        self.handle_store_failed(ticket, now);
+        let Some(names) = names.filter(|names| is_it && !names.is_empty()) else { return };
+        for name in names {
+            let refused = Refused { reason: reason.to_owned(), at: now + REFUSED_INTERVAL };
+            if self.storage.refused.insert(name.clone(), refused).is_none() {
+                let message = format!("nothing is offered here, its record cannot be stored: {reason}");
+                self.notice(Some(&name), true, message);
+            }
+        }
+        self.storage.retry_at = None;
+        self.flush(now);
+        if !self.storage.is_busy() {
+            self.roster.resume();
+            self.settle(now);
+        }
     }
 }
 

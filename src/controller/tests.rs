@@ -216,6 +216,7 @@ fn what_people_ordered_holds_although_who_belonged_where_cannot_be_read() {
         promoted: None,
         generations: Some(GenerationsFile { evicted: None, generations: vec![GenerationFile { since: NOW, groups }] }),
         earlier: None,
+        outsiders: None,
     };
     let text = serde_yaml::to_string(&file).expect("a record").replace("operator: ", "operator: not-");
     let files = BTreeMap::from([("fleet.yaml".to_owned(), Bytes::from(text))]);
@@ -276,6 +277,7 @@ fn a_commit_keeps_what_its_trailer_asks() {
             promoted: None,
             generations: None,
             earlier: None,
+            outsiders: None,
         };
         let bytes = Content::Fleet(Arc::new(fleet)).encode().expect("a record can be written");
         let read = FleetFile::read(&bytes).expect("our own record");

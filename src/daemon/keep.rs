@@ -24,7 +24,16 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(300);
 const PUSHING: &str = "pushing";
 
 /// Names a store, and says how it went.
-pub(super) type Stored = (u64, Result<(), String>);
+pub(super) type Stored = (u64, Result<(), NotStored>);
+
+/// Nothing of a write was stored.
+#[derive(Debug)]
+pub(super) struct NotStored {
+    /// For people.
+    pub(super) reason: String,
+    /// The files that it is about; none: the journal as a whole cannot be written.
+    pub(super) refused: Vec<String>,
+}
 
 /// What the two tasks share.
 #[derive(Clone)]
@@ -55,13 +64,17 @@ impl Keeper {
                     // What the pushes say stands until a push says otherwise.
                     status.error.take_if(|error| !error.starts_with(PUSHING));
                 }
-                Err(error) => {
+                // What can be stored without these comes at once, and says how the journal is.
+                Err(NotStored { refused, .. }) if !refused.is_empty() => {}
+                Err(NotStored { reason, .. }) => {
                     status.blocked = true;
-                    status.error = Some(format!("storing failed, nothing new is offered: {error}"));
+                    status.error = Some(format!("storing failed, nothing new is offered: {reason}"));
                 }
             });
-            if let Err(error) = &outcome {
-                tracing::error!("the journal cannot be stored, so nothing new is offered: {error}");
+            if let Err(NotStored { reason, refused }) = &outcome
+                && refused.is_empty()
+            {
+                tracing::error!("the journal cannot be stored, so nothing new is offered: {reason}");
             }
             self.stored.notify_one();
             if answers.send((ticket, outcome)).await.is_err() {
@@ -71,11 +84,18 @@ impl Keeper {
     }
 
     /// Writes it out, which for a large fleet takes a while, and stores it.
-    async fn write(&self, request: Store) -> Result<(), String> {
-        let written = tokio::task::spawn_blocking(|| request.written()).await.map_err(|error| error.to_string())?;
-        let Written { message, notes, files } = written.map_err(|error| told(&error))?;
+    async fn write(&self, request: Store) -> Result<(), NotStored> {
+        let whole = |reason: String| NotStored { reason, refused: Vec::new() };
+        let written =
+            tokio::task::spawn_blocking(|| request.written()).await.map_err(|error| whole(error.to_string()))?;
+        let written = written.map_err(|error| NotStored { reason: told(&error), refused: vec![error.path] });
+        let Written { message, notes, files } = written?;
         let write = JournalWrite { message, notes, state: files };
-        self.journal.store(write).await.map_err(|error| error.to_string())
+        self.journal.store(write).await.map_err(|error| {
+            let reason = error.to_string();
+            let refused = if let JournalError::InvalidPath(paths) = error { paths } else { Vec::new() };
+            NotStored { reason, refused }
+        })
     }
 
     /// Pushes what was stored, for ever. Failing costs nothing but delay.

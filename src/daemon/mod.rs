@@ -43,7 +43,7 @@ use crate::view::{AlertsStatus, FleetStatus, JournalStatus, ListenerStatus};
 
 use follow::{Found, Progress};
 use historian::{Asked, Historian, Told};
-use keep::Stored;
+use keep::{NotStored, Stored};
 use tell::Forge;
 
 pub use start::{run, run_until};
@@ -221,7 +221,7 @@ impl Daemon {
             let begun = tokio::time::Instant::now();
             let mut done: Vec<oneshot::Sender<()>> = Vec::new();
             match turn {
-                Turn::Stored((ticket, outcome)) => self.stored(ticket, &outcome),
+                Turn::Stored((ticket, outcome)) => self.stored(ticket, outcome),
                 Turn::Found(found) => self.found(found),
                 Turn::Request(request) => self.answer(request),
                 Turn::Told((asked, authors)) => self.carry_out(asked, &authors),
@@ -255,11 +255,13 @@ impl Daemon {
         }
     }
 
-    fn stored(&mut self, ticket: u64, outcome: &Result<(), String>) {
+    fn stored(&mut self, ticket: u64, outcome: Result<(), NotStored>) {
         let now = self.clock.now();
         match outcome {
             Ok(()) => self.controller.handle_stored(ticket, now),
-            Err(_) => self.controller.handle_store_failed(ticket, now),
+            Err(NotStored { reason, refused }) => {
+                self.controller.handle_store_refused(ticket, &refused, &reason, now);
+            }
         }
     }
 

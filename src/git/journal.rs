@@ -109,9 +109,9 @@ pub enum JournalError {
     /// The instance cannot be the name of a ref.
     #[error("`{0}` cannot name an instance: use letters, digits, `-` and `_`")]
     InvalidInstance(String),
-    /// A path that cannot be stored below `state/`.
-    #[error("`{0}` cannot be stored in the journal")]
-    InvalidPath(String),
+    /// Files that cannot be stored below `state/`, because of their paths; nothing of the write was stored.
+    #[error("{} cannot be stored in the journal: Git has no place for such a name", quoted(.0))]
+    InvalidPath(Vec<String>),
     /// The remote could not be asked.
     #[error("the journal's remote")]
     Transport(#[from] TransportError),
@@ -250,12 +250,16 @@ impl Journal {
     }
 
     /// Writes one commit and returns when it is on the disk. A write that changes nothing makes no commit.
-    pub async fn store(&self, write: JournalWrite) -> Result<(), JournalError> {
-        if let Some(path) = write.state.keys().find(|path| !tree::is_storable(path)) {
-            return Err(JournalError::InvalidPath(sanitise(path)));
+    pub async fn store(&self, mut write: JournalWrite) -> Result<(), JournalError> {
+        // What cannot be there need not be removed.
+        write.state.retain(|path, content| content.is_some() || tree::is_storable(path));
+        let refused: Vec<String> = write.state.keys().filter(|path| !tree::is_storable(path)).cloned().collect();
+        if !refused.is_empty() {
+            return Err(JournalError::InvalidPath(refused));
         }
         let _one_at_a_time = self.shared.writing.lock().await;
-        self.shared.store.clone().blocking(move |store| store.write(&write)).await
+        let refused = self.shared.store.clone().blocking(move |store| store.write(&write)).await?;
+        if refused.is_empty() { Ok(()) } else { Err(JournalError::InvalidPath(refused)) }
     }
 
     /// Brings the remote up to date, forwards only. When another writer was first, what we wrote is put on top of theirs.
@@ -401,6 +405,13 @@ impl Journal {
         let Unbelieved { commit, reason, newest } = unbelieved;
         JournalError::Unbelieved { reference: self.shared.store.reference.clone(), commit, reason, newest }
     }
+}
+
+/// The first of these paths, and how many more there are.
+fn quoted(paths: &[String]) -> String {
+    let more = paths.len().saturating_sub(1);
+    let first = paths.first().map(|path| sanitise(path)).unwrap_or_default();
+    if more == 0 { format!("`{first}`") } else { format!("`{first}` and {more} more") }
 }
 
 /// What to say when a start has to wait because the records are not believed: short enough for a status line.

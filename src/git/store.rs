@@ -164,8 +164,8 @@ impl Store {
         }
     }
 
-    /// Writes one commit, which is on the disk when this returns.
-    pub(super) fn write(&self, write: &JournalWrite) -> Result<(), git2::Error> {
+    /// Writes one commit, which is on the disk when this returns; or nothing, and returns the paths of the files that Git refuses.
+    pub(super) fn write(&self, write: &JournalWrite) -> Result<Vec<String>, git2::Error> {
         let repository = self.open()?;
         let pen = Pen::new(&repository)?;
         for _ in 0..ATTEMPTS {
@@ -175,9 +175,15 @@ impl Store {
                 None => None,
             };
             let edits = self.edits(&pen, base.as_ref(), write)?;
-            let tree = tree::apply(&pen, base.as_ref(), &edits)?;
+            let tree = match tree::apply(&pen, base.as_ref(), &edits) {
+                Err(error) if tree::is_conflict(&error) => {
+                    let refused = tree::refused(&pen, write.state.keys())?;
+                    return if refused.is_empty() { Err(error) } else { Ok(refused) };
+                }
+                tree => tree?,
+            };
             if tree == base.as_ref().map(Tree::id) {
-                return Ok(());
+                return Ok(Vec::new());
             }
             let tree = self.sealed(&pen, tip, base.as_ref(), tree)?;
             if self.advance(&pen, tip, tree, tip.as_slice(), &write.message)? {
@@ -185,7 +191,7 @@ impl Store {
                 if let Err(error) = self.open().map_err(Into::into).and_then(|repository| upkeep::tidy(&repository)) {
                     tracing::warn!(%error, "the journal's packs could not be made fewer");
                 }
-                return Ok(());
+                return Ok(Vec::new());
             }
         }
         Err(git2::Error::from_str(KEEPS_MOVING))

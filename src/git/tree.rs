@@ -308,6 +308,21 @@ pub(super) fn is_storable(path: &str) -> bool {
         })
 }
 
+/// Of these paths those with a name in them that Git does not take, whatever else stands in the tree (`.git.`, for example).
+pub(super) fn refused<'p>(pen: &Pen<'_>, paths: impl Iterator<Item = &'p String>) -> Result<Vec<String>, git2::Error> {
+    let anything = pen.blob(&[])?;
+    let mut refused = Vec::new();
+    for path in paths {
+        let mut builder = pen.repository().treebuilder(None)?;
+        let mut names = path.split('/');
+        if !names.all(|name| builder.insert(name, anything, FileMode::Blob.into()).is_ok()) {
+            refused.push(path.clone());
+        }
+    }
+    pen.forget(anything);
+    Ok(refused)
+}
+
 /// What is missing, as `None`.
 pub(super) fn found<T>(outcome: Result<T, git2::Error>) -> Result<Option<T>, git2::Error> {
     match outcome {

@@ -86,6 +86,8 @@ impl Machine {
             current.introduced |= added > 0;
             current.size = self.tally.eligible;
             current.draws += 1;
+            // The wait that a person skipped was for its start; what it introduces is watched all the same.
+            current.hurried = false;
         }
         self.set_progress(Progress::Rolling);
         false
@@ -120,6 +122,7 @@ impl Machine {
                 rollout.adds = opening.added > 0;
                 rollout.introduced |= rollout.adds;
                 if rollout.adds {
+                    rollout.hurried = false;
                     self.set_progress(Progress::Rolling);
                 } else {
                     self.next_stage();
@@ -175,8 +178,12 @@ impl Machine {
             self.next_stage();
             return true;
         }
-        let is_watched = rollout.kind != Kind::Revert && rollout.introduced && !rollout.hurried && !rollout.fast;
+        let is_watched = rollout.kind != Kind::Revert && rollout.introduced && !rollout.fast;
         if is_watched && !self.rules.strategy.bake.is_zero() {
+            if let Some(current) = &mut self.record.rollout {
+                // A soak that a person skipped is no word about the bake.
+                current.hurried = false;
+            }
             self.watch(Progress::Baking { watched: Duration::ZERO }, now);
         } else {
             self.succeed(rollout, now);

@@ -405,7 +405,8 @@ impl Machine {
             return;
         }
         self.finish(other.candidate, Outcome::Superseded);
-        if !self.record.stables.contains(&other.candidate) {
+        // What was stable before, and went through stages once more, is what some have like any other candidate.
+        if other.kind == Kind::Forward || !self.record.stables.contains(&other.candidate) {
             self.record.superseded.retain(|hash| *hash != other.candidate && *hash != wanted);
             self.record.superseded.insert(0, other.candidate);
             self.record.superseded.truncate(SUPERSEDED);
@@ -557,7 +558,12 @@ impl Machine {
         let strategy = &self.rules.strategy;
         let blocked = self.blocked(now);
         let rollout = self.rollout();
-        let introduced = rollout.filter(|rollout| blocked.is_none() && !is_stopped(rollout));
+        // A pin, and too few or too many agents, hold back what is new; what is out already is judged on, and may have to go back.
+        let is_judged = |rollout: &&RolloutRecord| match &blocked {
+            Some(closed) => closed.only_holds() && rollout.introduced,
+            None => true,
+        };
+        let introduced = rollout.filter(is_judged).filter(|rollout| !is_stopped(rollout));
         let candidate = introduced.map(|rollout| rollout.candidate);
         let restoring_since = match rollout.map(|rollout| &rollout.progress) {
             Some(Progress::RollingBack { since, .. }) => Some(*since),
@@ -581,7 +587,7 @@ impl Machine {
             Some(WayBack::Failed { .. }) => true,
             Some(WayBack::Done { .. }) | None => false,
         });
-        let closed = match blocked {
+        let closed = match blocked.clone() {
             Some(closed @ (Closed::Observing | Closed::Suspended | Closed::Frozen { .. } | Closed::Pinned { .. })) => {
                 Some(closed)
             }
@@ -593,7 +599,7 @@ impl Machine {
             cohort: candidate.map(|_| self.cohort()).unwrap_or_default(),
             draws: introduced.map_or(0, |rollout| rollout.draws),
             since: introduced.map(|rollout| rollout.started),
-            holds_back: introduced.is_some() && self.holds_back(),
+            holds_back: introduced.is_some() && (blocked.is_some() || self.holds_back()),
             // Also while it may not begin: who was moved here keeps what it has until then.
             moving: rollout.is_some_and(|rollout| rollout.kind == Kind::Move && !is_stopped(rollout)),
             retry: introduced.is_some_and(|rollout| rollout.retry),

@@ -45,7 +45,7 @@ pub struct Tally {
     /// The candidate that these counts are about; `None`: they are about what is stable. Between the decision for a candidate and
     /// the record of it they are about something else, and prove nothing.
     pub candidate: Option<ConfigHash>,
-    /// Everybody who is known to belong to the group, connected or not.
+    /// Who belongs to the group, connected or not, and can be offered something.
     pub members: usize,
     /// Connected agents that the group selects.
     pub selected: usize,
@@ -104,7 +104,7 @@ pub struct Tally {
     pub assumed_until: Option<Timestamp>,
     /// Agents heard since this process started.
     pub heard: usize,
-    /// Of these: what they reported shows that they were here before it started, or nothing is stable that could show it.
+    /// Of those who can be offered something: who was here before it started, as far as that can be told.
     pub back: usize,
     /// When the group was last in motion: more newcomers than [`SETTLE`] allows.
     pub restless_at: Option<Timestamp>,
@@ -177,6 +177,24 @@ pub struct Desired {
     pub reach: usize,
     /// From an offer to its confirmation.
     pub progress_deadline: Duration,
+}
+
+impl Closed {
+    /// True when only what is new is held back, and what is out already is judged on: it may have to be taken back.
+    pub fn only_holds(&self) -> bool {
+        match self {
+            Self::Pinned { .. } | Self::Unexpected { .. } => true,
+            Self::Suspended | Self::Observing | Self::Frozen { .. } | Self::RolloutFailed | Self::NotStored => false,
+        }
+    }
+}
+
+impl Desired {
+    /// True when what is introduced was stable here before: what agents said of it then says nothing about now.
+    pub fn introduces_old(&self) -> bool {
+        let was_stable = self.candidate.is_some_and(|candidate| self.retained.contains(&candidate));
+        self.reverting || self.moving || was_stable
+    }
 }
 
 /// Why a whole group is offered nothing.

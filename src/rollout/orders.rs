@@ -42,7 +42,8 @@ impl Machine {
             if let Some(running) = self.record.rollout.take() {
                 self.replace(&running, wanted);
             }
-            let kind = if self.record.stables.contains(&wanted) { Kind::Revert } else { Kind::Forward };
+            // In stages also where that was stable before: somebody had a reason to go back behind it.
+            let kind = if self.stable() == Some(wanted) { Kind::Revert } else { Kind::Forward };
             self.begin(fresh(wanted, undone.to, kind, revision, now), now);
             return Ok(());
         }
@@ -72,6 +73,12 @@ impl Machine {
         Ok(())
     }
 
+    /// True when an end of the running rollout takes its agents back to something.
+    pub fn goes_back_when_aborted(&self) -> bool {
+        let has_somewhere = |rollout: &RolloutRecord| self.stable().is_some_and(|stable| stable != rollout.candidate);
+        self.rollout().is_some_and(|rollout| rollout.kind == Kind::Forward && has_somewhere(rollout))
+    }
+
     /// Tries what failed once more, from its first stage.
     ///
     /// # Errors
@@ -88,12 +95,19 @@ impl Machine {
         Ok(())
     }
 
+    /// True when the rollout has not begun, and waits for groups that it depends on.
+    pub fn waits_for_others(&self) -> bool {
+        let may_wait =
+            |rollout: &RolloutRecord| rollout.progress == Progress::Opening && rollout.stage == 0 && !rollout.alone;
+        self.rollout().is_some_and(may_wait) && !self.prerequisites.is_empty()
+    }
+
     /// A person's word for the stage that waits for it. `hurry`: what it waits for now is skipped, groups that it depends on first.
     ///
     /// # Errors
     /// When nothing waits for a word.
     pub fn promote(&mut self, hurry: bool, now: Timestamp) -> Result<(), Refused> {
-        let needs_approval = self.stage().needs_approval;
+        let (needs_approval, waits_for_others) = (self.stage().needs_approval, self.waits_for_others());
         let rollout = self.record.rollout.as_mut().filter(|rollout| !is_stopped(rollout));
         let rollout = rollout.ok_or("no rollout is running that waits for a word")?;
         let is_asked = rollout.progress == Progress::Opening && needs_approval && rollout.approved <= rollout.stage;
@@ -105,8 +119,7 @@ impl Machine {
                 "nothing of it waits for approval; `--now` skips the wait that runs, `gitamp resume` ends a pause",
             );
         }
-        let waits_for_others = rollout.progress == Progress::Opening && rollout.stage == 0 && !rollout.alone;
-        if hurry && waits_for_others && !self.prerequisites.is_empty() {
+        if hurry && waits_for_others {
             // The wait for others is what is skipped: what it introduces is watched all the same.
             rollout.alone = true;
         } else {

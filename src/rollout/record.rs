@@ -168,7 +168,8 @@ pub struct RolloutRecord {
     pub retry: bool,
     /// Stages below this one are approved.
     pub approved: usize,
-    /// True when a person wants no further wait in this stage: no soak, bake, window.
+    /// True when a person skips the wait that runs: for the stage's start (a window, for example), its soak, or the bake. The next wait is
+    /// another one.
     pub hurried: bool,
     /// A person wants it to begin although groups that it depends on have not finished.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

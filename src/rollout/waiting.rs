@@ -142,7 +142,7 @@ impl Machine {
         if let Some((missing, of, until)) = self.missing(now) {
             waiting.push(Waiting::TooManyMissing { missing, of, until });
         }
-        if self.is_complete() && !self.is_proven() {
+        if tally.candidate == Some(rollout.candidate) && self.is_complete() && !self.is_proven() {
             waiting.push(Waiting::NoProof);
         }
         match rollout.progress {

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::agent::AgentId;
 use crate::config::ConfigHash;
@@ -20,8 +21,8 @@ pub const MOST_CLUSTERS: usize = 5;
 /// Pairs of labels that are named.
 pub const MOST_PAIRS: usize = 3;
 
-/// Peers whose labels are looked at. Ten thousand tell as much as all of them, in a few milliseconds.
-const MOST_PEERS: usize = 10_000;
+/// Peers whose labels are looked at. Five thousand tell as much as all of them, in a few milliseconds.
+const MOST_PEERS: usize = 5_000;
 
 /// Failed agents of one cluster whose labels are looked at.
 const MOST_FAILED: usize = 1_000;
@@ -72,8 +73,8 @@ pub struct Failed<'a> {
     pub id: AgentId,
     /// What it said.
     pub message: &'a str,
-    /// Its labels, when they are known: after a restart only once it is back.
-    pub labels: Option<&'a Labels>,
+    /// The same without what differs from agent to agent ([`normal_form`]); equal ones share memory.
+    pub form: &'a Arc<str>,
 }
 
 /// Agents that could not use `stable` when it went back to them since `started`, or had failed it before and have `candidate` now: what is
@@ -100,23 +101,24 @@ pub fn of_group<'a>(
     let failed = group.failures.iter().filter(|(_, failure)| is_about(failure)).map(|(id, failure)| Failed {
         id: *id,
         message: &failure.message,
-        labels: member(*id).and_then(|member| member.labels.as_ref()),
+        form: &failure.form,
     });
+    // Of a large group every second, every third, ...: ids tell when agents came, and the first of them may be of one kind.
     let others = || {
-        let others = group.members.iter().filter(|id| !group.failures.get(id).is_some_and(is_about));
-        others.filter_map(|id| member(*id))
+        let looked_at = group.members.iter().step_by(group.members.len() / MOST_PEERS + 1);
+        looked_at.filter(|id| !group.failures.get(id).is_some_and(is_about)).filter_map(|id| member(*id))
     };
-    cluster(failed, || {
+    let labels = |id| member(id).and_then(|member| member.labels.as_ref());
+    cluster(failed, labels, || {
         // Who was given it and is well tells most. Who was not is the next best.
         let proven: Vec<&Labels> = others()
             .filter(|one| hashes.iter().any(|hash| has_proven(one, *hash)))
             .filter_map(|one| one.labels.as_ref())
-            .take(MOST_PEERS)
             .collect();
         if proven.len() >= FEWEST_PEERS {
             return proven;
         }
-        others().filter_map(|one| one.labels.as_ref()).take(MOST_PEERS).collect()
+        others().filter_map(|one| one.labels.as_ref()).collect()
     })
 }
 
@@ -130,32 +132,44 @@ fn has_proven(member: &Member, hash: ConfigHash) -> bool {
     }
 }
 
-/// The clusters of these failures, the largest first, at most [`MOST_CLUSTERS`]. `peers` are asked for only when there is something to
-/// compare with them.
-pub fn cluster<'a>(failed: impl Iterator<Item = Failed<'a>>, peers: impl FnOnce() -> Vec<&'a Labels>) -> Vec<Cluster> {
-    let mut clusters = BTreeMap::<String, (Cluster, Vec<&Labels>)>::new();
-    for Failed { id, message, labels } in failed {
-        let fresh = || (Cluster { message: message.to_owned(), count: 0, example: id, common: None }, Vec::new());
-        let (cluster, known) = clusters.entry(normal_form(message, labels)).or_insert_with(fresh);
-        cluster.count += 1;
-        if known.len() < MOST_FAILED {
-            known.extend(labels);
+/// Failures of one form, side by side.
+type Alike<'f, 'a> = &'f [Failed<'a>];
+
+/// The clusters of these failures, the largest first, at most [`MOST_CLUSTERS`]. `labels` are asked for of some agents only: they are known
+/// after a restart once an agent is back; `peers` when there is something to compare with them.
+pub fn cluster<'a>(
+    failed: impl Iterator<Item = Failed<'a>>,
+    labels: impl Fn(AgentId) -> Option<&'a Labels>,
+    peers: impl FnOnce() -> Vec<&'a Labels>,
+) -> Vec<Cluster> {
+    let mut failed: Vec<Failed<'a>> = failed.collect();
+    // Any order will do that brings the same together; within a form that of ids stays.
+    failed.sort_by_key(|one| Arc::as_ptr(one.form).addr());
+    let all = failed.chunk_by(|one, other| Arc::ptr_eq(one.form, other.form));
+    let (mut largest, mut kinds) = (Vec::<Alike<'_, 'a>>::new(), 0);
+    for alike in all {
+        kinds += 1;
+        let rank = |one: Alike<'_, 'a>| (Reverse(one.len()), one.first().map(|first| first.message));
+        let place = largest.partition_point(|one| rank(one) <= rank(alike));
+        if place < MOST_CLUSTERS {
+            largest.insert(place, alike);
+            largest.truncate(MOST_CLUSTERS);
         }
     }
-    let mut clusters: Vec<(Cluster, Vec<&Labels>)> = clusters.into_values().collect();
-    clusters.sort_by(|(one, _), (other, _)| other.count.cmp(&one.count).then_with(|| one.message.cmp(&other.message)));
-    let rest = if clusters.len() > MOST_CLUSTERS { clusters.split_off(MOST_CLUSTERS - 1) } else { Vec::new() };
-    if clusters.iter().any(|(_, known)| known.len() >= FEWEST_FAILED) {
-        let mut peers = peers();
-        peers.truncate(MOST_PEERS);
-        for (cluster, known) in &mut clusters {
-            cluster.common = common(known, &peers);
-        }
-    }
-    let mut clusters: Vec<Cluster> = clusters.into_iter().map(|(cluster, _)| cluster).collect();
-    if let Some((first, _)) = rest.first() {
-        let count = rest.iter().map(|(cluster, _)| cluster.count).sum();
-        clusters.push(Cluster { message: "other failures".to_owned(), count, example: first.example, common: None });
+    let rest = if kinds > MOST_CLUSTERS { largest.pop() } else { None };
+    let known: Vec<Vec<&Labels>> =
+        largest.iter().map(|alike| alike.iter().filter_map(|one| labels(one.id)).take(MOST_FAILED).collect()).collect();
+    let peers = if known.iter().any(|known| known.len() >= FEWEST_FAILED) { peers() } else { Vec::new() };
+    let peers = peers.get(..MOST_PEERS).unwrap_or(&peers);
+    let named = largest.iter().zip(&known).filter_map(|(alike, known)| {
+        let first = alike.first()?;
+        let common = common(known, peers);
+        Some(Cluster { message: first.message.to_owned(), count: alike.len(), example: first.id, common })
+    });
+    let mut clusters: Vec<Cluster> = named.collect();
+    if let Some(first) = rest.and_then(|rest| rest.first()) {
+        let count = failed.len() - clusters.iter().map(|cluster| cluster.count).sum::<usize>();
+        clusters.push(Cluster { message: "other failures".to_owned(), count, example: first.id, common: None });
     }
     clusters
 }
@@ -225,7 +239,7 @@ fn shared<'a>(agents: &[&'a Labels]) -> Vec<(&'a str, &'a str)> {
 /// The message without what differs from agent to agent: its own names, and every part that holds a digit or is a long hexadecimal
 /// number, become `#`. Parts end at blanks, quotes, brackets, `=`, `,`, `;`, `/` and `:`, so that what stands around a number is still
 /// told apart; an IPv6 address is one part.
-fn normal_form(message: &str, labels: Option<&Labels>) -> String {
+pub fn normal_form(message: &str, labels: Option<&Labels>) -> String {
     let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     for own in OWN_NAMES.iter().filter_map(|key| labels?.get(key)).filter(|name| name.len() >= 4) {
         text = text.replace(own, "#");

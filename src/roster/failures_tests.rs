@@ -15,14 +15,60 @@ fn labels(text: &str) -> Labels {
 
 /// All failed with the same words.
 fn alike(failed: &[Labels], peers: &[Labels]) -> Option<Common> {
-    let failed = failed.iter().enumerate().map(|(number, labels)| Failed {
-        id: id(number),
-        message: "cannot start",
-        labels: Some(labels),
-    });
-    let mut clusters = cluster(failed, || peers.iter().collect());
+    let form = Arc::from("cannot start");
+    let known: BTreeMap<AgentId, &Labels> =
+        failed.iter().enumerate().map(|(number, labels)| (id(number), labels)).collect();
+    let failed = known.keys().map(|id| Failed { id: *id, message: "cannot start", form: &form });
+    let mut clusters = cluster(failed, |id| known.get(&id).copied(), || peers.iter().collect());
     assert_eq!(clusters.len(), 1);
     clusters.remove(0).common
+}
+
+/// Agents of which nothing is known but what they said.
+fn of_messages(messages: &[&str], peers: impl FnOnce() -> Vec<&'static Labels>) -> Vec<Cluster> {
+    let mut group = Group::default();
+    for (number, message) in messages.iter().enumerate() {
+        group.remember(id(number), None, Failure::new(ConfigHash::new([1; 32]), (*message).into()));
+    }
+    let failed = group.failures.iter().map(|(id, one)| Failed { id: *id, message: &one.message, form: &one.form });
+    // What is returned holds nothing of the group.
+    cluster(failed, |_| None, || peers().into_iter().collect())
+}
+
+#[test]
+fn a_look_at_a_whole_fleet_that_failed_is_bounded() {
+    let mut group = Group::default();
+    for number in 0..19_000 {
+        let message =
+            format!("Agent process PID={number} exited: {}", if number % 3 == 0 { "port in use" } else { "no" });
+        group.remember(id(number), None, Failure::new(ConfigHash::new([1; 32]), message.into()));
+    }
+    let asked = std::cell::Cell::new(0);
+    let all = labels("os.type=linux");
+    let failed = group.failures.iter().map(|(id, one)| Failed { id: *id, message: &one.message, form: &one.form });
+    let clusters = cluster(
+        failed,
+        |_| {
+            asked.set(asked.get() + 1);
+            Some(&all)
+        },
+        Vec::new,
+    );
+    assert_eq!(clusters.iter().map(|cluster| cluster.count).collect::<Vec<_>>(), [12_666, 6_334]);
+    assert_eq!(asked.get(), 2 * MOST_FAILED, "of each kind some are looked at");
+}
+
+#[test]
+fn what_the_journal_remembered_gets_its_form_once_the_agent_is_back() {
+    let hash = ConfigHash::new([1; 32]);
+    let message = |number: usize| format!("lookup gateway-{} failed", ["blue", "green"][number]);
+    let mut group = Group::default();
+    group.restore_failures((0..2).map(|number| (id(number), Failure::new(hash, message(number).into()))).collect());
+    let kinds = |group: &Group| of_group(group, &[hash], |_| None).len();
+    assert_eq!(kinds(&group), 2, "nobody knows whose names these are");
+    group.reform(id(0), &labels("host.name=gateway-blue"));
+    group.reform(id(1), &labels("host.name=gateway-green"));
+    assert_eq!(kinds(&group), 1);
 }
 
 fn many(count: usize, text: impl Fn(usize) -> String) -> Vec<Labels> {
@@ -70,8 +116,7 @@ fn messages_are_equal_without_what_differs_from_agent_to_agent() {
 #[test]
 fn alike_messages_are_one_cluster() {
     let messages = ["PID=12 exited", "PID=4711 exited", "unknown receiver \"otpl\"", "PID=9 exited"];
-    let failed = messages.iter().enumerate().map(|(number, message)| Failed { id: id(number), message, labels: None });
-    let clusters = cluster(failed, || panic!("without labels there is nothing to compare with"));
+    let clusters = of_messages(&messages, || panic!("without labels there is nothing to compare with"));
     let shown: Vec<(usize, &str)> = clusters.iter().map(|cluster| (cluster.count, cluster.message.as_str())).collect();
     assert_eq!(shown, [(3, messages[0]), (1, messages[2])]);
 }
@@ -79,8 +124,8 @@ fn alike_messages_are_one_cluster() {
 #[test]
 fn many_kinds_are_bounded_and_no_failure_is_lost() {
     let messages: Vec<String> = (1u8..=20).map(|letter| format!("kind {}", char::from(b'a' + letter))).collect();
-    let failed = messages.iter().enumerate().map(|(number, message)| Failed { id: id(number), message, labels: None });
-    let clusters = cluster(failed, Vec::new);
+    let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
+    let clusters = of_messages(&messages, Vec::new);
     assert_eq!(clusters.len(), MOST_CLUSTERS);
     assert_eq!(clusters.iter().map(|cluster| cluster.count).sum::<usize>(), 20);
     assert_eq!(

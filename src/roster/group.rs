@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus};
 use crate::config::{ConfigHash, RenderedConfig};
+use crate::labels::Labels;
 use crate::rollout::cohort::{self, Draw, Drawable, Opening};
-use crate::rollout::{Desired, MOST_REMEMBERED, SETTLE, Sickness, Tally, budget};
+use crate::rollout::{Closed, Desired, MOST_REMEMBERED, SETTLE, Sickness, Tally, budget};
+use crate::roster::failures;
+use crate::roster::known::Known;
 use crate::roster::member::{Member, Offer};
 use crate::roster::restarts::Restarts;
 use crate::roster::standing::{HeldReason, Standing, Verdict};
@@ -20,14 +23,24 @@ pub struct Failure {
     pub hash: ConfigHash,
     /// In its words, or in ours when it said nothing.
     pub message: Arc<str>,
+    /// The message without what differs from agent to agent ([`failures::normal_form`]); those of one group that are equal share memory. Set
+    /// when the failure is remembered, so that looking at many of them costs little.
+    pub form: Arc<str>,
     /// True when it vanished, and never said anything.
     pub is_absent: bool,
     /// When; the beginning of time when it is no evidence about anything that runs.
     pub at: Timestamp,
 }
 
+impl Failure {
+    /// One with these words, at the beginning of time.
+    pub fn new(hash: ConfigHash, message: Arc<str>) -> Self {
+        Self { hash, message, form: "".into(), is_absent: false, at: Timestamp::from_millis(0) }
+    }
+}
+
 /// What a process that died may have left in the middle of something: agents that have not been heard since.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Assumed {
     /// The room that the record allowed.
     pub room: usize,
@@ -35,6 +48,10 @@ pub struct Assumed {
     pub reach: usize,
     /// When it is over in any case.
     pub until: Timestamp,
+    /// Its members; `None`: the record is of a release that did not write them down.
+    pub known: Option<Known>,
+    /// Until when they are remembered.
+    pub known_until: Timestamp,
 }
 
 /// One group's agents.
@@ -46,6 +63,8 @@ pub struct Group {
     pub members: BTreeSet<AgentId>,
     /// Failures that are remembered: one an agent.
     pub failures: BTreeMap<AgentId, Failure>,
+    /// The forms of their messages, and perhaps some that are past.
+    forms: BTreeSet<Arc<str>>,
     /// Agents that were ill before they were offered a candidate since stable.
     pub ill: BTreeSet<AgentId>,
     /// What an earlier process may have left behind.
@@ -198,11 +217,24 @@ impl Group {
         self.holds(member, candidate) && !is_given
     }
 
-    /// True when the agent's last report shows that it was here before this process: a newcomer holds nothing of the group's. Where
-    /// nothing is stable, that shows nothing.
-    pub fn was_here_before(&self, member: &Member) -> bool {
-        let known = member.state().and_then(ConfigState::known);
-        member.heard_once && (self.desired.stable.is_none() || known.is_some_and(|hash| self.is_current(hash)))
+    /// True when the agent was heard, could have been offered something by the process before, and was here then: it holds something of the
+    /// group's, which a newcomer does not, or it is one of those that the record knows, whatever became of what it held. Where nothing is
+    /// stable, what it holds shows nothing.
+    pub fn was_here_before(&self, id: AgentId, member: &Member) -> bool {
+        let holds = || member.state().and_then(ConfigState::known).is_some_and(|hash| self.is_current(hash));
+        member.heard_once && member.is_eligible() && (self.desired.stable.is_none() || holds() || self.knew(id))
+    }
+
+    /// True when the process before this one knew the agent as a member.
+    pub fn knew(&self, id: AgentId) -> bool {
+        let known = self.assumed.as_ref().and_then(|assumed| assumed.known.as_ref());
+        known.is_some_and(|known| known.contains(id))
+    }
+
+    /// The members as a successor is to know them, with those that have not been back since a restart.
+    pub fn known(&self, now: Timestamp) -> Known {
+        let before = self.assumed.as_ref().filter(|assumed| now < assumed.known_until);
+        Known::of(self.members.iter().copied(), before.and_then(|assumed| assumed.known.as_ref()))
     }
 
     /// True when the group gives this, or did since what is stable became that.
@@ -261,8 +293,7 @@ impl Group {
     /// Whether a failure counts for or against what runs: what goes back, or is stable already, may have been failed long before.
     fn counts_failure(&self, failure: &Failure) -> bool {
         let desired = &self.desired;
-        let is_old_wine = desired.reverting || desired.moving;
-        let since = desired.restoring_since.or(desired.since.filter(|_| is_old_wine));
+        let since = desired.restoring_since.or(desired.since.filter(|_| desired.introduces_old()));
         self.judged() == Some(failure.hash) && since.is_none_or(|since| failure.at >= since)
     }
 
@@ -272,8 +303,10 @@ impl Group {
         (self.failed_of_hash, self.tally.failed_absent) = (all, absent);
     }
 
-    /// Remembers a failure.
-    pub fn remember(&mut self, id: AgentId, failure: Failure) {
+    /// Remembers a failure of an agent with these labels.
+    pub fn remember(&mut self, id: AgentId, labels: Option<&Labels>, failure: Failure) {
+        let form = self.form(&failure.message, labels);
+        let failure = Failure { form, ..failure };
         let add = |number: &mut usize, by: isize| *number = number.saturating_add_signed(by);
         let new = (self.counts_failure(&failure), failure.is_absent);
         let old =
@@ -283,6 +316,37 @@ impl Group {
             add(&mut self.tally.failed_absent, if counts && is_absent { by } else { 0 });
         }
         self.memory_changed = true;
+    }
+
+    /// Takes what the journal remembers.
+    pub fn restore_failures(&mut self, failures: BTreeMap<AgentId, Failure>) {
+        self.failures.clear();
+        for (id, failure) in failures {
+            let form = self.form(&failure.message, None);
+            self.failures.insert(id, Failure { form, ..failure });
+        }
+    }
+
+    /// An agent with these labels has come: if the journal remembered a failure of it, its own names in that are known by now.
+    pub fn reform(&mut self, id: AgentId, labels: &Labels) {
+        let Some(message) = self.failures.get(&id).map(|failure| failure.message.clone()) else { return };
+        let form = self.form(&message, Some(labels));
+        if let Some(failure) = self.failures.get_mut(&id) {
+            failure.form = form;
+        }
+    }
+
+    fn form(&mut self, message: &str, labels: Option<&Labels>) -> Arc<str> {
+        let form = failures::normal_form(message, labels);
+        if let Some(known) = self.forms.get(form.as_str()) {
+            return known.clone();
+        }
+        if self.forms.len() > 2 * self.failures.len() + MOST_REMEMBERED {
+            self.forms = self.failures.values().map(|failure| failure.form.clone()).collect();
+        }
+        let form: Arc<str> = form.into();
+        self.forms.insert(form.clone());
+        form
     }
 
     /// What the agent failed is forgiven by a person.
@@ -374,6 +438,7 @@ impl Group {
             }
         };
         let tally = &mut self.tally;
+        add(&mut tally.members, verdict.reachable);
         add(&mut tally.selected, verdict.selected);
         add(&mut tally.eligible, verdict.eligible);
         add(&mut tally.unavailable, verdict.unavailable);
@@ -453,14 +518,14 @@ impl Group {
     pub fn tally(&self, now: Timestamp, forget_after: Duration) -> Tally {
         let assumed = self.assumed(now);
         Tally {
-            // While nothing may leave, agents that wait are no longer counted as such: that nobody waits proves nothing.
-            candidate: self.desired.candidate.filter(|_| self.desired.closed.is_none()),
+            // While nothing may leave, agents that wait are no longer counted as such: that nobody waits proves nothing. What is only held
+            // back says so itself.
+            candidate: self.desired.candidate.filter(|_| self.desired.closed.as_ref().is_none_or(Closed::only_holds)),
             draws: self.desired.draws,
             restoring: self.desired.restoring_since.is_some() && self.desired.closed.is_none(),
             held_back: self.desired.holds_back,
             assumed,
-            assumed_until: self.assumed.filter(|_| assumed > 0).map(|assumed| assumed.until),
-            members: self.members.len(),
+            assumed_until: self.assumed.as_ref().filter(|_| assumed > 0).map(|assumed| assumed.until),
             failed: self.failed_of_hash,
             unavailable: self.tally.unavailable + assumed,
             forgotten_at: self.vanished.first().map(|(at, _)| *at + forget_after),
@@ -480,7 +545,7 @@ impl Group {
 
     /// The next one to be offered something, when there is room: first those that are unavailable already. True: it takes room.
     pub fn next_pending(&self, now: Timestamp) -> Option<(AgentId, bool)> {
-        if self.desired.closed.is_some() || self.members.len() > self.desired.reach {
+        if self.desired.closed.is_some() || self.tally.members > self.desired.reach {
             return None;
         }
         let (takes_room, _, id) = self.pending.first()?;

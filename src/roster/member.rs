@@ -273,6 +273,8 @@ impl Member {
     pub fn take(&mut self, report: AgentReport, now: Timestamp) -> bool {
         if let Some(capabilities) = report.capabilities {
             self.capabilities = capabilities;
+            // Who cannot tell of its configuration is heard with all that it ever says.
+            self.heard_once |= !capabilities.contains(Capabilities::REPORTS_REMOTE_CONFIG);
         }
         if let Some(health) = report.health {
             let since = |before: Option<Timestamp>| if health.healthy { None } else { before.or(Some(now)) };

@@ -9,8 +9,10 @@
 //! offer leaves only through `Roster::offer`, which is reached only by an agent that is `Pending` and for which
 //! `Group::next_pending` found room.
 
+mod before;
 pub mod failures;
 pub mod group;
+pub mod known;
 mod load;
 pub mod member;
 mod moves;
@@ -33,7 +35,8 @@ use crate::fleet::generations::Generations;
 use crate::labels::Labels;
 use crate::rollout::cohort::{Draw, Opening};
 use crate::rollout::{Closed, Desired, Tally};
-use crate::roster::group::{Assumed, Failure, Group};
+use crate::roster::group::{Failure, Group};
+use crate::roster::known::Known;
 use crate::roster::load::FleetLoad;
 use crate::roster::member::{Gone, Link, Member, Placement};
 use crate::roster::standing::{Standing, Verdict, judge};
@@ -100,6 +103,10 @@ pub struct Roster {
     pins: BTreeMap<AgentId, Timestamp>,
     /// Agents that a process before this one told to restart, until they are heard.
     restarting: BTreeMap<AgentId, Timestamp>,
+    /// Agents of no group that the process before this one knew, and until when they are remembered.
+    outsiders: Option<(Known, Timestamp)>,
+    /// True when there are others than at the last look.
+    outsiders_changed: bool,
     /// True while a revision is being taken: agents may have moved to groups whose new configuration is not known yet.
     paused: bool,
 }
@@ -123,6 +130,8 @@ impl Roster {
             fleet: FleetLoad::default(),
             pins: BTreeMap::new(),
             restarting: BTreeMap::new(),
+            outsiders: None,
+            outsiders_changed: false,
             paused: false,
         }
     }
@@ -179,8 +188,12 @@ impl Roster {
         for (until, name) in std::mem::take(&mut self.assumptions) {
             if let Some(assumed) = self.groups.get_mut(&name).and_then(|group| group.assumed.as_mut()) {
                 assumed.until = assumed.until + gap;
+                assumed.known_until = assumed.known_until + gap;
             }
             self.assumptions.insert((until + gap, name));
+        }
+        if let Some((_, until)) = &mut self.outsiders {
+            *until = *until + gap;
         }
         let everybody: Vec<AgentId> = self.agents.keys().copied().collect();
         for id in everybody {
@@ -218,21 +231,6 @@ impl Roster {
     /// How many are connected.
     pub fn connected(&self) -> usize {
         self.connected
-    }
-
-    /// A group comes back with what the journal remembers of its agents, and with what is stable there: what was remembered since that
-    /// became stable goes on.
-    pub fn restore(
-        &mut self,
-        name: &GroupName,
-        failures: BTreeMap<AgentId, Failure>,
-        ill: BTreeSet<AgentId>,
-        assumed: Assumed,
-        stable: Option<ConfigHash>,
-    ) {
-        self.assumptions.insert((assumed.until, name.clone()));
-        let group = self.groups.entry(name.clone()).or_default();
-        (group.failures, group.ill, group.assumed, group.desired.stable) = (failures, ill, Some(assumed), stable);
     }
 
     /// What a group's memory of failures and illnesses is, when it changed since the last call.
@@ -446,6 +444,7 @@ impl Roster {
         if placement == member.placement {
             return;
         }
+        self.outsiders_changed |= matches!(placement, Placement::Unmanaged | Placement::Conflict(_));
         let (before, heard) = (member.placement.clone(), member.heard_once);
         self.uncount(id);
         self.drop_claim(id);
@@ -465,6 +464,9 @@ impl Roster {
             group.members.insert(id);
             if heard {
                 group.count_heard(1);
+            }
+            if let Some(labels) = self.agents.get(&id).and_then(|member| member.labels.as_ref()) {
+                group.reform(id, labels);
             }
         }
         self.judge(id, now);
@@ -519,7 +521,7 @@ impl Roster {
         let Some(name) = member.placement.group() else { return };
         let Some(group) = self.groups.get_mut(name) else { return };
         if let Some(failure) = verdict.failure.take() {
-            group.remember(id, Failure { at: failure.at.min(now), ..failure });
+            group.remember(id, member.labels.as_ref(), Failure { at: failure.at.min(now), ..failure });
         }
         let is_confirmed = verdict.standing == Standing::Confirmed;
         let held = member.config.as_ref().and_then(|(state, _)| state.known()).filter(|_| is_confirmed);

@@ -48,14 +48,14 @@ impl Roster {
     /// An agent that was not here when a commit moved it is found out by what it has: its group of before gave it that. One that
     /// changed its own labels would have belonged here before as well.
     ///
-    /// Who belonged to no group cannot be told from a newcomer by what it has. As long as a process that died may have left agents in
-    /// the middle of something, those that come are taken for old ones.
+    /// Who belonged to no group cannot be told from a newcomer by what it has, but by whether the process before knew it
+    /// ([`Roster::may_come_back`]).
     pub(super) fn recognise(&mut self, id: AgentId, now: Timestamp) {
         let Some(member) = self.agents.get(&id) else { return };
         let (Some(labels), false, true) = (&member.labels, member.recognised, member.heard_once) else { return };
         let group = member.placement.group().and_then(|name| self.groups.get(name).map(|group| (name, group)));
         let is_moved = group.is_some_and(|(name, group)| {
-            let comes_back = group.assumed.is_some_and(|assumed| now < assumed.until);
+            let comes_back = self.may_come_back(id, group, now);
             let (is_foreign, is_taken_in) = (group.holds_another_groups(member), self.is_taken_in(name, member));
             // Newcomers take part in a rollout to those who were moved: what becomes of that holds for them, too.
             let takes_part = group.desired.moving && (is_foreign || is_taken_in);

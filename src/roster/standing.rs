@@ -86,8 +86,10 @@ pub struct Verdict {
     pub ill_before: bool,
     /// True when it left without a goodbye.
     pub vanished: bool,
-    /// True when what it reported shows that it was here before this process.
+    /// True when it was here before this process, and was heard since.
     pub back: bool,
+    /// True when it can be offered something, connected or not.
+    pub reachable: bool,
     /// True when it waits for an offer, but may not have one yet: it fell ill only just now.
     pub unready: bool,
     /// When the judgement may change by itself.
@@ -114,6 +116,7 @@ impl Verdict {
         ill_before: false,
         vanished: false,
         back: false,
+        reachable: false,
         unready: false,
         until: None,
         failure: None,
@@ -129,8 +132,7 @@ impl Verdict {
     }
 
     fn fails(mut self, hash: ConfigHash, reason: impl Into<Arc<str>>) -> Self {
-        self.failure =
-            Some(Failure { hash, message: reason.into(), is_absent: false, at: Timestamp::from_millis(u64::MAX) });
+        self.failure = Some(Failure { at: Timestamp::from_millis(u64::MAX), ..Failure::new(hash, reason.into()) });
         (self.unavailable, self.until) = (false, None);
         self.stands(Standing::Failed)
     }
@@ -195,7 +197,8 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
     let ill_before = group.ill.contains(&id) && member.is_eligible();
     let outside = group.desired.candidate.is_some() && !group.in_cohort(id, member);
     let sick = fell_sick(member, group);
-    let base = Verdict { ill_before, back: group.was_here_before(member), outside, sick, ..Verdict::NOBODY };
+    let (back, reachable) = (group.was_here_before(id, member), member.is_eligible());
+    let base = Verdict { ill_before, back, reachable, outside, sick, ..Verdict::NOBODY };
     let desired = group.desired_for(id, member);
     if !member.is_connected() {
         return judge_absent(id, member, group, desired, base, now);
@@ -352,7 +355,7 @@ fn judge_holder(
             // What goes back, or is stable already, may have been failed long before: that says nothing about now. Who came in the middle
             // of it, given it by a process before this one, failed it now.
             let desired = &group.desired;
-            let goes_back = desired.reverting || desired.moving || desired.restoring_since.is_some();
+            let goes_back = desired.introduces_old() || desired.restoring_since.is_some();
             let start = desired.restoring_since.or(desired.since);
             let is_witnessed =
                 |offer: Offer| offer.hash == hash && offer.connection.is_none() && !offer.confirmed && offer.at < since;

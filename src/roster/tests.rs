@@ -9,6 +9,7 @@ use crate::config::ConfigHash;
 use crate::fleet::GroupDefinition;
 use crate::fleet::strategy::{Amount, Strategy};
 use crate::labels::{Labels, Operator, Requirement, Selector};
+use crate::roster::group::Assumed;
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -313,7 +314,8 @@ fn nothing_is_offered_beyond_what_is_stored() {
 fn an_earlier_process_keeps_its_room_until_its_agents_are_back() {
     let restored = |reach| {
         let mut bench = Bench::new(Desired::default());
-        let assumed = Assumed { room: 2, reach, until: START + DEADLINE };
+        let known = Some(Known::of([id(1), id(2), id(5), id(6)].into_iter(), None));
+        let assumed = Assumed { room: 2, reach, until: START + DEADLINE, known, known_until: START + FORGET };
         bench.roster.restore(&group(), BTreeMap::new(), BTreeSet::new(), assumed, None);
         let two = Desired { max_unavailable: Amount::Count(2), ..desired(b'B', Some(b'A')) };
         bench.desire(two, START);
@@ -333,6 +335,35 @@ fn an_earlier_process_keeps_its_room_until_its_agents_are_back() {
     assert_eq!(back(&mut bench, 3, b'X'), Vec::<String>::new(), "a newcomer is not one of them");
     assert_eq!(back(&mut bench, 4, b'B').len(), 1, "one is missing: room for one");
     assert_eq!(bench.wait(START + DEADLINE).len(), 1, "in any case at its deadline");
+    // Who comes back with an empty disk is back as well, as far as the record knows it; who comes with one for the first time is not.
+    let mut bench = restored(4);
+    assert_eq!(bench.join(5, after(1)), Vec::<String>::new());
+    assert_eq!(bench.join(7, after(1)), Vec::<String>::new());
+    assert_eq!(bench.join(6, after(1)), Vec::<String>::new(), "two are missing, although three came");
+    assert_eq!(bench.join(1, after(1)).len(), 1, "one is missing: room for one");
+    assert_eq!(bench.join(2, after(1)).len(), 1, "all are back");
+    // Who can be offered nothing was never in the middle of anything.
+    let mut bench = restored(1);
+    bench.connect(8, after(1));
+    let unmanageable = AgentReport { capabilities: Some(Capabilities(0x2805)), ..complete(ConfigState::NOTHING) };
+    assert_eq!(bench.report(8, unmanageable, after(1)), Vec::<String>::new());
+    assert_eq!(bench.roster.tally(&group(), after(1)).members, 0);
+    assert_eq!(back(&mut bench, 1, b'A').len(), 1, "the one that it could be is back");
+}
+
+#[test]
+fn members_who_are_away_stay_known_until_they_are_forgotten() {
+    let mut bench = Bench::new(desired(b'B', Some(b'A')));
+    let known = Some(Known::of([id(1), id(2)].into_iter(), None));
+    let assumed = Assumed { room: 1, reach: 2, until: START + DEADLINE, known, known_until: START + FORGET };
+    bench.roster.restore(&group(), BTreeMap::new(), BTreeSet::new(), assumed, Some(hash(b'A')));
+    bench.join(3, after(1));
+    let known = |bench: &Bench, now| {
+        let known = bench.roster.group(&group()).expect("the group").known(now);
+        [1, 2, 3, 4].map(|number| known.contains(id(number)))
+    };
+    assert_eq!(known(&bench, after(1)), [true, true, true, false]);
+    assert_eq!(known(&bench, START + FORGET), [false, false, true, false]);
 }
 
 #[test]

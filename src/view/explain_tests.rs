@@ -137,7 +137,7 @@ fn an_agent_that_has_what_it_should_have() {
 
 fn failure() -> crate::roster::group::Failure {
     let (message, at) = ("port in use".into(), Timestamp::from_millis(1));
-    crate::roster::group::Failure { hash: hash(0xcc), message, is_absent: false, at }
+    crate::roster::group::Failure { at, ..crate::roster::group::Failure::new(hash(0xcc), message) }
 }
 
 #[test]

@@ -304,6 +304,11 @@ fn closed_sentence(closed: &Closed) -> String {
     }
 }
 
+/// The journal takes everything but the record of this group.
+pub fn record_refused(reason: &str) -> WaitingOn {
+    says("journal", format!("nothing is offered in this group, because its record cannot be stored: {reason}"))
+}
+
 /// Agents that a person wants to restart wait for room.
 pub fn restart_room(waiting: usize, unavailable: usize, assumed: usize, limit: usize) -> WaitingOn {
     WaitingOn { agents: Some(waiting), ..says("budget", budget_sentence(waiting, unavailable, assumed, limit)) }

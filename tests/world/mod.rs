@@ -8,7 +8,7 @@
 pub mod agent;
 pub mod repository;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +102,8 @@ pub struct Weather {
     pub store_works: bool,
     /// Of a thousand stores, so many fail although nothing is wrong.
     pub stores_failing: u64,
+    /// Files below `state/` that the journal does not take, while it takes all others.
+    pub refused: BTreeSet<String>,
     /// From leaving the session to the agent, at most.
     pub latency: Duration,
     /// Of a thousand answers to polls, so many are lost.
@@ -115,6 +117,7 @@ impl Default for Weather {
             store_delay: Duration::ZERO,
             store_works: true,
             stores_failing: 0,
+            refused: BTreeSet::new(),
             latency: Duration::ZERO,
             answers_lost: 0,
         }
@@ -344,6 +347,11 @@ impl<O: Observer> World<O> {
     fn stored(&mut self, ticket: u64) {
         let Some(store) = self.state.in_flight.take_if(|store| store.ticket == ticket) else { return };
         let now = self.state.now;
+        let is_refused = |path: &&String| self.state.weather.refused.contains(*path) && store.files[*path].is_some();
+        let refused: Vec<String> = store.files.keys().filter(is_refused).cloned().collect();
+        if !refused.is_empty() {
+            return self.state.controller.handle_store_refused(ticket, &refused, "an odd name", now);
+        }
         let is_bad_luck = self.state.rng.u64(0..1000) < self.state.weather.stores_failing;
         let worked = self.state.weather.store_works && !is_bad_luck;
         // A write may have been done although its answer was an error.
