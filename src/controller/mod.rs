@@ -22,7 +22,7 @@ mod stages;
 mod storage;
 
 pub use content::{Content, Store, Unwritten, Written};
-pub use storage::OrdersKept;
+pub use storage::{OrdersKept, group_of_file};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -156,6 +156,20 @@ struct GroupState {
     timer: Option<Timestamp>,
     /// The layers of its newest good definition; `None`: this process has seen none.
     layers: Option<Arc<[Arc<str>]>>,
+}
+
+impl GroupState {
+    /// Takes the layers of a newer definition. What runs meanwhile was rendered from those of before, and is judged by both.
+    fn take_layers(&mut self, layers: Option<Arc<[Arc<str>]>>) {
+        let before = self.layers.take().filter(|_| self.machine.rollout().is_some());
+        self.layers = match (layers, before) {
+            (Some(new), Some(before)) => {
+                let both: BTreeSet<Arc<str>> = new.iter().chain(&*before).cloned().collect();
+                Some(both.into_iter().collect())
+            }
+            (layers, _) => layers,
+        };
+    }
 }
 
 /// The whole fleet.

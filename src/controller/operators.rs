@@ -8,6 +8,7 @@ use crate::controller::record::{OrderEntry, Remark};
 use crate::controller::{Controller, Guarded};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
+use crate::rollout::record::Kind;
 use crate::time::Timestamp;
 use crate::view::command::{Command, Impact, Order, Refusal};
 use crate::view::operator::{Attempt, Authors, Operator, Range, Role};
@@ -277,7 +278,10 @@ impl Controller {
         let since = promoted.and_then(|promoted| promoted.times().next());
         let since = since.and_then(|(_, revision)| commit_of(revision)?.parse::<CommitId>().ok());
         if since.is_some() {
-            return Some(vec![Range { since, head, paths }]);
+            // Who moved agents here need not have touched the group's own files.
+            let moved = self.commits.before(&rollout.revision).filter(|_| rollout.kind == Kind::Move);
+            let moved = moved.map(|since| Range { since: Some(since), head, paths: Vec::new() });
+            return Some([Range { since, head, paths }].into_iter().chain(moved).collect());
         }
         // Its first: all that was ever written in its own directory, and of what it shares with others what came with it.
         let own = paths.first().cloned().into_iter().collect();

@@ -288,7 +288,7 @@ impl Controller {
         for (name, definition, layers) in new {
             match self.groups.get_mut(&name) {
                 Some(state) => {
-                    state.layers = layers;
+                    state.take_layers(layers);
                     if state.definition != definition {
                         if !select_the_same(&state.definition, &definition) {
                             self.is_assigned = false;

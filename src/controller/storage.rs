@@ -37,8 +37,8 @@ pub(super) fn group_file(name: &GroupName) -> String {
     format!("groups/{name}/@record.yaml")
 }
 
-/// The group whose file this is.
-pub(super) fn group_of_file(path: &str) -> Option<GroupName> {
+/// The group whose record this file of the journal's state is; `None`: it is something else's.
+pub fn group_of_file(path: &str) -> Option<GroupName> {
     let name = path.strip_prefix("groups/")?.strip_suffix("/@record.yaml")?;
     Some(GroupName::new(name))
 }

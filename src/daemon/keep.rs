@@ -7,7 +7,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
-use crate::controller::{Store, Written};
+use crate::controller::{Store, Written, group_of_file};
 use crate::git::FailureKind;
 use crate::git::backoff::PushPace;
 use crate::git::journal::{Journal, JournalError, JournalWrite, PushOutcome};
@@ -33,6 +33,11 @@ pub(super) struct NotStored {
     pub(super) reason: String,
     /// The files that it is about; none: the journal as a whole cannot be written.
     pub(super) refused: Vec<String>,
+}
+
+/// These files, when all of them are groups' records: without any other the journal is as good as not written.
+fn of_groups(files: Vec<String>) -> Vec<String> {
+    if files.iter().all(|path| group_of_file(path).is_some()) { files } else { Vec::new() }
 }
 
 /// What the two tasks share.
@@ -88,12 +93,12 @@ impl Keeper {
         let whole = |reason: String| NotStored { reason, refused: Vec::new() };
         let written =
             tokio::task::spawn_blocking(|| request.written()).await.map_err(|error| whole(error.to_string()))?;
-        let written = written.map_err(|error| NotStored { reason: told(&error), refused: vec![error.path] });
+        let written = written.map_err(|error| NotStored { reason: told(&error), refused: of_groups(vec![error.path]) });
         let Written { message, notes, files } = written?;
         let write = JournalWrite { message, notes, state: files };
         self.journal.store(write).await.map_err(|error| {
             let reason = error.to_string();
-            let refused = if let JournalError::InvalidPath(paths) = error { paths } else { Vec::new() };
+            let refused = if let JournalError::InvalidPath(paths) = error { of_groups(paths) } else { Vec::new() };
             NotStored { reason, refused }
         })
     }

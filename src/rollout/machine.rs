@@ -490,12 +490,17 @@ impl Machine {
         self.record.stables.insert(0, candidate);
         self.record.stables.truncate(STABLES);
         let mut earlier = Vec::new();
+        let mut brought_by = rollout.revision.clone();
         if let Some(Promoted { started, revision, earlier: before }) = self.record.promoted.remove(&candidate) {
+            // An order to go back brings nothing of the newest commit.
+            if self.record.undone.as_ref().is_some_and(|undone| undone.to == candidate) {
+                brought_by.clone_from(&revision);
+            }
             earlier = before;
             earlier.push(Earlier { started, revision });
             earlier.drain(..earlier.len().saturating_sub(EARLIER));
         }
-        let promoted = Promoted { started: rollout.started, revision: rollout.revision.clone(), earlier };
+        let promoted = Promoted { started: rollout.started, revision: brought_by, earlier };
         self.record.promoted.insert(candidate, promoted);
         let stables = &self.record.stables;
         self.record.promoted.retain(|hash, _| stables.contains(hash));

@@ -44,7 +44,8 @@ impl Machine {
             }
             // In stages also where that was stable before: somebody had a reason to go back behind it.
             let kind = if self.stable() == Some(wanted) { Kind::Revert } else { Kind::Forward };
-            self.begin(fresh(wanted, undone.to, kind, revision, now), now);
+            let again = fresh(wanted, undone.to, kind, revision, now);
+            self.begin(RolloutRecord { held: undone.held, ..again }, now);
             return Ok(());
         }
         let rollout = self.record.rollout.as_mut().filter(|rollout| !is_stopped(rollout));
@@ -91,7 +92,8 @@ impl Machine {
         }
         self.record.retries += 1;
         let again = fresh(failed.candidate, failed.seed, failed.kind, &failed.revision, now);
-        self.begin(RolloutRecord { retry: true, ..again }, now);
+        // What its commit asked for holds as before: only a person's word for that ends it.
+        self.begin(RolloutRecord { retry: true, held: failed.held, ..again }, now);
         Ok(())
     }
 
@@ -155,7 +157,9 @@ impl Machine {
         if let Some(running) = &running {
             self.replace(running, to);
         }
-        self.record.undone = Some(Undone { to, said });
+        let before = self.record.undone.take().and_then(|undone| undone.held);
+        let held = running.and_then(|running| running.held).or(before);
+        self.record.undone = Some(Undone { to, said, held });
         self.begin(fresh(to, to, Kind::Revert, revision, now), now);
         Ok(())
     }

@@ -199,6 +199,9 @@ pub struct Undone {
     pub to: ConfigHash,
     /// Who, when and why.
     pub said: Said,
+    /// The hold of the commit that is gone behind, which nobody ended: it holds again when the undo ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Said>,
 }
 
 /// A group that keeps what it has for a while.

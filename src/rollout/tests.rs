@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::machine::{Effect, Rules};
-use super::record::{GroupRecord, Kind, Progress};
+use super::record::{GroupRecord, Kind, Progress, Said};
 use super::*;
 use crate::fleet::strategy::{Expect, OnFailure, OnNewCommit, Strategy};
 
@@ -252,6 +252,23 @@ fn three_stables_are_retained_and_superseded_ones_are_known_until_the_next() {
     assert_eq!(machine.rollout().map(|rollout| rollout.seed), Some(hash(0)), "the order stays that of the first");
     machine.observe(counts(39, 10, 0), after(60));
     assert!(machine.record().superseded.is_empty(), "who holds one now is a case of drift");
+}
+
+#[test]
+fn an_order_to_go_back_brings_nothing_of_the_newest_commit() {
+    let mut machine = machine();
+    for (letter, revision) in [(b'A', "one"), (b'B', "two")] {
+        assert_eq!(machine.plan(Plan { revision: revision.to_owned(), ..plan(letter) }, START), Effect::Started);
+        machine.observe(counts(letter, 10, 0), START);
+        machine.observe(Tally { candidate: None, ..counts(letter, 10, 0) }, START);
+    }
+    let said = Said { by: "ada".into(), at: START, reason: None };
+    machine.undo(hash(b'A'), said, "three", START).expect("it is retained");
+    machine.observe(counts(b'A', 10, 0), START);
+    assert_eq!(machine.stable(), Some(hash(b'A')));
+    let promoted = machine.record().promoted.get(&hash(b'A')).expect("stable");
+    let revisions: Vec<&str> = promoted.times().map(|(_, revision)| revision).collect();
+    assert_eq!(revisions, ["one", "one"], "who approves what comes next is judged by all since then");
 }
 
 #[test]
