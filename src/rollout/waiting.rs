@@ -119,7 +119,8 @@ impl Machine {
             return self.waiting_after(rollout, now);
         }
         if let Some(closed) = self.blocked(now) {
-            return vec![Waiting::Closed(closed)];
+            // What is out already is judged on, and that may stand still for a reason of its own.
+            return [Waiting::Closed(closed)].into_iter().chain(self.outage()).collect();
         }
         let tally = &self.tally;
         if rollout.progress == Progress::Opening {
