@@ -102,7 +102,8 @@ pub struct Machine {
     observe: bool,
     pub(super) record: GroupRecord,
     pub(super) tally: Tally,
-    /// When this process took the group over, and the agents it then had; `None` for a group that this process saw first.
+    /// When this process took the group over, and the agents it then had, as far as they are still expected; `None` for a group that this
+    /// process saw first.
     pub(super) restarted: Option<usize>,
     pub(super) since: Timestamp,
     pub(super) forget_after: Duration,
@@ -507,6 +508,8 @@ impl Machine {
         self.record.superseded.clear();
         self.record.rollout = None;
         self.record.population = self.tally.selected + self.tally.vanished;
+        // Whom the process before this one counted and who is not here by now is not part of what follows.
+        self.restarted = self.restarted.map(|before| before.min(self.record.population));
         self.watching_since = None;
         self.unstored = true;
     }

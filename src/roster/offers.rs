@@ -1,6 +1,6 @@
 //! Who is offered something now: room in the group and in the fleet, and what is taken back because it is wrong by now.
 
-use crate::agent::AgentId;
+use crate::agent::{AgentId, ConfigState, ConfigStatus};
 use crate::config::ConfigHash;
 use crate::fleet::GroupName;
 use crate::fleet::strategy::Amount;
@@ -119,7 +119,10 @@ impl Roster {
         let (at, made) = earlier.map_or((now, now), |offer| (offer.at, offer.made));
         member.offer = Some(Offer { at, made, ..fresh });
         member.link = Some(Link { offered: Some(config.hash()), ..link });
-        let retry = member.retried == Some(config.hash());
+        // What it failed is given to it only when a person wants that, be it that this process heard so or the one before it; its
+        // session would leave out what the agent reports already.
+        let has_failed = |state: &ConfigState| state.is_about(config.hash()) && state.status == ConfigStatus::Failed;
+        let retry = member.retried == Some(config.hash()) || member.state().is_some_and(has_failed);
         self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry });
         self.judge(id, now);
         // Whatever the judgement, an agent that was just offered something does not wait for an offer.
