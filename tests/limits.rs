@@ -169,10 +169,10 @@ fn made_up_identities_use_up_what_is_their_own_and_nothing_else() {
     let overlong: Vec<(String, &str)> = (0..257).map(|at| (format!("k{at}"), "v")).collect();
     let overlong: Vec<(&str, &str)> = overlong.iter().map(|(key, value)| (key.as_str(), *value)).collect();
     let refused = |who| described(who, &overlong);
-    flood(&daemon, GUILTY, 180.0, plain);
+    flood(&daemon, GUILTY, ("max-new-agents", 180.0), plain);
     // Those that never have a session, too: they ask for another uid at once, or say what is refused.
-    flood(&daemon, [127, 0, 0, 3], 360.0, nameless);
-    flood(&daemon, [127, 0, 0, 4], 540.0, refused);
+    flood(&daemon, [127, 0, 0, 3], ("max-new-agents", 360.0), nameless);
+    flood(&daemon, [127, 0, 0, 4], ("max-new-agents", 540.0), refused);
     assert_eq!(poll(&daemon, NEIGHBOUR, &heartbeat(1_000, 0)), Some(200), "a newcomer from elsewhere");
     assert_eq!(exceeded(&daemon, "max-connection-rate"), 0.0, "what all share was not used up");
     let nobody = AgentToServer { instance_uid: Bytes::from_static(b"short"), ..Default::default() };
@@ -180,8 +180,33 @@ fn made_up_identities_use_up_what_is_their_own_and_nothing_else() {
     assert!(turned_away, "nor does it help to have no identity");
 }
 
+/// Whoever comes again and again has what nobody else wants, and no more: a newcomer comes in at the first attempt.
+#[test]
+fn one_address_leaves_turns_to_come_in_to_others() {
+    let repository = repository();
+    let daemon = Daemon::start(&repository, &["--max-connection-rate=20"]);
+    // Fewer than twenty a second would have to come for none of them to be refused. A quarter is left at least, which is five.
+    for round in 0..2 {
+        flood(&daemon, GUILTY, ("max-connection-rate", 1.0), |who| heartbeat(round * 200 + who, 0));
+        assert_eq!(poll(&daemon, NEIGHBOUR, &heartbeat(5_000 + round, 0)), Some(200), "a newcomer from elsewhere");
+        let upgrade = b"GET /v1/opamp HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let mut stream = connect(NEIGHBOUR, daemon.agents()).expect("a connection");
+        stream.write_all(upgrade).expect("sent");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 101", "over a WebSocket, too");
+    }
+    // Two looks, between which the last of the flood may be counted.
+    wait_for("all refusals to be for an own share", || {
+        let all = exceeded(&daemon, "max-connection-rate");
+        let by_share = daemon.metric("gitamp_connections_throttled_by_share_total");
+        if by_share == Some(all) { Ok(()) } else { Err((all, by_share)) }
+    });
+}
+
 /// Has two hundred agents of one address poll over one connection, as fast as can be, until so many in all are refused.
-fn flood(daemon: &Daemon, from: [u8; 4], refused: f64, message: impl Fn(u16) -> AgentToServer) {
+fn flood(daemon: &Daemon, from: [u8; 4], (limit, refused): (&str, f64), message: impl Fn(u16) -> AgentToServer) {
     let mut stream = connect(from, daemon.agents()).expect("a connection");
     let all: Vec<u8> = (0..200)
         .flat_map(|who| {
@@ -197,7 +222,7 @@ fn flood(daemon: &Daemon, from: [u8; 4], refused: f64, message: impl Fn(u16) -> 
         let _end = std::io::copy(&mut reader, &mut std::io::sink());
     });
     stream.write_all(&all).expect("sent");
-    wait_for("most of them to be refused", || match exceeded(daemon, "max-new-agents") {
+    wait_for("most of them to be refused", || match exceeded(daemon, limit) {
         count if count >= refused => Ok(()),
         count => Err(count),
     });

@@ -265,7 +265,17 @@ impl Issuer {
             labels: Labels::proven(own.chain(given).chain(of_operator)),
             expires: Some(expires),
             source: Source::Issuer(signer.source),
+            holder: holder(token),
         })
+    }
+}
+
+/// What tells the holder of a token from others of its issuer: the subject, or the token itself where it names none.
+fn holder(token: &Parts<'_>) -> [u8; 32] {
+    let text = |name: &str| token.claims.get(name).and_then(Value::as_str);
+    match text("sub").filter(|subject| !subject.is_empty()) {
+        Some(subject) => Sha256::digest(format!("{:?}", (text("iss"), subject))).into(),
+        None => Sha256::digest(token.signed).into(),
     }
 }
 
@@ -532,6 +542,21 @@ mod tests {
             "within the leeway"
         );
         assert!(issuers.verify(&bare(json!({"alg": "ES256"})), NOON).is_ok(), "a token that names no key");
+    }
+
+    #[test]
+    fn holders_are_told_apart_by_issuer_and_subject() {
+        let signer = Signer::ed();
+        let issuers = Issuers(vec![issuer(&[signer.jwk("one")])]);
+        let holder = |changes: Value| {
+            let mut claims = claims();
+            claims.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+            issuers.verify(&signer.token("one", &claims), NOON).expect("a good token").holder
+        };
+        let own = holder(json!({}));
+        assert_eq!(holder(json!({"iat": 1_001, "jti": "renewed"})), own, "the next token of the same one");
+        assert_ne!(holder(json!({"sub": "system:serviceaccount:shop:other"})), own);
+        assert_ne!(holder(json!({"sub": ""})), holder(json!({"sub": "", "jti": "2"})), "nobody: each token for itself");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Identity {
     pub expires: Option<Timestamp>,
     /// What it rests on; when that goes, it does not count any more.
     pub source: Source,
+    /// Tells holders apart: the hash of a token, or that of the issuer and subject of a JWT, which is renewed every hour.
+    pub holder: [u8; 32],
 }
 
 /// What an identity rests on.

@@ -147,6 +147,7 @@ impl Tokens {
                 labels: Labels::proven(own.into_iter().chain(given)),
                 expires: entry.expires,
                 source: Source::Token(hash),
+                holder: hash,
             };
             by_beginning.entry(beginning(&hash)).or_default().push(Arc::new(identity));
         }

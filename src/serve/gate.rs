@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::links::lock;
-use super::quota::{Origin, Place};
+use super::quota::{Origin, Origins, Place};
 use super::traffic::GateTraffic;
 use super::unusable::{Unusable, read_guarded};
 use crate::identity::jwt::{Issuer, IssuerEntry, Issuers, IssuersFile};
@@ -107,14 +107,14 @@ impl Proof {
         Self { labels, bearer: Some(identity), expires, address: self.address, place: None }
     }
 
-    /// Whose agents these are, when it is asked how many somebody brings: those of a token, else those of an address.
-    pub(super) fn origin(&self) -> Option<Origin> {
-        match &self.bearer {
-            Some(identity) => Some(match identity.source {
-                Source::Token(hash) | Source::Issuer(hash) => Origin::Token(hash),
-            }),
-            None => self.address.map(Origin::of),
-        }
+    /// Whose agents these are, when it is asked how many somebody brings: those of a token's holder, else those of an address. Of a token
+    /// that many machines have, those at one address are a part.
+    pub(super) fn origins(&self) -> Option<Origins> {
+        let whole = match &self.bearer {
+            Some(identity) => Origin::Token(identity.holder),
+            None => Origin::of(self.address?),
+        };
+        Some(Origins { whole, part: whole.at(self.address) })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::serve::plain;
-use crate::serve::quota::{Allowance, Origin, Quota};
+use crate::serve::quota::{Allowance, NoPlace, Origin, Origins, Quota};
 use crate::settings::{HookLimits, HookSecrets, Secret};
 use crate::view::LastHook;
 
@@ -55,8 +55,7 @@ struct Shared {
     hooks: Hooks,
     /// The secrets that were read last.
     secrets: ArcSwap<Vec<Secret>>,
-    places: tokio::sync::Semaphore,
-    by_address: Arc<Quota>,
+    places: Arc<Quota>,
     /// Of deliveries that prove nothing.
     paces: Allowance,
     /// How often something is said that strangers cause.
@@ -68,8 +67,7 @@ pub fn router(hooks: Hooks) -> Router {
     let secrets = ArcSwap::from_pointee(hooks.secrets.first.clone());
     let shared = Arc::new(Shared {
         secrets,
-        places: tokio::sync::Semaphore::new(AT_ONCE),
-        by_address: Quota::new(Some(AT_ONCE_OF_ADDRESS)),
+        places: Quota::new(AT_ONCE, Some(AT_ONCE_OF_ADDRESS)),
         paces: Allowance::new(hooks.limits.a_minute),
         warnings: Admission::new(Some(1)),
         hooks,
@@ -115,7 +113,7 @@ impl Shared {
 
     /// False when this origin delivered too much that proves nothing; else one more is counted.
     fn suffers(&self, origin: Option<Origin>) -> bool {
-        origin.is_none_or(|origin| self.paces.admits(origin, self.hooks.clock.now()))
+        origin.is_none_or(|origin| self.paces.admits(Origins { whole: origin, part: origin }, self.hooks.clock.now()))
     }
 
     /// Keeps what an authentic delivery was about.
@@ -187,14 +185,14 @@ async fn deliver(
         let words = "too many deliveries from there prove nothing: try again in a minute\n";
         (StatusCode::TOO_MANY_REQUESTS, words.to_owned())
     };
-    let of_address = origin.map(|origin| shared.by_address.take(origin));
-    if matches!(of_address, Some(None)) {
+    let busy = |words: &str| {
         metrics.hook(sender.label(), "busy");
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many deliveries from there at once: try again\n".to_owned());
-    }
-    let Ok(_place) = shared.places.try_acquire() else {
-        metrics.hook(sender.label(), "busy");
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many deliveries at once: try again\n".to_owned());
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{words}: try again\n"))
+    };
+    let _place = match origin.map(|origin| shared.places.take(origin)).transpose() {
+        Ok(place) => place,
+        Err(NoPlace::OfOrigin) => return busy("too many deliveries from there at once"),
+        Err(NoPlace::OfAll) => return busy("too many deliveries at once"),
     };
     let body = match collect(body, shared.hooks.limits.body).await {
         Ok(body) => body,

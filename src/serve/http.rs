@@ -29,7 +29,7 @@ use super::gate::Proof;
 use super::links::{Link, Registration, lock};
 use super::listener::Server;
 use super::polling::{self, Answer};
-use super::quota::{Origin, Place};
+use super::quota::{Origin, Origins, Place};
 use super::room::Room;
 use super::socket::Socket;
 use super::websocket;
@@ -81,7 +81,7 @@ pub(super) async fn serve(
     _places: (OwnedSemaphorePermit, Option<Place>),
 ) {
     // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
-    let Some(socket) = Box::pin(secure(&server, stream, &registration.link)).await else { return };
+    let Some(socket) = Box::pin(secure(&server, stream, address, &registration.link)).await else { return };
     let chain = socket.peer_certificates().to_vec();
     let upgraded = Box::pin(requests(&server, socket, (&chain, address), &registration.link)).await;
     drop(chain);
@@ -91,9 +91,9 @@ pub(super) async fn serve(
 }
 
 /// Makes the connection secure, where that is asked for. `None`: it came to nothing, or the server stops.
-async fn secure(server: &Server, stream: TcpStream, link: &Link) -> Option<Socket> {
+async fn secure(server: &Server, stream: TcpStream, address: IpAddr, link: &Link) -> Option<Socket> {
     let Some(tls) = &server.options.tls else { return Some(Socket::Plain(stream)) };
-    let mut accepting = pin!(tls.accept(stream));
+    let mut accepting = pin!(tls.accept(stream, address));
     loop {
         tokio::select! {
             socket = accepting.as_mut() => return socket,
@@ -247,11 +247,7 @@ fn upgrade(server: &Server, phase: &Phase, mut proof: Proof, mut request: Reques
     let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
         return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is no key\n");
     };
-    if !server.admission.admits(server.clock.now()) {
-        server.traffic.throttled.one();
-        return with(unavailable(), header::CONNECTION, "close");
-    }
-    if !server.take_place(&mut proof) {
+    if !server.admits(&proof) || !server.take_place(&mut proof) {
         return with(unavailable(), header::CONNECTION, "close");
     }
     *lock(&phase.upgrade) = Some((hyper::upgrade::on(&mut request), proof));
@@ -266,7 +262,7 @@ async fn message(server: &Arc<Server>, proof: Proof, request: Request<Incoming>)
         return with(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n"), header::ALLOW, "POST");
     }
     let compress = accepts_gzip(request.headers());
-    let body = match timeout(server.options.message_timeout, read(server, request, proof.origin())).await {
+    let body = match timeout(server.options.message_timeout, read(server, request, proof.origins())).await {
         Ok(Ok(body)) => body,
         Ok(Err(refusal)) => return refusal,
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
@@ -316,7 +312,7 @@ fn unavailable() -> Response<Body> {
 async fn read(
     server: &Server,
     request: Request<Incoming>,
-    origin: Option<Origin>,
+    origins: Option<Origins>,
 ) -> Result<(Bytes, Option<Box<Room>>), Response<Body>> {
     let limit = server.options.rules.limits.message_bytes;
     let too_large = || {
@@ -338,7 +334,7 @@ async fn read(
         return Err(too_large());
     }
     let needed = if is_gzip { limit } else { announced.unwrap_or(limit) };
-    let room = if needed > SMALL_MESSAGE { server.room_for(needed, origin).await } else { None };
+    let room = if needed > SMALL_MESSAGE { server.room_for(needed, origins).await } else { None };
     let body = match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),

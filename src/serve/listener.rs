@@ -16,13 +16,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::AdminRequest;
-use super::admission::Admission;
+use super::admission::{Admission, NotNow};
 use super::gate::{Gate, Proof};
 use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
-use super::quota::{Allowance, Origin, Place, Quota};
-use super::room::{Room, Rooms};
+use super::quota::{Allowance, Origin, Origins, Place, Quota};
+use super::room::{Room, Rooms, Share};
 use super::tls::Tls;
 use super::traffic::Traffic;
 use crate::agent::{AgentEvent, AgentId, AgentReport, ConnectionId};
@@ -110,7 +110,7 @@ impl Default for AgentServerOptions {
             verdict_wait: Duration::from_millis(200),
             bytes_in_flight: 64 << 20,
             max_rate: Some(10_000),
-            max_per_address: Some(50_000),
+            max_per_address: Some(40_000),
             max_per_token: Some(100_000),
             max_new_agents: Some(30_000),
             drain: Duration::from_secs(5),
@@ -138,7 +138,7 @@ pub(super) struct Server {
     pub(super) clock: Clock,
     /// Room for the bytes of larger messages.
     pub(super) room: Arc<Rooms>,
-    pub(super) admission: Admission,
+    admission: Admission,
     /// How often something is said that strangers cause.
     warnings: Admission,
     by_address: Arc<Quota>,
@@ -241,12 +241,12 @@ impl Server {
     }
 
     /// Hands the connection's events to the daemon, one after the other. While the daemon is behind, this waits, and the
-    /// connection reads nothing meanwhile. New agents count as brought by `origin`; `None`: they are counted already. Returns a verdict to wait for, when `is_awaited` says so of an event.
+    /// connection reads nothing meanwhile. New agents count as brought by `origins`; `None`: they are counted already. Returns a verdict to wait for, when `is_awaited` says so of an event.
     pub(super) async fn deliver(
         &self,
         connection: &mut Connection,
         link: &Link,
-        origin: Option<Origin>,
+        origins: Option<Origins>,
         is_awaited: fn(&AgentReport) -> bool,
     ) -> Result<Option<Verdict>, NobodyListens> {
         let mut verdict: Option<Verdict> = None;
@@ -255,7 +255,7 @@ impl Server {
             match &event {
                 AgentEvent::Connected { id, connection: place, transport, proofs } => {
                     let now = self.clock.now();
-                    if !self.links.has(*id) && !self.admits_newcomer(origin) {
+                    if !self.links.has(*id) && !self.admits_newcomer(origins) {
                         connection.handle_flood(*id);
                         continue;
                     }
@@ -296,9 +296,9 @@ impl Server {
     /// Finds a place among all connections, and one among those from the same address; who finds none is counted.
     fn find_place(&self, places: &Arc<Semaphore>, address: IpAddr) -> Option<(OwnedSemaphorePermit, Option<Place>)> {
         match (Arc::clone(places).try_acquire_owned(), self.by_address.take(Origin::of(address))) {
-            (Ok(place), Some(of_address)) => return Some((place, Some(of_address))),
-            (_, None) => self.traffic.crowded_address.one(),
-            (Err(_), Some(_)) => self.traffic.crowded.one(),
+            (Ok(place), Ok(of_address)) => return Some((place, Some(of_address))),
+            (_, Err(_)) => self.traffic.crowded_address.one(),
+            (Err(_), Ok(_)) => self.traffic.crowded.one(),
         }
         self.traffic.turned_away.one();
         None
@@ -306,8 +306,8 @@ impl Server {
 
     /// Finds a place among those with the same token; false: there is none.
     pub(super) fn take_place(&self, proof: &mut Proof) -> bool {
-        let Some(origin) = proof.origin().filter(|_| proof.bearer.is_some()) else { return true };
-        proof.place = self.by_token.take(origin).map(Arc::new);
+        let Some(Origins { whole, .. }) = proof.origins().filter(|_| proof.bearer.is_some()) else { return true };
+        proof.place = self.by_token.take(whole).ok().map(Arc::new);
         if proof.place.is_none() {
             self.traffic.crowded_token.one();
         }
@@ -339,7 +339,7 @@ impl Server {
         if proof.place.is_none()
             && let Some(address) = proof.address
         {
-            proof.place = self.polls_by_address.take(Origin::of(address)).map(Arc::new);
+            proof.place = self.polls_by_address.take(Origin::of(address)).ok().map(Arc::new);
             if proof.place.is_none() {
                 self.traffic.crowded_address.one();
                 return false;
@@ -348,9 +348,19 @@ impl Server {
         true
     }
 
-    /// True when this origin may bring one more, which it did; others are counted.
-    pub(super) fn admits_newcomer(&self, origin: Option<Origin>) -> bool {
-        let admits = origin.is_none_or(|origin| self.newcomers.admits(origin, self.clock.now()));
+    /// True when a connection, or an agent that begins to poll, may come now with this proof; others are counted.
+    pub(super) fn admits(&self, proof: &Proof) -> bool {
+        let outcome = self.admission.admit(proof.origins(), self.clock.now());
+        if let Err(why) = outcome {
+            self.traffic.throttled.one();
+            self.traffic.throttled_origin.add(usize::from(why == NotNow::Origin));
+        }
+        outcome.is_ok()
+    }
+
+    /// True when these may bring one more, which they did; others are counted.
+    pub(super) fn admits_newcomer(&self, origins: Option<Origins>) -> bool {
+        let admits = origins.is_none_or(|origins| self.newcomers.admits(origins, self.clock.now()));
         if !admits {
             self.traffic.new_agents_refused.one();
         }
@@ -358,9 +368,10 @@ impl Server {
     }
 
     /// Room for a message of `bytes` of this origin, once there is some. Held until the message was handled.
-    pub(super) async fn room_for(&self, bytes: usize, origin: Option<Origin>) -> Option<Box<Room>> {
+    pub(super) async fn room_for(&self, bytes: usize, origins: Option<Origins>) -> Option<Box<Room>> {
+        let part = origins.map(|origins| origins.part);
         // In a box of its own: most connections never ask.
-        Box::pin(self.room.take(origin, bytes, &self.traffic.waited_for_room)).await
+        Box::pin(self.room.take(part, bytes, &self.traffic.waited_for_room)).await.map(Box::new)
     }
 }
 
@@ -379,7 +390,7 @@ pub fn serve_agents(
     stop: watch::Receiver<bool>,
 ) -> (AgentLinks, JoinHandle<()>) {
     let links = AgentLinks::default();
-    let room = Rooms::new(options.bytes_in_flight, options.rules.limits.message_bytes);
+    let room = Rooms::new(options.bytes_in_flight, Share::QUARTER);
     let server = Arc::new(Server {
         links: links.clone(),
         polls: Polls::default(),
@@ -389,9 +400,9 @@ pub fn serve_agents(
         room,
         admission: Admission::new(options.max_rate),
         warnings: Admission::new(Some(1)),
-        by_address: Quota::new(options.max_per_address),
-        by_token: Quota::new(options.max_per_token),
-        polls_by_address: Quota::new(options.max_per_address),
+        by_address: Quota::new(usize::MAX, options.max_per_address),
+        by_token: Quota::new(usize::MAX, options.max_per_token),
+        polls_by_address: Quota::new(usize::MAX, options.max_per_address),
         newcomers: Allowance::new(options.max_new_agents),
         events,
         names: Mutex::new(NameCache::new(MOST_NAMES)),
@@ -524,12 +535,12 @@ mod tests {
             hooks: None,
             traffic: Arc::new(Traffic::default()),
             clock: Clock::start(),
-            room: Rooms::new(1, 1),
+            room: Rooms::new(1, Share::QUARTER),
             admission: Admission::new(None),
             warnings: Admission::new(Some(1)),
-            by_address: Quota::new(None),
-            by_token: Quota::new(None),
-            polls_by_address: Quota::new(None),
+            by_address: Quota::new(usize::MAX, None),
+            by_token: Quota::new(usize::MAX, None),
+            polls_by_address: Quota::new(usize::MAX, None),
             newcomers: Allowance::new(None),
             events: mpsc::channel(1).0,
             names: Mutex::new(NameCache::new(1)),

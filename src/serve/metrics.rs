@@ -292,6 +292,11 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
             &traffic.turned_away,
         ),
         ("connections_throttled", "Agents told to come back later because too many came at once", &traffic.throttled),
+        (
+            "connections_throttled_by_share",
+            "Of these, those whose own token or address brought more than its share",
+            &traffic.throttled_origin,
+        ),
         ("connections_deaf", "Connections closed because the agent did not read", &traffic.deaf),
         ("connections_silent", "Connections closed because the agent was silent", &traffic.silent),
         ("connections_broken", "Connections closed because the agent broke the protocol", &traffic.broken),
@@ -368,6 +373,9 @@ fn register_tls(registry: &mut Registry, whose: &str, tls: &TlsTraffic) {
     let help =
         "TLS handshakes by what came of them; crowded: no turn in time; foreign: something else than TLS was spoken";
     registry.register(format!("{whose}tls_handshakes"), help, handshakes);
+    let waited: Counter = Counter::default();
+    waited.inc_by(tls.waited.get());
+    registry.register(format!("{whose}tls_handshakes_waited"), "TLS handshakes that had to wait for a turn", waited);
     let reloads = Family::<ResultLabel, Counter>::default();
     for (is_good, count) in [(true, &tls.reloads), (false, &tls.reload_failures)] {
         reloads.get_or_create(&result(is_good)).inc_by(count.get());

@@ -13,7 +13,6 @@ mod links;
 mod listener;
 pub mod metrics;
 pub(crate) mod orders;
-mod places;
 mod plain;
 mod polling;
 mod quota;

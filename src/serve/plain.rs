@@ -11,8 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::places::{Places, network};
-use super::quota::Origin;
+use super::quota::{Origin, Quota};
 
 /// Connections at a time, a listener. Operators, scrapers and forges: no crowd.
 const MOST_CONNECTIONS: usize = 64;
@@ -24,7 +23,7 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Of them, connections at a time of one address: whoever holds these keeps places for others free.
-const MOST_OF_ADDRESS: usize = 32;
+const MOST_OF_ADDRESS: u32 = 32;
 
 /// Serves over TCP until `stop` says true. Connections without a place are closed at once, and counted. Requests know where they come from
 /// ([`Origin`]).
@@ -34,11 +33,11 @@ pub(super) async fn serve_tcp(
     turned_away: impl Fn(),
     stop: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Places::new(MOST_CONNECTIONS, MOST_OF_ADDRESS));
+    let places = Quota::new(MOST_CONNECTIONS, Some(MOST_OF_ADDRESS));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match places.take(network(peer.ip())) {
+                Ok((stream, peer)) => match places.take(Origin::of(peer.ip())) {
                     Ok(place) => spawn(stream, router.clone().layer(Extension(Origin::of(peer.ip()))), place, stop.clone()),
                     Err(_) => turned_away(),
                 },

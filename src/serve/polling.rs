@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::gate::Proof;
 use super::links::{Registration, Word, lock};
 use super::listener::{NobodyListens, Server};
-use super::quota::{Origin, Place};
+use super::quota::{Origins, Place};
 use super::traffic::Traffic;
 use crate::agent::{AgentId, AgentReport, ConnectionId, Transport};
 use crate::opamp::connection::{Connection, Heard, uid_of};
@@ -76,11 +76,7 @@ impl Polls {
         }
         // Taken here, whatever becomes of the message, and before what others need too: who makes up identities, or has them refused, uses
         // up what is its own.
-        if !server.admits_newcomer(proof.origin()) {
-            return None;
-        }
-        if !server.admission.admits(server.clock.now()) {
-            server.traffic.throttled.one();
+        if !server.admits_newcomer(proof.origins()) || !server.admits(&proof) {
             return None;
         }
         let registration = server.links.open();
@@ -126,7 +122,7 @@ impl Polls {
 
 /// Answers one request, whose body is `message`.
 pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Answer {
-    let Some(id) = uid_of(&message) else { return answer_stranger(server, message, proof.origin()) };
+    let Some(id) = uid_of(&message) else { return answer_stranger(server, message, proof.origins()) };
     loop {
         let Some(poll) = server.polls.find_or_open(id, &proof, server) else { return Answer::Unavailable };
         let mut guard = poll.connection.lock().await;
@@ -163,9 +159,9 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
 }
 
 /// Who has no uid gets an answer and leaves nothing behind.
-fn answer_stranger(server: &Server, message: Bytes, origin: Option<Origin>) -> Answer {
+fn answer_stranger(server: &Server, message: Bytes, origins: Option<Origins>) -> Answer {
     // Nothing else counts them: they have no session that would.
-    if !server.admits_newcomer(origin) {
+    if !server.admits_newcomer(origins) {
         return Answer::Unavailable;
     }
     let mut connection = Connection::new(ConnectionId(0), Transport::Http);

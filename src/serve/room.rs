@@ -1,100 +1,205 @@
-//! Room for the bytes of larger messages: so many in all, and a share of them for each origin, so that one who announces much and sends it
-//! slowly makes nobody else wait. Four of them do.
+//! Room that all share, in bytes or in turns: whoever holds much of it gets no more before others have some, and whoever waits for the part
+//! of its own makes nobody else wait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 use super::links::lock;
 use super::quota::Origin;
 use super::traffic::Counter;
 
-/// What part of the room one origin may take.
-const PART: usize = 4;
+/// How much of the room one origin may hold, by what is left for everybody else: `times` of `of` parts of that. So `1:3` is a quarter for one
+/// that is alone, and less for each that comes after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    pub(super) times: usize,
+    pub(super) of: usize,
+}
+
+impl Share {
+    /// Of room for messages: a quarter.
+    pub(super) const QUARTER: Self = Self { times: 1, of: 3 };
+    /// Of turns that are over soon: three quarters.
+    pub(super) const MOST: Self = Self { times: 3, of: 1 };
+}
 
 /// The room of one listener.
 #[derive(Debug)]
 pub(super) struct Rooms {
-    all: Arc<Semaphore>,
-    /// Bytes of all, and of one origin.
     most: usize,
-    share: usize,
-    /// Who has room, or waits for some, and how many of them there are.
-    shares: Mutex<HashMap<Origin, (Arc<Semaphore>, usize)>>,
+    share: Share,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    left: usize,
+    /// Who holds how much; those who hold nothing are not there.
+    held: HashMap<Origin, usize>,
+    /// Who waits, of each origin by the turn in which they came.
+    queues: HashMap<Option<Origin>, BTreeMap<u64, Waiter>>,
+    /// The first of each queue.
+    firsts: BTreeMap<u64, Option<Origin>>,
+    turns: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    amount: usize,
+    call: oneshot::Sender<Room>,
+}
+
+/// Why somebody waits.
+enum Obstacle {
+    /// Of its own share nothing is left.
+    Own,
+    /// Of all the room.
+    All,
 }
 
 impl Rooms {
-    /// So many bytes in all. One origin has a quarter of them, but always as many as `largest`, which is one message.
-    pub(super) fn new(most: usize, largest: usize) -> Arc<Self> {
-        let most = most.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        let share = (most / PART).max(largest).min(most);
-        Arc::new(Self { all: Arc::new(Semaphore::new(most)), most, share, shares: Mutex::default() })
+    /// So much in all.
+    pub(super) fn new(most: usize, share: Share) -> Arc<Self> {
+        let most = most.max(1);
+        let state =
+            State { left: most, held: HashMap::new(), queues: HashMap::new(), firsts: BTreeMap::new(), turns: 0 };
+        Arc::new(Self { most, share, state: Mutex::new(state) })
     }
 
-    /// Room for so many bytes, once there is some; of nobody in particular when there is no origin. `waits` counts those for which there was
-    /// none at once, each of them once.
-    pub(super) async fn take(
-        self: &Arc<Self>,
-        origin: Option<Origin>,
-        bytes: usize,
-        waits: &Counter,
-    ) -> Option<Box<Room>> {
-        let mut waits = Some(waits);
-        let within = |most: usize| u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
-        // In a queue of its own first: who waits there keeps nothing from others.
-        let own = origin.map(|origin| self.enter(origin));
-        let of_share = match &own {
-            Some(own) => Some(take(&own.semaphore, within(self.share), &mut waits).await?),
-            None => None,
+    /// Room for so much, or all of it where that is more, once there is some; of nobody in particular when there is no origin. `waits` counts
+    /// those for which there was none at once. Those of one origin are served in turn. `None` never comes but when the process ends.
+    pub(super) async fn take(self: &Arc<Self>, origin: Option<Origin>, amount: usize, waits: &Counter) -> Option<Room> {
+        let (call, mut called) = oneshot::channel();
+        let turn = {
+            let mut state = lock(&self.state);
+            let turn = state.turns;
+            state.turns += 1;
+            let queue = state.queues.entry(origin).or_default();
+            queue.insert(turn, Waiter { amount: amount.min(self.most), call });
+            if queue.len() == 1 {
+                state.firsts.insert(turn, origin);
+            }
+            turn
         };
-        let of_all = take(&self.all, within(self.most), &mut waits).await?;
-        Some(Box::new(Room { _of_share: of_share, _of_all: of_all, _own: own }))
-    }
-
-    fn enter(self: &Arc<Self>, origin: Origin) -> Share {
-        let mut shares = lock(&self.shares);
-        let (semaphore, users) = shares.entry(origin).or_insert_with(|| (Arc::new(Semaphore::new(self.share)), 0));
-        *users += 1;
-        Share { rooms: Arc::clone(self), origin, semaphore: Arc::clone(semaphore) }
-    }
-}
-
-async fn take(semaphore: &Arc<Semaphore>, bytes: u32, waits: &mut Option<&Counter>) -> Option<OwnedSemaphorePermit> {
-    if let Ok(permit) = Arc::clone(semaphore).try_acquire_many_owned(bytes) {
-        return Some(permit);
-    }
-    if let Some(waits) = waits.take() {
+        let _waiting = Waiting { rooms: Arc::clone(self), origin, turn };
+        self.serve();
+        if let Ok(room) = called.try_recv() {
+            return Some(room);
+        }
         waits.one();
+        called.await.ok()
     }
-    Arc::clone(semaphore).acquire_many_owned(bytes).await.ok()
-}
 
-/// Room that is taken.
-#[derive(Debug)]
-pub(super) struct Room {
-    _of_share: Option<OwnedSemaphorePermit>,
-    _of_all: OwnedSemaphorePermit,
-    _own: Option<Share>,
-}
-
-/// One of those of an origin who have room, or wait for some.
-#[derive(Debug)]
-struct Share {
-    rooms: Arc<Rooms>,
-    origin: Origin,
-    semaphore: Arc<Semaphore>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut shares = lock(&self.rooms.shares);
-        if let Some((_, users)) = shares.get_mut(&self.origin) {
-            *users -= 1;
-            if *users == 0 {
-                shares.remove(&self.origin);
+    /// Gives room to whom there is some for, in the order in which they came.
+    fn serve(self: &Arc<Self>) {
+        let mut served = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            let mut from = 0;
+            while let Some((turn, origin)) = state.firsts.range(from..).next().map(|(turn, origin)| (*turn, *origin)) {
+                from = turn + 1;
+                let amount = state.queues.get(&origin).and_then(|queue| queue.get(&turn)).map(|waiter| waiter.amount);
+                match amount.map(|amount| self.obstacle(&state, origin, amount)) {
+                    // Whoever came later waits, too: a large one must not wait for ever behind small ones.
+                    Some(Some(Obstacle::All)) => break,
+                    Some(Some(Obstacle::Own)) => {}
+                    Some(None) | None => served.extend(self.hand_out(&mut state, origin, turn)),
+                }
             }
         }
+        // Outside, because whoever is gone meanwhile gives the room back at once.
+        for (call, room) in served {
+            let _gone = call.send(room);
+        }
+    }
+
+    fn obstacle(&self, state: &State, origin: Option<Origin>, amount: usize) -> Option<Obstacle> {
+        if amount > state.left {
+            return Some(Obstacle::All);
+        }
+        let held = state.held.get(&origin?).copied()?;
+        let Share { times, of } = self.share;
+        let is_within = (held + amount).saturating_mul(of) <= (state.left - amount).saturating_mul(times);
+        (!is_within).then_some(Obstacle::Own)
+    }
+
+    fn hand_out(
+        self: &Arc<Self>,
+        state: &mut State,
+        origin: Option<Origin>,
+        turn: u64,
+    ) -> Option<(oneshot::Sender<Room>, Room)> {
+        let Waiter { amount, call } = state.leave(origin, turn)?;
+        if call.is_closed() {
+            return None;
+        }
+        state.left -= amount;
+        if let Some(origin) = origin {
+            *state.held.entry(origin).or_default() += amount;
+        }
+        Some((call, Room { rooms: Arc::clone(self), origin, amount }))
+    }
+}
+
+impl State {
+    /// Takes somebody out of its queue.
+    fn leave(&mut self, origin: Option<Origin>, turn: u64) -> Option<Waiter> {
+        let queue = self.queues.get_mut(&origin)?;
+        let waiter = queue.remove(&turn)?;
+        let next = queue.keys().next().copied();
+        if next.is_none() {
+            self.queues.remove(&origin);
+        }
+        if self.firsts.remove(&turn).is_some()
+            && let Some(next) = next
+        {
+            self.firsts.insert(next, origin);
+        }
+        Some(waiter)
+    }
+}
+
+/// Somebody who waits. Whoever gives up leaves nothing behind, and holds nobody up.
+struct Waiting {
+    rooms: Arc<Rooms>,
+    origin: Option<Origin>,
+    turn: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let left = lock(&self.rooms.state).leave(self.origin, self.turn);
+        if left.is_some() {
+            self.rooms.serve();
+        }
+    }
+}
+
+/// Room that is taken, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    rooms: Arc<Rooms>,
+    origin: Option<Origin>,
+    amount: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        {
+            let mut state = lock(&self.rooms.state);
+            state.left += self.amount;
+            if let Some(origin) = self.origin
+                && let Some(held) = state.held.get_mut(&origin)
+            {
+                *held -= self.amount;
+                if *held == 0 {
+                    state.held.remove(&origin);
+                }
+            }
+        }
+        self.rooms.serve();
     }
 }
 
@@ -104,53 +209,90 @@ mod tests {
 
     use super::*;
 
+    fn origin(number: u8) -> Option<Origin> {
+        Some(Origin::Token([number; 32]))
+    }
+
+    fn is_empty(rooms: &Rooms) -> bool {
+        let state = lock(&rooms.state);
+        state.left == rooms.most && state.held.is_empty() && state.queues.is_empty() && state.firsts.is_empty()
+    }
+
     #[tokio::test]
     async fn one_origin_has_a_quarter_and_waits_alone() {
-        let rooms = Rooms::new(100, 10);
+        let rooms = Rooms::new(100, Share::QUARTER);
         let waits = Counter::default();
-        let one = Some(Origin::Token([1; 32]));
-        let held = [rooms.take(one, 15, &waits).await, rooms.take(one, 10, &waits).await];
+        let held = [rooms.take(origin(1), 15, &waits).await, rooms.take(origin(1), 10, &waits).await];
         assert!(held.iter().all(Option::is_some) && waits.get() == 0);
-        let mut third = Box::pin(rooms.take(one, 5, &waits));
+        let mut third = Box::pin(rooms.take(origin(1), 5, &waits));
         assert!(third.as_mut().now_or_never().is_none(), "its quarter is taken");
         assert_eq!(waits.get(), 1);
-        let others = [2, 3].map(|byte| rooms.take(Some(Origin::Token([byte; 32])), 25, &waits).now_or_never());
+        let others = [2, 3].map(|number| rooms.take(origin(number), 25, &waits).now_or_never());
         assert!(others.iter().all(Option::is_some), "others have theirs");
         drop(held);
         assert!(third.await.is_some());
         drop(others);
-        assert!(lock(&rooms.shares).is_empty(), "nobody is remembered for ever");
-        let more = rooms.take(one, 1_000, &waits).now_or_never();
-        assert!(more.flatten().is_some(), "whatever is announced takes a share at most");
+        assert!(is_empty(&rooms), "nobody is remembered for ever");
+        let more = rooms.take(origin(1), 1_000, &waits).now_or_never();
+        assert!(more.flatten().is_some(), "whatever is announced is all there is at most");
+    }
+
+    /// Each takes its part of what is left, and keeps it.
+    #[tokio::test]
+    async fn fifteen_greedy_ones_leave_something_for_the_next() {
+        let rooms = Rooms::new(64_000, Share::QUARTER);
+        let waits = Counter::default();
+        let mut held = Vec::new();
+        for number in 0..15 {
+            let before = held.len();
+            while let Some(Some(room)) = rooms.take(origin(number), 100, &waits).now_or_never() {
+                held.push(room);
+            }
+            assert!(held.len() > before, "nothing was left for {number}");
+        }
+        assert!(lock(&rooms.state).left >= 500, "{}", lock(&rooms.state).left);
+        drop(held);
+        assert!(is_empty(&rooms));
+        let turns = Rooms::new(8, Share::MOST);
+        let mut held = Vec::new();
+        while let Some(Some(turn)) = turns.take(origin(1), 1, &waits).now_or_never() {
+            held.push(turn);
+        }
+        assert_eq!(held.len(), 6, "three quarters of turns");
+        assert!(turns.take(origin(2), 1, &waits).now_or_never().flatten().is_some());
     }
 
     #[tokio::test]
-    async fn who_waits_for_its_share_and_then_for_all_is_counted_once() {
-        let rooms = Rooms::new(100, 10);
+    async fn a_large_one_does_not_wait_behind_small_ones_that_came_later() {
+        let rooms = Rooms::new(100, Share::QUARTER);
         let waits = Counter::default();
-        let one = Some(Origin::Token([1; 32]));
-        let held = rooms.take(one, 25, &waits).await;
-        let mut before = Box::pin(rooms.take(None, 100, &waits));
-        assert!(before.as_mut().now_or_never().is_none());
-        let mut twice = Box::pin(rooms.take(one, 25, &waits));
-        assert!(twice.as_mut().now_or_never().is_none(), "its share is taken");
-        assert_eq!(waits.get(), 2);
+        let held = rooms.take(None, 60, &waits).await;
+        let mut large = Box::pin(rooms.take(origin(1), 50, &waits));
+        assert!(large.as_mut().now_or_never().is_none());
+        let mut small = Box::pin(rooms.take(origin(2), 10, &waits));
+        assert!(small.as_mut().now_or_never().is_none(), "there would be room, and somebody was there before");
+        assert_eq!(waits.get(), 2, "each is counted once");
         drop(held);
-        assert!(twice.as_mut().now_or_never().is_none(), "somebody else was there before");
-        drop(before.await);
-        assert!(twice.await.is_some());
-        assert_eq!(waits.get(), 2);
+        assert!(large.now_or_never().flatten().is_some() && small.now_or_never().flatten().is_some());
+        assert!(is_empty(&rooms));
     }
 
     #[tokio::test]
-    async fn who_gives_up_waiting_leaves_nothing_behind() {
-        let rooms = Rooms::new(8, 8);
+    async fn who_gives_up_waiting_leaves_nothing_behind_and_holds_nobody_up() {
+        let rooms = Rooms::new(8, Share::QUARTER);
         let waits = Counter::default();
-        let (one, other) = (Some(Origin::Token([1; 32])), Some(Origin::Token([2; 32])));
-        let held = rooms.take(one, 8, &waits).await;
-        assert!(rooms.take(other, 8, &waits).now_or_never().is_none(), "a message as large as all the room");
+        let held = rooms.take(origin(1), 2, &waits).await;
+        let mut all = Box::pin(rooms.take(origin(2), 8, &waits));
+        assert!(all.as_mut().now_or_never().is_none(), "a message as large as all the room");
+        let mut behind = Box::pin(rooms.take(origin(3), 2, &waits));
+        assert!(behind.as_mut().now_or_never().is_none());
+        drop(all);
+        assert!(behind.as_mut().now_or_never().flatten().is_some(), "who was before it is gone");
+        let mut served = Box::pin(rooms.take(origin(1), 8, &waits));
+        assert!(served.as_mut().now_or_never().is_none());
         drop(held);
-        assert!(lock(&rooms.shares).is_empty());
-        assert!(rooms.take(None, 8, &waits).now_or_never().flatten().is_some(), "all of it is free again");
+        // Called, and gone before it heard.
+        drop(served);
+        assert!(is_empty(&rooms), "all of it is free again");
     }
 }

@@ -4,6 +4,7 @@
 //! a list of revocations that cannot be read, changes nothing but what status and metrics say.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,10 +19,12 @@ use rustls::{Connection, RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::links::lock;
+use super::quota::Origin;
+use super::room::{Rooms, Share};
 use super::socket::Socket;
 use super::traffic::TlsTraffic;
 use super::unusable::{Unusable, read};
@@ -87,7 +90,7 @@ pub struct Tls {
     limits: TlsLimits,
     current: ArcSwap<Loaded>,
     state: Mutex<TlsState>,
-    turns: Semaphore,
+    turns: Arc<Rooms>,
     traffic: Arc<TlsTraffic>,
     /// Rung when clients are trusted by others than before.
     pub(super) trust_changed: Notify,
@@ -133,7 +136,7 @@ impl Tls {
         Ok(Self {
             files,
             clients,
-            turns: Semaphore::new(limits.handshakes.clamp(1, Semaphore::MAX_PERMITS)),
+            turns: Rooms::new(limits.handshakes, Share::MOST),
             limits,
             current: ArcSwap::from_pointee(loaded),
             state: Mutex::new(state),
@@ -164,9 +167,9 @@ impl Tls {
         current.verifier.as_ref().is_some_and(|verifier| verifier.verify_client_cert(own, others, at).is_ok())
     }
 
-    /// Makes a connection secure, within the limits. `None` when that came to nothing, which is counted.
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> Option<Socket> {
-        let outcome = self.shake_hands(tcp).await;
+    /// Makes a connection from this address secure, within the limits. `None` when that came to nothing, which is counted.
+    pub(crate) async fn accept(&self, tcp: TcpStream, from: IpAddr) -> Option<Socket> {
+        let outcome = self.shake_hands(tcp, from).await;
         let traffic = &self.traffic;
         match outcome {
             Ok(socket) => {
@@ -194,7 +197,7 @@ impl Tls {
         None
     }
 
-    async fn shake_hands(&self, mut tcp: TcpStream) -> Result<Socket, Refusal> {
+    async fn shake_hands(&self, mut tcp: TcpStream, from: IpAddr) -> Result<Socket, Refusal> {
         // Who only connects has no turn to wait for, and costs nothing but its socket.
         let mut first = [0];
         let peeked = timeout(self.limits.patience, tcp.peek(&mut first)).await.map_err(|_| Refusal::Slow)?;
@@ -206,8 +209,9 @@ impl Tls {
                 return Err(Refusal::Foreign);
             }
         }
-        let turn = timeout(self.limits.patience, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Refusal::Crowded) };
+        // Slow ones of one address leave turns for others.
+        let waiting = self.turns.take(Some(Origin::of(from)), 1, &self.traffic.waited);
+        let Ok(Some(_turn)) = timeout(self.limits.patience, waiting).await else { return Err(Refusal::Crowded) };
         let _held = self.traffic.in_flight.hold();
         let config = Arc::clone(&self.current.load().config);
         // In a box of its own, which goes when the handshake is over.

@@ -66,6 +66,8 @@ pub struct TlsTraffic {
     pub handshakes: Counter,
     /// Gauge: handshakes at this moment.
     pub in_flight: Counter,
+    /// Handshakes that had to wait for a turn.
+    pub waited: Counter,
     /// Connections that took too long over it.
     pub slow: Counter,
     /// Connections for which there was no turn in time.
@@ -152,6 +154,8 @@ pub struct Traffic {
     pub turned_away: Counter,
     /// Upgrades and first polls that were told to come back later, because too many came at once.
     pub throttled: Counter,
+    /// Of these, those whose own token or address brought more than its share.
+    pub throttled_origin: Counter,
     /// Failures to accept, such as running out of file descriptors.
     pub accept_errors: Counter,
     /// Messages of agents.

@@ -206,7 +206,7 @@ impl Conversation<'_> {
         let link = &self.registration.link;
         let verdict = self
             .server
-            .deliver(&mut self.connection, link, self.proof.origin(), |report| report.labels.is_some())
+            .deliver(&mut self.connection, link, self.proof.origins(), |report| report.labels.is_some())
             .await?;
         if let Some(verdict) = verdict {
             // Fired or dropped: in both cases nothing more will follow.
@@ -306,7 +306,7 @@ impl Conversation<'_> {
         // Fragments do not tell how many will follow: room for as much as they may come to.
         let needed = self.server.options.rules.limits.message_bytes.max(self.reader.announced());
         let needed = if self.reader.is_in_fragments() { needed } else { self.reader.announced() };
-        let mut room = pin!(self.server.room_for(needed, self.proof.origin()));
+        let mut room = pin!(self.server.room_for(needed, self.proof.origins()));
         loop {
             tokio::select! {
                 biased;

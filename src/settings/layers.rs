@@ -223,7 +223,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE", help_heading = "Who may speak as an agent")]
     pub agent_issuers_file: Option<Text>,
     /// Connections at once from one address, and as many agents that poll from there without a token; `off`: as many as in all
-    /// [default: 50000]
+    /// [default: 40000]
     #[arg(long, value_name = "NUMBER", help_heading = "Who may speak as an agent")]
     pub max_connections_per_address: Option<Text>,
     /// Connections and polling agents at once with one token; `off`: as many as in all [default: 100000]

@@ -30,7 +30,7 @@ pub struct AgentLimits {
 impl Default for AgentLimits {
     fn default() -> Self {
         Self {
-            per_address: Some(50_000),
+            per_address: Some(40_000),
             per_token: Some(100_000),
             polling: 50_000,
             new_agents: Some(30_000),

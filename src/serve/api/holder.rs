@@ -107,7 +107,7 @@ mod tests {
     use crate::time::Timestamp;
 
     fn of(source: Source, labels: &[(&str, &str)]) -> Option<Holder> {
-        Holder::of(&Identity { labels: Labels::proven(labels.iter().copied()), expires: None, source })
+        Holder::of(&Identity { labels: Labels::proven(labels.iter().copied()), expires: None, source, holder: [0; 32] })
     }
 
     #[test]

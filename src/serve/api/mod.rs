@@ -26,8 +26,8 @@ use crate::serve::gate::Gate;
 use crate::serve::links::lock;
 use crate::serve::metrics::Metrics;
 use crate::serve::orders::{self, Asker};
-use crate::serve::places::{NoPlace, Place, Places, network};
 use crate::serve::plain;
+use crate::serve::quota::{NoPlace, Origin, Place, Quota, network};
 use crate::serve::socket::Socket;
 use crate::serve::tls::{ClientCertificates, Tls, TlsError, TlsLimits};
 use crate::serve::traffic::{ApiTraffic, GateTraffic};
@@ -117,7 +117,7 @@ pub struct Api {
     hosts: Vec<String>,
     clock: Clock,
     rules: ApiRules,
-    places: Arc<Places>,
+    places: Arc<Quota>,
     /// Of operators, by what tells them apart.
     requests: Mutex<Paces<String>>,
     /// Of networks.
@@ -156,7 +156,7 @@ impl Api {
             hosts,
             clock,
             rules,
-            places: Arc::new(Places::new(rules.connections, rules.connections_of_one)),
+            places: Quota::new(rules.connections, Some(u32::try_from(rules.connections_of_one).unwrap_or(u32::MAX))),
             requests: Mutex::new(Paces::new(rules.requests, MOST_REMEMBERED)),
             failures: Mutex::new(Paces::new(rules.failures, MOST_REMEMBERED)),
             traffic,
@@ -192,24 +192,30 @@ impl Api {
 
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, router: &Router, stop: &watch::Receiver<bool>) {
         let peer = network(peer.ip());
-        let place = match self.places.take(peer) {
+        let place = match self.places.take(Origin::of(peer)) {
             Ok(place) => place,
             Err(why) => {
                 self.traffic.turned_away.one();
                 match why {
                     NoPlace::OfAll => self.traffic.crowded.one(),
-                    NoPlace::OfAddress => self.traffic.crowded_address.one(),
+                    NoPlace::OfOrigin => self.traffic.crowded_address.one(),
                 }
                 return;
             }
         };
         let router = router.clone().layer(Extension(Peer(peer)));
-        tokio::spawn(Arc::clone(self).converse(stream, place, router, stop.clone()));
+        tokio::spawn(Arc::clone(self).converse((stream, peer), place, router, stop.clone()));
     }
 
-    async fn converse(self: Arc<Self>, stream: TcpStream, _place: Place, router: Router, stop: watch::Receiver<bool>) {
+    async fn converse(
+        self: Arc<Self>,
+        (stream, peer): (TcpStream, IpAddr),
+        _place: Place,
+        router: Router,
+        stop: watch::Receiver<bool>,
+    ) {
         let socket = match &self.tls {
-            Some(tls) => tls.accept(stream).await,
+            Some(tls) => tls.accept(stream, peer).await,
             None => Some(Socket::Plain(stream)),
         };
         if let Some(socket) = socket {
