@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -10,30 +12,49 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use gitamp::agent::{ConnectionId, Transport};
+use git2::ObjectType;
+use gitamp::agent::{AgentEvent, ConnectionId, Transport};
+use gitamp::alert::store::Store;
+use gitamp::clock::Clock;
 use gitamp::config::{ComponentNames, ConfigHash, RenderedConfig};
-use gitamp::controller::{Controller, Options};
-use gitamp::fleet::snapshot::{CommitId, Entry, RolloutTrailer, Snapshot, SnapshotLimits};
+use gitamp::controller::{Action, Controller, Options, Revision};
+use gitamp::fleet::snapshot::{CommitId, CommitInfo, Entry, RolloutTrailer, Snapshot, SnapshotLimits};
 use gitamp::fleet::{load, load_after};
 use gitamp::forge::hooks::signature::sign;
 use gitamp::forge::hooks::{Dialect, Refusal, Verdict, Watched};
+use gitamp::forge::outbound::credentials::InstallationToken;
+use gitamp::forge::outbound::dialect::{Project, judge};
+use gitamp::git::notes::NotesPlace;
 use gitamp::git::seal::{Authenticity, JournalKeys};
+use gitamp::http::{Answer, pause};
 use gitamp::identity::jwt::{Issuer, Issuers, IssuersFile};
+use gitamp::identity::tokens::{TokenFile, Tokens};
+use gitamp::incident::desk::Desk;
+use gitamp::incident::find::Limits;
+use gitamp::incident::watch::Watch;
 use gitamp::opamp::connection::{Connection, Context, Rules};
 use gitamp::opamp::{Digest, Lookup, NameCache, Offer, SharedNames, proto, wire};
 use gitamp::serve::frames::{FrameReader, Incoming};
-use gitamp::settings::{Reference, RepoIdentity, Secret};
+use gitamp::serve::traffic::Traffic;
+use gitamp::serve::{AgentServerOptions, serve_agents};
+use gitamp::settings::forge::Kind;
+use gitamp::settings::{Reference, RepoIdentity, Secret, layers};
 use gitamp::time::Timestamp;
 use gitamp::trust::{AllowedSigners, Keyring, Signers, verify};
+use gitamp::view::command::{Order, OrderRequest};
+use gitamp::view::text::is_invisible;
 use gitamp::{identity, yaml};
 use prost::Message;
 use ring::signature::{Ed25519KeyPair, KeyPair};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
 
 /// A function of foreign bytes.
 pub(crate) type Entrance = fn(&[u8]);
 
 /// All of them, by the name of their fuzz target.
-pub(crate) const ALL: [(&str, Entrance); 13] = [
+pub(crate) const ALL: [(&str, Entrance); 18] = [
     ("agent_messages", agent_messages),
     ("agent_proofs", agent_proofs),
     ("certificate", certificate),
@@ -41,10 +62,15 @@ pub(crate) const ALL: [(&str, Entrance); 13] = [
     ("commit_signature", commit_signature),
     ("effective_config", effective_config),
     ("fleet_files", fleet_files),
+    ("forge_answers", forge_answers),
     ("frames", frames),
+    ("git_objects", git_objects),
     ("hooks", hooks),
+    ("http_requests", http_requests),
     ("journal_notes", journal_notes),
     ("journal_records", journal_records),
+    ("local_files", local_files),
+    ("orders", orders),
     ("signer_files", signer_files),
     ("yaml_documents", yaml_documents),
 ];
@@ -69,6 +95,17 @@ fn parts(input: &[u8]) -> Vec<(&str, &[u8])> {
         at += line.len();
     }
     parts.into_iter().map(|(name, from, to)| (name, &input[from..to])).collect()
+}
+
+/// True for one line that steers no terminal and hides nothing.
+fn is_harmless(line: &str) -> bool {
+    !line.chars().any(|c| c.is_control() || is_invisible(c))
+}
+
+/// The same of what `Debug` shows, which escapes what would do harm.
+fn was_harmless(shown: &str) -> bool {
+    let escaped = |rest: &str| u32::from_str_radix(rest.split_once('}')?.0, 16).ok().and_then(char::from_u32);
+    is_harmless(shown) && !shown.split("\\u{").skip(1).filter_map(escaped).any(|c| c.is_control() || is_invisible(c))
 }
 
 struct Names(RefCell<NameCache>);
@@ -102,7 +139,7 @@ fn converse(transport: Transport, messages: impl IntoIterator<Item = Bytes>) {
         let _heard = connection.handle_message(message, &context);
         while let Some(event) = connection.poll_event() {
             let said = format!("{event:?}");
-            assert!(!said.contains('\u{202e}') && !said.contains("\\u{202e}"), "a word that turns the line: {said}");
+            assert!(was_harmless(&said), "a word that steers the line: {said}");
         }
         if let Some(id) = connection.poll_refused_settings().map(|(id, _)| id) {
             connection.handle_offer(id, Offer { config: config.clone(), retry: false });
@@ -228,6 +265,9 @@ pub(crate) fn fleet_files(input: &[u8]) {
     files.retain(|path, _| !directories.iter().any(|above| path.starts_with(above)));
     let snapshot = Snapshot::new(files.clone());
     let alone = load(&snapshot, None);
+    for finding in &alone.diagnostics {
+        assert!(is_harmless(&finding.message), "{:?}", finding.message);
+    }
     let first = files.keys().next().cloned();
     let without = Snapshot::new(files.into_iter().filter(|(path, _)| Some(path) != first.as_ref()).collect());
     let (_, memory) = load_after(&without, None, None);
@@ -401,7 +441,251 @@ pub(crate) fn certificate(input: &[u8]) {
 
 /// The message of a commit, for what it asks for.
 pub(crate) fn commit_message(input: &[u8]) {
-    if let Some(trailer) = RolloutTrailer::read(&String::from_utf8_lossy(input)) {
-        let _finding = trailer.finding();
+    if let Some(finding) = RolloutTrailer::read(&String::from_utf8_lossy(input)).and_then(|trailer| trailer.finding()) {
+        assert!(is_harmless(&finding.message), "{:?}", finding.message);
     }
+}
+
+/// What a forge answers, to every question that there is: a status, headers a line, an empty line, the body. What is told of it is one line
+/// that people can look at, and no wait is without end.
+pub(crate) fn forge_answers(input: &[u8]) {
+    let end = input.windows(2).position(|two| two == b"\n\n").unwrap_or(input.len());
+    let (head, body) = input.split_at(end);
+    let body = body.get(2..).unwrap_or_default().to_vec();
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.parse().ok()).unwrap_or(200);
+    let headers: BTreeMap<&str, &str> = lines.filter_map(|line| line.split_once(": ")).collect();
+    let header = |name: &str| headers.get(name).map(|value| (*value).to_owned());
+    let answer = Answer {
+        status,
+        retry_after: header("retry-after"),
+        remaining: header("remaining"),
+        reset: header("reset"),
+        location: header("location"),
+        body,
+    };
+    assert!(pause(&answer, NOON).is_none_or(|wait| wait <= Duration::from_secs(86_400)), "{answer:?}");
+    let body = &answer.body;
+    for kind in [Kind::GitHub, Kind::GitLab, Kind::Gitea, Kind::Bitbucket] {
+        let verdict = format!("{:?}", judge(kind, &answer, NOON));
+        assert!(was_harmless(&verdict) && verdict.len() < 4_096, "{verdict}");
+        let project = Project { kind, name: "team/fleet".to_owned() };
+        let _numbers =
+            (project.read_merged(CommitId([1; 20]), body), project.read_comment("<!-- a", body), project.read_id(body));
+        for address in [project.read_pull_from("revert-1", body), Some(project.read_opened(body))].into_iter().flatten()
+        {
+            assert!(is_harmless(&address) && address.chars().count() <= 500, "{address:?}");
+        }
+    }
+    let _token = InstallationToken::read(body, NOON).map(|token| token.is_fresh(NOON));
+}
+
+/// Orders of an operator, one a line: whatever is taken of them is told in harmless lines, and a successor goes on from what was stored.
+pub(crate) fn orders(input: &[u8]) {
+    let file = |text: &'static str| Entry::File(Bytes::from_static(text.as_bytes()));
+    let group = file("apiVersion: gitamp/v1\nkind: Group\nselector: {matchAll: true}\n");
+    let collector = file(
+        "receivers: {otlp: }\nexporters: {debug: }\nservice: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n",
+    );
+    let files = [("a/group.yaml".into(), group), ("a/collector.yaml".into(), collector)];
+    let person = || "Ada <ada@example.com>".to_owned();
+    let info = CommitInfo {
+        id: CommitId([7; 20]),
+        reference: "main".to_owned(),
+        committer: person(),
+        author: person(),
+        subject: "The fleet".to_owned(),
+        time: NOON,
+        trailer: None,
+    };
+    let options = || Options { observe: false, forget_after: Duration::from_secs(3600) };
+    let fleet = load(&Snapshot::new(files.into()), None);
+    let (mut controller, mut kept, mut now) = (Controller::new(options()), BTreeMap::new(), NOON);
+    controller.handle_revision(Revision { info, fleet, rewritten: Some(false) }, now);
+    let agent = proto::AgentToServer {
+        instance_uid: Bytes::from_static(&[5; 16]),
+        capabilities: 0x7fff,
+        agent_description: Some(proto::AgentDescription::default()),
+        remote_config_status: Some(proto::RemoteConfigStatus::default()),
+        ..Default::default()
+    };
+    let mut connection = Connection::new(ConnectionId(1), Transport::Http);
+    let (rules, names) = (Rules::default(), Names(RefCell::new(NameCache::new(16))));
+    let context = Context { now, rules: &rules, names: &names, fresh: [3; 10] };
+    let _heard = connection.handle_message(agent.encode_to_vec().into(), &context);
+    while let Some(event) = connection.poll_event() {
+        controller.handle_agent(event, now);
+    }
+    for line in input.split(|byte| *byte == b'\n').take(20) {
+        now = now + Duration::from_secs(20);
+        let order = serde_json::from_slice::<OrderRequest>(line).ok().and_then(|request| request.checked().ok());
+        if let Some(OrderRequest { command, reason, sudo_user: _ }) = order {
+            let foretold = controller.preview(&command, now);
+            let outcome = controller.handle_order(&Order { command, by: "ann".to_owned(), at: now, reason }, now);
+            assert_eq!(outcome, foretold, "what was said before is what happens");
+        }
+        controller.handle_timeout(now);
+        while let Some(action) = controller.poll_action() {
+            match action {
+                Action::Notice(notice) => assert!(is_harmless(&notice.message), "{notice:?}"),
+                Action::Store(store) => {
+                    let ticket = store.ticket;
+                    let written =
+                        store.written().unwrap_or_else(|_| panic!("what the controller makes can be written"));
+                    assert!(is_harmless(&written.message), "{:?}", written.message);
+                    for (path, content) in written.files {
+                        match content {
+                            Some(content) => drop(kept.insert(path, content)),
+                            None => drop(kept.remove(&path)),
+                        }
+                    }
+                    controller.handle_stored(ticket, now);
+                }
+                Action::Offer { .. } | Action::Restart { .. } | Action::Withdraw { .. } | Action::Report(_) => {}
+            }
+        }
+        let _status = controller.status("default", now);
+    }
+    let (_, problems) = Controller::restore(options(), &kept, now).expect("a successor can go on");
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+/// The bytes of a commit, and of the note on it behind a line `=== note`: read from a repository, where nobody checked what came.
+pub(crate) fn git_objects(input: &[u8]) {
+    static REPOSITORY: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| {
+        let directory = tempfile::tempdir().ok()?;
+        git2::Repository::init_bare(directory.path()).ok().map(|_| directory)
+    });
+    let Some(directory) = &*REPOSITORY else { return };
+    let parts = parts(input);
+    let note = parts.iter().find(|(name, _)| *name == "note").map_or(&[][..], |(_, note)| note);
+    let write = || {
+        let repository = git2::Repository::open_bare(directory.path())?;
+        let commit = repository.odb()?.write(ObjectType::Commit, parts[0].1)?;
+        let mut tree = repository.treebuilder(None)?;
+        tree.insert(commit.to_string(), repository.blob(note)?, 0o100_644)?;
+        let (tree, who) =
+            (repository.find_tree(tree.write()?)?, git2::Signature::new("a", "a", &git2::Time::new(0, 0))?);
+        // Another one each time: no commit of the notes before is an ancestor.
+        let notes = repository.commit(None, &who, &who, "", &tree, &[])?;
+        repository.reference("refs/notes/gitamp/default", notes, true, "")?;
+        Ok::<_, git2::Error>(commit)
+    };
+    let commit = write().expect("objects are written as they are");
+    let place = NotesPlace::clone_at(directory.path()).expect("a repository");
+    if let Ok(read) = place.on(&commit.to_string(), None) {
+        let info = &read.commit;
+        for line in [&info.author, &info.committer, &info.subject, &info.reference] {
+            assert!(is_harmless(line) && line.chars().count() <= 1_024, "{line:?}");
+        }
+        let whole = read.notes.get("default").map(|found| found.text.as_bytes());
+        assert_eq!(whole, Some(String::from_utf8_lossy(note).as_bytes()));
+    }
+}
+
+/// Files of this machine, each behind a line `=== kind`: of tokens, of issuers, of an issuer's keys, of settings, of what alerts remember.
+pub(crate) fn local_files(input: &[u8]) {
+    static DIRECTORY: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| tempfile::tempdir().ok());
+    let Some(directory) = &*DIRECTORY else { return };
+    for (kind, content) in parts(input).into_iter().take(8) {
+        let text = String::from_utf8_lossy(content);
+        match kind {
+            "tokens" => {
+                if let Ok(file) = TokenFile::parse(&text) {
+                    let _known = Tokens::new(&file).find(&[7; 32]);
+                    let written = file.render().expect("what was read can be written");
+                    assert_eq!(TokenFile::parse(&written), Ok(file), "{written}");
+                }
+            }
+            "issuers" => {
+                let jwks =
+                    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+                for entry in IssuersFile::parse(&text).map(|file| file.issuers).unwrap_or_default() {
+                    let _issuer = Issuer::new(&entry, jwks);
+                }
+            }
+            "jwks" => {
+                let file = IssuersFile::parse("issuers: [{issuer: a, audience: b, jwksFile: c}]").expect("a file");
+                if let Ok(issuer) = Issuer::new(&file.issuers[0], &text) {
+                    let claims = URL_SAFE_NO_PAD.encode(r#"{"iss":"a","aud":"b","exp":1735740000}"#);
+                    for algorithm in ["RS256", "ES256", "EdDSA"] {
+                        let head = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}"}}"#));
+                        let token = format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode([1; 64]));
+                        // Its keys are foreign here, and nobody signed this with any of them.
+                        assert!(
+                            Issuers(vec![Issuer::new(&file.issuers[0], &text).expect("the same")])
+                                .verify(&token, NOON)
+                                .is_err()
+                        );
+                    }
+                    let _is_known = issuer.has(&[7; 32]);
+                }
+            }
+            "settings" => {
+                let path = directory.path().join(format!("{}.yaml", std::process::id()));
+                std::fs::write(&path, content).expect("a file");
+                let _read = layers::read_file(&path);
+            }
+            "alerts" => {
+                std::fs::write(directory.path().join("alerts.json"), content).expect("a file");
+                let (store, _warning) = Store::open(directory.path());
+                let limits = Limits { waits_too_long: Duration::from_secs(60), stale_after: Duration::from_secs(60) };
+                let watch = Watch::new("default", limits, store.incidents(), NOON);
+                let desk = Desk::new(Some(Duration::from_secs(60)), store.told("ops"), NOON);
+                let _next = (desk.next(&watch.incidents(), NOON), watch.outdated(NOON), watch.memory());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The agents' listener on a port of this machine, for as long as the process lives; every agent that comes is offered something.
+static LISTENER: LazyLock<(SocketAddr, Runtime)> = LazyLock::new(|| {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let address = runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (sender, mut events) = mpsc::channel(64);
+        let (stop, stopped) = watch::channel(false);
+        let rules =
+            Rules { limits: wire::Limits { message_bytes: 1 << 16, ..wire::Limits::default() }, ..Rules::default() };
+        let options =
+            AgentServerOptions { rules, max_rate: None, max_new_agents: None, ..AgentServerOptions::default() };
+        let (links, _task) =
+            serve_agents(listener, options, Clock::start_at(NOON), sender, None, Arc::new(Traffic::default()), stopped);
+        tokio::spawn(async move {
+            let body = Bytes::from_static(b"name: a\n");
+            let config = RenderedConfig::new(ConfigHash::new([7; 32]), body, ComponentNames::default());
+            while let Some(message) = events.recv().await {
+                if let AgentEvent::Connected { id, connection, .. } = message.event {
+                    links.offer(connection, id, config.clone(), false);
+                }
+            }
+            drop(stop);
+        });
+        address
+    });
+    (address, runtime)
+});
+
+/// What comes from a client's socket, behind TCP: whoever it is gets answers of HTTP or none, and the connection ends with the client's.
+pub(crate) fn http_requests(input: &[u8]) {
+    /// Longer than an answer takes; then the client says that there is nothing more.
+    const PAUSE: Duration = Duration::from_millis(10);
+    /// Reached only when the connection stays open for ever.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut stream = TcpStream::connect(LISTENER.0).expect("somebody listens");
+    // A server that has heard enough closes: what is not sent then, or lost behind a reset, is no fault of it.
+    let _sent = stream.write_all(input);
+    let mut answer = Vec::new();
+    stream.set_read_timeout(Some(PAUSE)).expect("a timeout");
+    if stream.read_to_end(&mut answer).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+        let _closed = stream.shutdown(std::net::Shutdown::Write);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let end = stream.read_to_end(&mut answer);
+        assert!(!end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "the connection stays open");
+    }
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&answer));
 }

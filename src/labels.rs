@@ -5,6 +5,11 @@ use std::sync::Arc;
 
 use globset::{Glob, GlobMatcher};
 
+/// Letters that change how others are shown, or are not shown at all: no words of others keep them.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
 /// Most labels one agent may have; the wire decoder refuses more before it takes memory for them.
 pub const MOST_LABELS: usize = 256;
 

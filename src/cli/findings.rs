@@ -9,6 +9,7 @@ use crate::fleet::GroupName;
 use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::snapshot::{Entry, Snapshot};
 use crate::opamp::mask;
+use crate::view::text::is_invisible;
 use crate::yaml::Place;
 
 /// Most names of groups that one finding shows.
@@ -223,15 +224,10 @@ fn printable(text: &str) -> String {
     text.chars()
         .map(|char| match char {
             '\t' => ' ',
-            char if char.is_control() || is_bidirectional(char) => '\u{fffd}',
+            char if char.is_control() || is_invisible(char) => '\u{fffd}',
             char => char,
         })
         .collect()
-}
-
-/// Characters that change the order in which others are shown.
-fn is_bidirectional(char: char) -> bool {
-    matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escape_data(text: &str) -> String {

@@ -13,6 +13,7 @@ use crate::git::seal::{Authenticity, JournalKeys};
 use crate::git::transport::{Transport, own_program};
 use crate::git::{Access, Deadlines, RemoteUrl};
 use crate::settings::{RepoUrl, SecretFile};
+use crate::view::text::is_invisible;
 
 const EXAMPLES: &str = "Examples:
   gitamp notes                          the newest commits that have a note
@@ -233,9 +234,9 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Text from the repository as it may stand on a terminal: lines, and nothing that moves the cursor.
+/// Text from the repository as it may stand on a terminal: lines, and nothing that moves the cursor or hides what is there.
 fn harmless(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
+    text.chars().filter(|c| *c == '\n' || !c.is_control() && !is_invisible(*c)).collect()
 }
 
 fn human(found: &[NotedCommit]) -> String {
@@ -305,4 +306,17 @@ fn json(found: &[NotedCommit]) -> Result<String, Failure> {
 fn json_note(note: &Note) -> JsonNote<'_> {
     let document = serde_yaml::from_str(&note.text).ok().filter(serde_json::Value::is_object);
     JsonNote { text: &note.text, document, authentic: note.authenticity.map(|_| note.is_believed()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_of_strangers_steer_no_terminal() {
+        assert_eq!(
+            harmless("ending: \u{1b}[31mfailed\r\n\u{202e}dne\u{200b}: x\u{e0041}\n"),
+            "ending: [31mfailed\ndne: x\n"
+        );
+    }
 }

@@ -8,6 +8,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use owo_colors::{OwoColorize, Style};
 
 use crate::time::{Timestamp, show_duration};
+use crate::view::text::is_invisible;
 
 /// Digits of a hash or a commit that people are shown.
 const SHORT: usize = 12;
@@ -50,10 +51,8 @@ pub(super) fn clean(text: &str) -> String {
         match c {
             '\n' => clean.push_str("\\n"),
             '\t' => clean.push(' '),
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {
-                clean.extend(c.escape_unicode());
-            }
-            c if c.is_control() => clean.extend(c.escape_unicode()),
+            '\u{2028}' | '\u{2029}' => clean.extend(c.escape_unicode()),
+            c if c.is_control() || is_invisible(c) => clean.extend(c.escape_unicode()),
             c => clean.push(c),
         }
     }
@@ -152,6 +151,7 @@ mod tests {
             ("\u{9b}31m", "\\u{9b}31m"),
             ("bell\u{7}\r", "bell\\u{7}\\u{d}"),
             ("\u{202e}evil", "\\u{202e}evil"),
+            ("ta\u{e0041}gs\u{61c}", "ta\\u{e0041}gs\\u{61c}"),
         ] {
             assert_eq!(clean(text), shown, "{text:?}");
         }

@@ -274,7 +274,9 @@ impl Controller {
         };
         record.stables.iter().find(is_meant).copied().ok_or_else(|| {
             let known: Vec<String> = record.stables.iter().map(|hash| hash.short()).collect();
-            Refusal::new(format!("{group} retains no configuration `{to}`, only {}", known.join(", ")))
+            let only =
+                if known.is_empty() { "none at all yet".to_owned() } else { format!("only {}", known.join(", ")) };
+            Refusal::new(format!("{group} retains no configuration `{to}`, {only}"))
         })
     }
 

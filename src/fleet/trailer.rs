@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::fleet::diagnostic::Diagnostic;
 use crate::fleet::fields::shorten;
+use crate::labels::is_invisible;
 
 /// The key, in any case of letters.
 const KEY: &str = "Gitamp-Rollout";
@@ -48,7 +49,10 @@ impl RolloutTrailer {
         match value.trim() {
             word if word.eq_ignore_ascii_case("hold") => Self::Hold,
             word if word.eq_ignore_ascii_case("fast") => Self::Fast,
-            word => Self::Unknown(word.chars().filter(|char| !char.is_control()).take(MOST_WORD).collect()),
+            word => {
+                let is_shown = |c: &char| !c.is_control() && !is_invisible(*c);
+                Self::Unknown(word.chars().filter(is_shown).take(MOST_WORD).collect())
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use url::Url;
 
+use crate::view::text::is_invisible;
+
 /// The longest message that is passed on from a remote or from libgit2, in characters.
 const LONGEST_MESSAGE: usize = 500;
 
@@ -169,12 +171,12 @@ pub(crate) fn sanitise(text: &str) -> String {
     clean_line(&redact(text), LONGEST_MESSAGE)
 }
 
-/// One line of at most `longest` characters: control characters become spaces, invisible direction marks vanish.
+/// One line of at most `longest` characters: control characters become spaces, invisible letters vanish.
 pub(crate) fn clean_line(text: &str, longest: usize) -> String {
     let mut line = String::new();
     let mut count = 0;
     for c in text.trim().chars() {
-        if matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') {
+        if is_invisible(c) {
             continue;
         }
         if count == longest {
@@ -251,6 +253,7 @@ mod tests {
     fn lines_are_harmless_and_bounded() {
         assert_eq!(clean_line("a\u{1b}[31mred\nb", 100), "a [31mred b");
         assert_eq!(clean_line("\u{202e}evil", 100), "evil");
+        assert_eq!(clean_line("ta\u{e0041}gs\u{61c} h\u{ad}id\u{200b}den", 100), "tags hidden");
         assert_eq!(clean_line("abcdef", 3), "abc…");
         assert!(sanitise(&"x".repeat(100_000)).chars().count() <= LONGEST_MESSAGE + 1);
     }

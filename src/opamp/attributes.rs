@@ -6,7 +6,7 @@ use super::masking::mask_attribute;
 use super::proto::{AgentDescription, AnyValue, KeyValue, any_value};
 use super::wire::WireError;
 use crate::identity::is_reserved;
-use crate::labels::Labels;
+use crate::labels::{Labels, is_invisible};
 
 /// Longest label value in bytes; longer ones are cut. Collectors put command lines and lists of addresses there.
 pub const LONGEST_VALUE: usize = 1024;
@@ -49,8 +49,7 @@ pub fn clean(text: &str, limit: usize) -> String {
     for character in text.trim().chars() {
         let shown = match character {
             '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => ' ',
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => continue,
-            other if other.is_control() => continue,
+            other if other.is_control() || is_invisible(other) => continue,
             other => other,
         };
         if cleaned.len() + shown.len_utf8() > limit {

@@ -1,5 +1,7 @@
 //! Words of agents, committers and files as they may stand on a forge or in a chat: bounded, without anything that a page would act on.
 
+pub use crate::labels::is_invisible;
+
 /// The longest run of backticks that a fence can have to beat: longer ones are broken up.
 const LONGEST_RUN: usize = 8;
 
@@ -7,11 +9,6 @@ const LONGEST_RUN: usize = 8;
 pub fn plain(text: &str) -> String {
     let shown = text.chars().map(|c| if c.is_control() || c.is_whitespace() || is_invisible(c) { ' ' } else { c });
     shown.collect::<String>().split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-/// Letters that change how others are shown, or are not shown at all.
-pub fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// At most so many characters, with an ellipsis where something is missing.

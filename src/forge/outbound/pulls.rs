@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::fleet::snapshot::CommitId;
 use crate::forge::outbound::dialect::{Call, Kind, Method, Project};
 use crate::time::Timestamp;
+use crate::view::text::is_invisible;
 
 /// A pull request that is to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +173,7 @@ impl Project {
             Kind::GitLab => &pull["web_url"],
             Kind::Bitbucket => &pull["links"]["html"]["href"],
         };
-        address.as_str().unwrap_or_default().chars().filter(|c| !c.is_control()).take(500).collect()
+        let shown = |c: &char| !c.is_control() && !is_invisible(*c);
+        address.as_str().unwrap_or_default().chars().filter(shown).take(500).collect()
     }
 }
