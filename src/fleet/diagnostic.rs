@@ -2,6 +2,7 @@
 
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::Limit;
+use crate::labels::is_invisible;
 use crate::yaml::Place;
 
 /// How bad a finding is.
@@ -33,9 +34,10 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// An error of this kind.
+    /// An error of this kind. What the words hold of a repository's names and texts cannot steer or hide anything where they are shown.
     pub fn error(code: &'static str, place: Option<Place>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, place, message: message.into(), help: None, group: None, limit: None }
+        let message = visible(message.into());
+        Self { severity: Severity::Error, code, place, message, help: None, group: None, limit: None }
     }
 
     /// A warning of this kind.
@@ -46,7 +48,7 @@ impl Diagnostic {
     /// The same, saying what to do.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(visible(help.into()));
         self
     }
 
@@ -65,16 +67,47 @@ impl Diagnostic {
     }
 }
 
+/// The text with everything replaced that nobody would see, or that would change how the rest is seen.
+fn visible(text: String) -> String {
+    if text.chars().any(is_odd) { text.chars().map(show).collect() } else { text }
+}
+
+/// One letter of it.
+pub(super) fn show(letter: char) -> char {
+    if is_odd(letter) { char::REPLACEMENT_CHARACTER } else { letter }
+}
+
+fn is_odd(letter: char) -> bool {
+    letter.is_control() || is_invisible(letter)
+}
+
 impl std::fmt::Display for Diagnostic {
     /// One line: `prod/group.yaml:3:5: what is wrong (what to do)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
+            write!(f, "{}: ", visible(place.to_string()))?;
         }
         f.write_str(&self.message)?;
         if let Some(help) = &self.help {
             write!(f, " ({help})")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_of_a_repository_hide_nothing_in_a_finding() {
+        let place = Place { file: "a/\u{feff}group.yaml".into(), line: 1, column: 1 };
+        let finding =
+            Diagnostic::error("unused", Some(place), "no group uses `\u{202e}lmay.x`").help("call it `a\u{1b}[2J`");
+        let line = finding.to_string();
+        assert!(
+            line.contains("a/\u{fffd}group.yaml") && line.ends_with("`\u{fffd}lmay.x` (call it `a\u{fffd}[2J`)"),
+            "{line:?}"
+        );
     }
 }

@@ -6,9 +6,8 @@
 
 use std::time::Duration;
 
-use crate::fleet::diagnostic::{Diagnostic, Severity};
+use crate::fleet::diagnostic::{self, Diagnostic, Severity};
 use crate::fleet::strategy::Amount;
-use crate::labels::is_invisible;
 use crate::time::parse_duration;
 use crate::yaml::{Kind, Node, Place, Style};
 
@@ -238,8 +237,7 @@ pub(super) fn shorten(text: &str) -> String {
 
 /// The same, of at most `most` characters.
 pub(super) fn shorten_to(text: &str, most: usize) -> String {
-    let shown = |char: char| if char.is_control() || is_invisible(char) { '\u{fffd}' } else { char };
-    let mut shown: String = text.chars().take(most).map(shown).collect();
+    let mut shown: String = text.chars().take(most).map(diagnostic::show).collect();
     if text.chars().nth(most).is_some() {
         shown.push('…');
     }
