@@ -555,21 +555,18 @@ pub(crate) fn orders(input: &[u8]) {
 
 /// The bytes of a commit, and of the note on it behind a line `=== note`: read from a repository, where nobody checked what came.
 pub(crate) fn git_objects(input: &[u8]) {
-    static REPOSITORY: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| {
-        let directory = tempfile::tempdir().ok()?;
-        git2::Repository::init_bare(directory.path()).ok().map(|_| directory)
-    });
-    let Some(directory) = &*REPOSITORY else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut options = git2::RepositoryInitOptions::new();
+    options.bare(true).external_template(false);
+    let repository = git2::Repository::init_opts(directory.path(), &options).expect("a repository");
     let parts = parts(input);
     let note = parts.iter().find(|(name, _)| *name == "note").map_or(&[][..], |(_, note)| note);
     let write = || {
-        let repository = git2::Repository::open_bare(directory.path())?;
         let commit = repository.odb()?.write(ObjectType::Commit, parts[0].1)?;
         let mut tree = repository.treebuilder(None)?;
         tree.insert(commit.to_string(), repository.blob(note)?, 0o100_644)?;
         let (tree, who) =
             (repository.find_tree(tree.write()?)?, git2::Signature::new("a", "a", &git2::Time::new(0, 0))?);
-        // Another one each time: no commit of the notes before is an ancestor.
         let notes = repository.commit(None, &who, &who, "", &tree, &[])?;
         repository.reference("refs/notes/gitamp/default", notes, true, "")?;
         Ok::<_, git2::Error>(commit)
@@ -588,8 +585,7 @@ pub(crate) fn git_objects(input: &[u8]) {
 
 /// Files of this machine, each behind a line `=== kind`: of tokens, of issuers, of an issuer's keys, of settings, of what alerts remember.
 pub(crate) fn local_files(input: &[u8]) {
-    static DIRECTORY: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| tempfile::tempdir().ok());
-    let Some(directory) = &*DIRECTORY else { return };
+    let directory = tempfile::tempdir().expect("a directory");
     for (kind, content) in parts(input).into_iter().take(8) {
         let text = String::from_utf8_lossy(content);
         match kind {
@@ -625,7 +621,7 @@ pub(crate) fn local_files(input: &[u8]) {
                 }
             }
             "settings" => {
-                let path = directory.path().join(format!("{}.yaml", std::process::id()));
+                let path = directory.path().join("gitamp.yaml");
                 std::fs::write(&path, content).expect("a file");
                 let _read = layers::read_file(&path);
             }

@@ -293,7 +293,7 @@ mod tests {
         let error = [Diagnostic::error("yaml", place(2, 1), "100% wrong::warning::\nreally").help("a, b: c")];
         let snapshot = snapshot();
         let findings = Findings::new(&error, &snapshot, Path::new("."));
-        let expected = "::error file=a%2Cb/group.yaml,line=2,col=1,title=gitamp yaml::100%25 wrong::warning::%0Areally%0Aa, b: c%0Ano group of this commit would be taken\n";
+        let expected = "::error file=a%2Cb/group.yaml,line=2,col=1,title=gitamp yaml::100%25 wrong::warning::\u{fffd}really%0Aa, b: c%0Ano group of this commit would be taken\n";
         assert_eq!(findings.github(), expected);
     }
 }
