@@ -361,8 +361,12 @@ impl Script {
             ["unfreeze", name] => Command::Unfreeze { group: Some(group(name)) },
             _ => panic!("no such order: {words:?}"),
         };
-        if let Err(refusal) = self.world.order(command, by, reason) {
-            let line = self.world.observer.plain(&format!("no: {refusal}"));
+        let line = match self.world.order(command, by, reason) {
+            Ok(impact) => impact.unstored.map(|words| format!("but: {words}")),
+            Err(refusal) => Some(format!("no: {refusal}")),
+        };
+        if let Some(line) = line {
+            let line = self.world.observer.plain(&line);
             self.world.observer.line(line);
         }
     }

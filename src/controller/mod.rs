@@ -18,6 +18,7 @@ pub mod record;
 mod report;
 mod restore;
 mod revision;
+mod since;
 mod stages;
 mod storage;
 

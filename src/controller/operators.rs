@@ -143,7 +143,10 @@ impl Controller {
             return;
         }
         let result = match outcome {
-            Ok(impact) => impact.effects.join("; "),
+            Ok(impact) => {
+                let unstored = impact.unstored.as_ref().map_or("", |_| "; its record is refused by the journal");
+                impact.effects.join("; ") + unstored
+            }
             Err(refusal) => format!("refused: {}", refusal.message),
         };
         let reason = order.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::agent::AgentId;
 use crate::config::ConfigHash;
 use crate::controller::record::OrderEntry;
+use crate::controller::since::Stays;
 use crate::controller::{Controller, GroupState};
 use crate::fleet::GroupName;
 use crate::fleet::snapshot::CommitId;
@@ -12,7 +13,7 @@ use crate::rollout::record::{Pin, Progress, Said};
 use crate::rollout::{Closed, MOST_REMEMBERED, Machine, Waiting};
 use crate::time::{Timestamp, show_duration};
 use crate::view::WaitingOn;
-use crate::view::command::{Command, Impact, Order, Refusal};
+use crate::view::command::{Command, Impact, NOT_STORED, Order, Refusal};
 
 /// Orders that the journal keeps beside its own history.
 const MOST_ORDERS: usize = 200;
@@ -33,8 +34,8 @@ const PIN_LENGTH: &str = "a pin lasts longer than nothing, and a year at most";
 pub(super) enum Target {
     /// Of these groups, each by itself.
     Groups(Vec<GroupName>),
-    /// Each of these groups goes back to this configuration. What others had is not retained any more: they stay as they are.
-    Undo(Vec<(GroupName, ConfigHash)>, Vec<GroupName>),
+    /// Each of these groups goes back to this configuration. Others cannot, and stay as they are.
+    Undo(Vec<(GroupName, ConfigHash)>, Vec<(GroupName, Stays)>),
     /// The whole fleet.
     Fleet,
     /// One agent.
@@ -88,8 +89,9 @@ impl Controller {
         self.notice_gap(now);
         let outcome = self.preview(&order.command, now).and_then(|impact| {
             let target = self.target(&order.command)?;
+            let unstored = self.unstored(&target, now);
             self.carry_out(order, target, now)?;
-            Ok(impact)
+            Ok(Impact { unstored, ..impact })
         });
         self.record(order, outcome.as_ref(), now);
         self.settle(now);
@@ -159,6 +161,23 @@ impl Controller {
             }
         }
         Ok(())
+    }
+
+    /// What is to be said of an order that stands in records of groups which the journal does not take now.
+    fn unstored(&self, target: &Target, now: Timestamp) -> Option<String> {
+        let of_agent = |id: &AgentId| self.roster.agent(*id).and_then(|member| member.placement.group());
+        let names: BTreeSet<&GroupName> = match target {
+            Target::Groups(names) => names.iter().collect(),
+            Target::Undo(names, _) => names.iter().map(|(name, _)| name).collect(),
+            Target::Retry(id, _) => of_agent(id).into_iter().collect(),
+            Target::Restart(ids, _) => ids.iter().filter_map(of_agent).collect(),
+            // That stands in the fleet's record.
+            Target::Fleet | Target::Agent(_) | Target::Guarded => BTreeSet::new(),
+        };
+        let refused = names.into_iter().filter_map(|name| Some((name, self.storage.refusal(name, now)?)));
+        let words: String =
+            refused.map(|(name, reason)| format!("; the journal refuses that of {name}: {reason}")).collect();
+        (!words.is_empty()).then(|| format!("{NOT_STORED}{words}"))
     }
 
     /// Understands whom a command means.
@@ -280,47 +299,6 @@ impl Controller {
         })
     }
 
-    /// The groups whose configuration changed since, each with what it had before.
-    fn changed_since(&self, since: Timestamp) -> Result<Target, Refusal> {
-        let mut changed = Vec::new();
-        let mut lost = Vec::new();
-        for (name, state) in &self.groups {
-            let machine = &state.machine;
-            let record = machine.record();
-            let runs = machine.introduced_since(since);
-            let is_new = machine
-                .stable()
-                .and_then(|stable| record.promoted.get(&stable))
-                .is_some_and(|one| one.started >= since);
-            if !runs && !is_new {
-                continue;
-            }
-            // What became stable last before then: the group had it at that time.
-            let before = |hash: &ConfigHash| {
-                let promoted = record.promoted.get(hash)?;
-                promoted.times().map(|(started, _)| started).find(|started| *started < since)
-            };
-            let then = record.stables.iter().filter_map(|hash| Some((before(hash)?, *hash))).max();
-            match then {
-                Some((_, hash)) if !runs && machine.stable() == Some(hash) => {}
-                Some((_, hash)) => changed.push((name.clone(), hash)),
-                None if record.stables.is_empty() || (is_new && record.stables.len() == 1) => {}
-                None => lost.push(name.clone()),
-            }
-        }
-        if changed.is_empty() && !lost.is_empty() {
-            let names: Vec<&str> = lost.iter().map(GroupName::as_str).collect();
-            let names = names.join(", ");
-            return Err(Refusal::new(format!(
-                "what {names} had before {since} is not retained any more; revert the commits"
-            )));
-        }
-        if changed.is_empty() {
-            return Err(Refusal::new(format!("no group has changed since {since}")));
-        }
-        Ok(Target::Undo(changed, lost))
-    }
-
     fn check_fleet(&self, command: &Command) -> Result<(), Refusal> {
         match (command, &self.frozen) {
             (Command::Freeze { .. }, Some(said)) => {
@@ -388,8 +366,7 @@ impl Controller {
             }),
             Target::Undo(names, lost) => {
                 // First what is not done: a list may be cut where it is shown.
-                let stays = "stays as it is: what it had then is not retained any more; revert the commit";
-                let lost = lost.iter().map(|name| format!("{name}: {stays}"));
+                let lost = lost.iter().map(|(name, why)| format!("{name}: stays as it is: {}", why.words()));
                 let undone = names.iter();
                 let undone = undone
                     .map(|(name, to)| format!("{name}: goes back to {}{}", to.short(), self.but(command, name, now)));

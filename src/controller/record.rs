@@ -239,6 +239,9 @@ pub struct GroupFile {
     /// Agents that were ill before they were offered a candidate since stable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ill_before: Vec<String>,
+    /// Agents that a person wants to be offered once more what they failed, and that have not tried yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub to_retry: BTreeMap<String, ConfigHash>,
     /// Agents that a person wants to restart, and that wait for room.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restarts: Vec<String>,
@@ -492,6 +495,7 @@ impl GroupFile {
             rollouts,
             failures: BTreeMap::new(),
             ill_before: Vec::new(),
+            to_retry: BTreeMap::new(),
             restarts: Vec::new(),
             restarts_told: 0,
             restarting: BTreeMap::new(),

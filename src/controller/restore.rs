@@ -137,6 +137,8 @@ impl Controller {
             known: file.members.as_deref().and_then(Known::from_text),
             known_until: now + self.options.forget_after,
         };
+        let retries = file.to_retry.iter().filter_map(|(id, hash)| Some((id.parse().ok()?, *hash)));
+        self.roster.restore_retries(name, retries.collect());
         let restarts = file.restarts.iter().filter_map(|id| id.parse().ok()).collect();
         let recent = file.restarting.iter().filter_map(|(id, at)| Some((id.parse().ok()?, *at)));
         let recent: Vec<(AgentId, Timestamp)> = recent.collect();

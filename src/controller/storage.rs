@@ -150,6 +150,11 @@ impl Storage {
         !is_under_way && !self.urgent.contains(name) && !self.refused.contains_key(name)
     }
 
+    /// Why the journal does not take the group's record, and is not asked to before some time has passed.
+    pub(super) fn refusal(&self, name: &GroupName, now: Timestamp) -> Option<&str> {
+        self.refused.get(name).filter(|refused| refused.at > now).map(|refused| refused.reason.as_str())
+    }
+
     /// What the journal refused waits for its time, so that nothing else waits for it. Returns when that is.
     fn set_aside(&mut self, now: Timestamp) -> Option<Timestamp> {
         for (name, refused) in &self.refused {
@@ -281,6 +286,10 @@ impl Controller {
                     )
                 })
                 .collect();
+            let forgiven = group.failures.iter().filter(|(id, _)| self.is_forgiven(**id));
+            let retries = group.to_retry.iter().map(|(id, hash)| (*id, *hash));
+            let retries = retries.chain(forgiven.map(|(id, failure)| (*id, failure.hash)));
+            file.to_retry = retries.take(MOST_REMEMBERED).map(|(id, hash)| (id.to_string(), hash)).collect();
             let ordered = group.restarts.waiting.union(&group.restarts.to_come).copied();
             let restarts: BTreeSet<AgentId> = ordered.chain(self.restarts_to_store(name)).collect();
             file.restarts = restarts.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();

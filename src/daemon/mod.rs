@@ -37,7 +37,7 @@ use crate::serve::metrics::Metrics;
 use crate::serve::tls::{Tls, TlsError};
 use crate::serve::{AgentLinks, AgentMessage, Unusable};
 use crate::settings::Settings;
-use crate::view::command::{Impact, Order, OrderRequest, Refusal};
+use crate::view::command::{Impact, NOT_STORED, Order, OrderRequest, Refusal};
 use crate::view::operator::Authors;
 use crate::view::{AlertsStatus, FleetStatus, JournalStatus, ListenerStatus};
 
@@ -53,10 +53,6 @@ const BATCH: usize = 512;
 
 /// For an order's record to be stored before it is answered. Whoever asked waits for 15 s at most.
 const RECORDING: Duration = Duration::from_secs(6);
-
-/// What holds when an order was carried out, and its record could not be stored.
-const NOT_STORED: &str = "its record is not stored yet (see `gitamp status`): what it forbids holds already, what it allows waits for the \
-                          record, and all of it is forgotten if the daemon ends before that";
 
 /// From the signal to the end, whatever happens.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -405,16 +401,17 @@ impl Daemon {
         }
     }
 
-    /// Answers the newest order when its record is stored, or says that it is not.
+    /// Answers the newest order when its record is stored, or says that it is not; of one that is in a record which is refused that is known
+    /// already.
     fn answer_once_stored(&self, impact: Impact, reply: oneshot::Sender<Result<Impact, Refusal>>) {
         let newest = self.controller.orders_kept().given;
         let mut kept = self.orders.subscribe();
         tokio::spawn(async move {
             let tried = tokio::time::timeout(RECORDING, kept.wait_for(|kept| kept.tried >= newest)).await;
             let is_stored = matches!(tried, Ok(Ok(kept)) if kept.stored >= newest);
-            let unstored = (!is_stored).then(|| NOT_STORED.to_owned());
+            let late = (!is_stored).then(|| NOT_STORED.to_owned());
             // Whoever asked may be gone already.
-            let _gone = reply.send(Ok(Impact { unstored, ..impact }));
+            let _gone = reply.send(Ok(Impact { unstored: impact.unstored.or(late), ..impact }));
         });
     }
 

@@ -487,6 +487,9 @@ impl Machine {
         self.finish(candidate, Outcome::Succeeded);
         self.left_behind = (rollout.kind == Kind::Move).then_some((self.tally.stranded, now));
         self.successes += 1;
+        if self.record.stables.is_empty() {
+            self.record.first_stable = Some(rollout.started);
+        }
         self.record.stables.retain(|hash| *hash != candidate);
         self.record.stables.insert(0, candidate);
         self.record.stables.truncate(STABLES);

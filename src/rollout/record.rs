@@ -253,6 +253,9 @@ pub struct GroupRecord {
     pub wanted: Option<ConfigHash>,
     /// The configurations that finished a whole rollout, the newest (stable) first, at most three.
     pub stables: Vec<ConfigHash>,
+    /// When the first rollout started that made something stable here; `None`: none has, or a release wrote this that did not remember.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_stable: Option<Timestamp>,
     /// How each of them became that.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub promoted: BTreeMap<ConfigHash, Promoted>,

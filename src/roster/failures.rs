@@ -124,7 +124,7 @@ pub fn of_group<'a>(
 
 /// It runs this configuration, or was given a candidate before and had no trouble with it, whatever it was given since.
 fn has_proven(member: &Member, hash: ConfigHash) -> bool {
-    let runs_it = member.offer.is_some_and(|offer| offer.hash == hash && offer.confirmed);
+    let runs_it = member.offer.as_ref().is_some_and(|offer| offer.hash == hash && offer.confirmed);
     match member.verdict.standing {
         Standing::Confirmed => runs_it || member.tried,
         Standing::Held(_) | Standing::Pending | Standing::Away => member.tried,

@@ -28,14 +28,23 @@ pub struct Failure {
     pub form: Arc<str>,
     /// True when it vanished, and never said anything.
     pub is_absent: bool,
-    /// When; the beginning of time when it is no evidence about anything that runs.
+    /// When; the beginning of time when it is no evidence about anything that runs ([`Failure::is_evidence`]).
     pub at: Timestamp,
 }
+
+/// When a failure was that is no evidence.
+const BEGINNING: Timestamp = Timestamp::from_millis(0);
 
 impl Failure {
     /// One with these words, at the beginning of time.
     pub fn new(hash: ConfigHash, message: Arc<str>) -> Self {
-        Self { hash, message, form: "".into(), is_absent: false, at: Timestamp::from_millis(0) }
+        Self { hash, message, form: "".into(), is_absent: false, at: BEGINNING }
+    }
+
+    /// True when it says something about what its group rolls out. What another group gave the agent, or what it failed long before, only
+    /// keeps it from being offered that again.
+    pub fn is_evidence(&self) -> bool {
+        self.at > BEGINNING
     }
 }
 
@@ -73,6 +82,8 @@ pub struct Group {
     pub candidate: Option<RenderedConfig>,
     /// The stable one.
     pub stable: Option<RenderedConfig>,
+    /// Members that a person wants to be offered once more what they failed, until they have tried.
+    pub to_retry: BTreeMap<AgentId, ConfigHash>,
     /// Members that a person wants to restart.
     pub restarts: Restarts,
     /// True when failures or illnesses changed since the last look.
@@ -119,8 +130,9 @@ impl Group {
     /// the rollout that runs. What an earlier one, or another group, gave it on a connection that is gone does not count. Who failed it does
     /// not have it.
     pub fn holds(&self, member: &Member, hash: ConfigHash) -> bool {
+        let is_own = member.offered_elsewhere(hash).is_none();
         let is_new = |offer: &Offer| {
-            let is_its = self.desired.since.is_none_or(|since| offer.made >= since);
+            let is_its = is_own && self.desired.since.is_none_or(|since| offer.made >= since);
             is_its || member.link.is_some_and(|link| offer.connection == Some(link.connection))
         };
         let is_out = |offer: &Offer| !offer.answered && !offer.withdrawn && !offer.settled;
@@ -132,14 +144,15 @@ impl Group {
     /// True when the rollout that runs gave this to the member, and it failed. That counts, whoever is named or drawn by the rules of a
     /// commit that came since.
     fn failed_what_it_was_given(&self, member: &Member, hash: ConfigHash) -> bool {
-        let is_its = |offer: Offer| {
+        let is_its = |offer: &Offer| {
             offer.hash == hash
                 && !offer.settled
                 && offer.connection.is_some()
                 && self.desired.since.is_none_or(|since| offer.made >= since)
         };
-        let has_failed = |state: &ConfigState| state.is_about(hash) && state.status == ConfigStatus::Failed;
-        member.offer.is_some_and(is_its) && member.state().is_some_and(has_failed)
+        member.offer.as_ref().is_some_and(is_its)
+            && member.offered_elsewhere(hash).is_none()
+            && member.says_it_failed(hash)
     }
 
     /// True when it holds a candidate that was superseded or failed, and no other is on its way to it.
@@ -199,6 +212,10 @@ impl Group {
                 pinned += usize::from(is_pinned);
                 !is_pinned
             })
+            // Who failed it elsewhere proves nothing: a stage of such agents alone would wait for ever.
+            .filter(|(id, _)| {
+                !self.failures.get(id).is_some_and(|one| Some(one.hash) == candidate && !one.is_evidence())
+            })
             // Who had it before agents were moved here takes no part in their rollout: the stages are shares of the others.
             .filter(|(_, member)| !self.desired.moving || !self.had_before(member))
             .map(|(id, member)| Drawable {
@@ -213,7 +230,8 @@ impl Group {
     /// True when the member holds the candidate, and not because this rollout gave it to it.
     pub fn had_before(&self, member: &Member) -> bool {
         let (Some(candidate), Some(since)) = (self.desired.candidate, self.desired.since) else { return false };
-        let is_given = member.offer.is_some_and(|offer| offer.connection.is_some() && offer.sent >= since);
+        let is_its = |offer: &Offer| offer.connection.is_some() && offer.sent >= since;
+        let is_given = member.offer.as_ref().is_some_and(is_its);
         self.holds(member, candidate) && !is_given
     }
 
@@ -294,7 +312,8 @@ impl Group {
     fn counts_failure(&self, failure: &Failure) -> bool {
         let desired = &self.desired;
         let since = desired.restoring_since.or(desired.since.filter(|_| desired.introduces_old()));
-        self.judged() == Some(failure.hash) && since.is_none_or(|since| failure.at >= since)
+        let is_about_it = failure.is_evidence() && self.judged() == Some(failure.hash);
+        is_about_it && since.is_none_or(|since| failure.at >= since)
     }
 
     fn count_failures(&mut self) {
@@ -307,6 +326,7 @@ impl Group {
     pub fn remember(&mut self, id: AgentId, labels: Option<&Labels>, failure: Failure) {
         let form = self.form(&failure.message, labels);
         let failure = Failure { form, ..failure };
+        self.end_retry(id, failure.hash);
         let add = |number: &mut usize, by: isize| *number = number.saturating_add_signed(by);
         let new = (self.counts_failure(&failure), failure.is_absent);
         let old =
@@ -355,6 +375,14 @@ impl Group {
         self.count_failures();
     }
 
+    /// It tried once more what a person wanted it to, and the order is carried out.
+    pub fn end_retry(&mut self, id: AgentId, hash: ConfigHash) {
+        if self.to_retry.get(&id) == Some(&hash) {
+            self.to_retry.remove(&id);
+            self.memory_changed = true;
+        }
+    }
+
     /// Forgets an agent that is gone for good. What it failed stays remembered, as far as the journal can remember it.
     pub fn forget(&mut self, id: AgentId) {
         self.members.remove(&id);
@@ -388,6 +416,7 @@ impl Group {
             |failure: &Failure| is_retry || has_succeeded && failure.is_absent && desired.stable == Some(failure.hash);
         self.failures.retain(|_, failure| keeps(failure.hash) && !is_past(failure));
         self.memory_changed |= before != self.failures.len();
+        self.to_retry.retain(|_, hash| keeps(*hash));
         self.desired = desired;
         self.count_failures();
     }

@@ -65,10 +65,12 @@ pub struct Gone {
 }
 
 /// What an agent was offered last, or was found to have received from an earlier process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// What.
     pub hash: ConfigHash,
+    /// The group that made it, or in which it was found out; `None`: its agent has not left the group that it was found out in.
+    pub group: Option<GroupName>,
     /// When it was first offered this; reconnecting does not start the deadline anew, and it is later by as much as this process
     /// stood still since.
     pub at: Timestamp,
@@ -97,6 +99,7 @@ impl Offer {
     pub fn new(hash: ConfigHash, at: Timestamp, connection: Option<ConnectionId>) -> Self {
         Self {
             hash,
+            group: None,
             at,
             made: at,
             sent: at,
@@ -140,6 +143,8 @@ pub struct Member {
     pub placement: Placement,
     /// What it was offered last.
     pub offer: Option<Offer>,
+    /// What it was offered before that by a group that it has left since: it may still tell of it.
+    pub left: Option<Box<Offer>>,
     /// True once it was offered a candidate since the last change of stable: an illness that shows now was not there before.
     pub tried: bool,
     /// True while it still has what it had in the group that a commit moved it out of.
@@ -177,6 +182,7 @@ impl Default for Member {
             effective_at: None,
             placement: Placement::Unknown,
             offer: None,
+            left: None,
             tried: false,
             moved: false,
             recognised: false,
@@ -222,16 +228,18 @@ impl Member {
         self.config.as_ref().map(|(state, _)| state)
     }
 
+    /// True when it says that it failed this.
+    pub fn says_it_failed(&self, hash: ConfigHash) -> bool {
+        self.state().is_some_and(|state| state.is_about(hash) && state.status == ConfigStatus::Failed)
+    }
+
     /// A person asks for another try of what it failed: it may be offered the same once more.
     pub fn forgive(&mut self, hash: ConfigHash) {
-        if self.offer.is_some_and(|offer| offer.hash == hash) {
-            self.offer = None;
-        }
-        if let Some(link) = self.link.as_mut().filter(|link| link.offered == Some(hash)) {
-            link.offered = None;
-        }
-        let has_failed = |state: &ConfigState| state.known() == Some(hash) && state.status == ConfigStatus::Failed;
-        self.retried = self.state().is_some_and(has_failed).then_some(hash);
+        self.offer.take_if(|offer| offer.hash == hash);
+        // Who never answered got it on this connection, too: its session has to be told that it may send the same again.
+        let was_put_out =
+            self.link.as_mut().and_then(|link| link.offered.take_if(|offered| *offered == hash)).is_some();
+        self.retried = (was_put_out || self.says_it_failed(hash)).then_some(hash);
     }
 
     /// The process stood still for so long: what was awaited meanwhile is awaited so much longer. What was before a rollout began stays
@@ -261,12 +269,20 @@ impl Member {
         Some(offer.hash)
     }
 
-    /// It leaves its group: what it confirmed there is no evidence anywhere else.
-    pub fn leave(&mut self) {
+    /// It leaves this group, if any: what it confirmed there is no evidence anywhere else, and what it was given there is that group's.
+    pub fn leave(&mut self, group: Option<&GroupName>) {
         (self.tried, self.moved, self.retried) = (false, false, None);
         if let Some(offer) = &mut self.offer {
             offer.settled |= offer.confirmed;
+            offer.group = offer.group.take().or_else(|| group.cloned());
         }
+    }
+
+    /// The offer of this by another group than the one it is in, if that was the last to give it this: what becomes of it is evidence there,
+    /// and not here.
+    pub fn offered_elsewhere(&self, hash: ConfigHash) -> Option<&Offer> {
+        let last = [self.offer.as_ref(), self.left.as_deref()].into_iter().flatten().find(|offer| offer.hash == hash);
+        last.filter(|offer| offer.group.is_some() && offer.group.as_ref() != self.placement.group())
     }
 
     /// Takes a report; true when the labels changed.

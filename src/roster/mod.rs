@@ -13,6 +13,7 @@ mod before;
 pub mod failures;
 pub mod group;
 pub mod known;
+mod left;
 mod load;
 pub mod member;
 mod moves;
@@ -164,19 +165,6 @@ impl Roster {
         }
     }
 
-    /// A person wants this agent to keep what it has until then; `None`: no longer.
-    pub fn set_pin(&mut self, id: AgentId, until: Option<Timestamp>, now: Timestamp) {
-        match until {
-            Some(until) => self.pins.insert(id, until),
-            None => self.pins.remove(&id),
-        };
-        if let Some(member) = self.agents.get_mut(&id) {
-            member.pinned_until = until;
-            self.judge(id, now);
-            self.look_again(id);
-        }
-    }
-
     /// Draws a stage's agents.
     pub fn draw(&self, name: &GroupName, request: &Draw, now: Timestamp) -> Opening {
         let group = self.groups.get(name);
@@ -257,7 +245,11 @@ impl Roster {
         for id in group.members {
             if let Some(member) = self.agents.get_mut(&id) {
                 member.placement = Placement::Orphaned(name.clone());
-                member.leave();
+                member.leave(None);
+                if let Some(offer) = &mut member.offer {
+                    // What it gave is judged by the group that takes the agent: a directory may just have another name by now.
+                    offer.group = None;
+                }
                 member.verdict = Verdict::NOBODY;
             }
             self.judge(id, now);
@@ -342,10 +334,12 @@ impl Roster {
                 if has_new_labels {
                     self.place(id, now);
                 }
+                self.recall_retry(id);
                 if first_heard || has_new_labels {
                     self.expect_restart(id);
                 }
                 self.recognise(id, now);
+                self.attribute_failure(id, now);
                 self.judge(id, now);
                 if let Some(hash) = voided {
                     self.put_again(id, hash, now);
@@ -414,7 +408,7 @@ impl Roster {
     fn recall_illness(&mut self, id: AgentId) {
         let Some(member) = self.agents.get(&id) else { return };
         let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) else { return };
-        let adopted = member.offer.is_some_and(|offer| offer.connection.is_none() && !offer.confirmed);
+        let adopted = member.offer.as_ref().is_some_and(|offer| offer.connection.is_none() && !offer.confirmed);
         if group.assumed.is_none() && adopted && member.is_ill() && group.ill.insert(id) {
             group.memory_changed = true;
         }
@@ -450,6 +444,7 @@ impl Roster {
         self.drop_claim(id);
         if let Some(group) = before.group().and_then(|name| self.groups.get_mut(name)) {
             group.members.remove(&id);
+            group.memory_changed |= group.to_retry.remove(&id).is_some();
             if heard {
                 group.count_heard(-1);
             }
@@ -457,7 +452,7 @@ impl Roster {
         let joined = placement.group().cloned();
         if let Some(member) = self.agents.get_mut(&id) {
             member.placement = placement;
-            member.leave();
+            member.leave(before.group());
         }
         if let Some(name) = &joined {
             let group = self.groups.entry(name.clone()).or_default();
@@ -469,6 +464,7 @@ impl Roster {
                 group.reform(id, labels);
             }
         }
+        self.recall_retry(id);
         self.judge(id, now);
         if let Some(name) = joined {
             if let Some(group) = self.groups.get_mut(&name) {

@@ -1,6 +1,6 @@
 //! Who is offered something now: room in the group and in the fleet, and what is taken back because it is wrong by now.
 
-use crate::agent::{AgentId, ConfigState, ConfigStatus};
+use crate::agent::AgentId;
 use crate::config::ConfigHash;
 use crate::fleet::GroupName;
 use crate::fleet::strategy::Amount;
@@ -25,6 +25,19 @@ impl Roster {
         for name in std::mem::take(&mut self.to_dispatch) {
             self.dispatch(&name, assumed, now);
             self.dispatch_restarts(&name, assumed, now);
+        }
+    }
+
+    /// A person wants this agent to keep what it has until then; `None`: no longer.
+    pub fn set_pin(&mut self, id: AgentId, until: Option<Timestamp>, now: Timestamp) {
+        match until {
+            Some(until) => self.pins.insert(id, until),
+            None => self.pins.remove(&id),
+        };
+        if let Some(member) = self.agents.get_mut(&id) {
+            member.pinned_until = until;
+            self.judge(id, now);
+            self.look_again(id);
         }
     }
 
@@ -66,10 +79,8 @@ impl Roster {
     /// what the agent is now, it is put there again; the session knows whether it had left already.
     pub(super) fn put_again(&mut self, id: AgentId, hash: ConfigHash, now: Timestamp) {
         let Some(member) = self.agents.get_mut(&id) else { return };
-        let (Some(link), Some(offer)) = (member.link, member.offer) else { return };
-        if offer.hash != hash || !offer.withdrawn {
-            return;
-        }
+        let is_it = |offer: &Offer| offer.hash == hash && offer.withdrawn;
+        let (Some(link), true) = (member.link, member.offer.as_ref().is_some_and(is_it)) else { return };
         let group = member.placement.group().and_then(|name| self.groups.get(name));
         let group = group.filter(|group| group.desired.closed.is_none());
         let right = group.filter(|group| group.desired_for(id, member) == Some(hash));
@@ -78,7 +89,9 @@ impl Roster {
             self.actions.push_back(RosterAction::Withdraw { connection, id });
             return;
         };
-        member.offer = Some(Offer { withdrawn: false, ..offer });
+        if let Some(offer) = &mut member.offer {
+            offer.withdrawn = false;
+        }
         self.judge(id, now);
         let is_out = self.agents.get(&id).is_some_and(|member| member.verdict.standing == Standing::Offered);
         if is_out {
@@ -105,7 +118,14 @@ impl Roster {
         let (Some(member), Some(group)) = (self.agents.get_mut(&id), self.groups.get_mut(name)) else { return false };
         let config = group.desired_for(id, member).and_then(|hash| group.config(hash).cloned());
         let (Some(config), Some(link)) = (config, member.link) else { return false };
-        let earlier = member.offer.filter(|offer| offer.hash == config.hash() && !offer.settled && !offer.withdrawn);
+        let is_same = |offer: &&Offer| {
+            let is_own = offer.group.as_ref().is_none_or(|group| group == name);
+            is_own && offer.hash == config.hash() && !offer.settled && !offer.withdrawn
+        };
+        // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
+        let still_runs = |offer: &&Offer| offer.at + group.desired.progress_deadline > now;
+        let earlier = member.offer.as_ref().filter(is_same).filter(still_runs);
+        let (at, made) = earlier.map_or((now, now), |offer| (offer.at, offer.made));
         if member.is_ill() && !group.was_tried(id, member) && group.ill.insert(id) {
             group.memory_changed = true;
         }
@@ -113,16 +133,16 @@ impl Roster {
         // Whatever this group gave it, what is stable here is nothing that it is to be kept from any more: a candidate that failed is
         // taken back from it as well.
         member.moved = false;
-        let fresh = Offer::new(config.hash(), now, Some(link.connection));
-        // An agent that keeps reconnecting does not get a new deadline each time; one whose deadline has passed does.
-        let earlier = earlier.filter(|offer| offer.at + group.desired.progress_deadline > now);
-        let (at, made) = earlier.map_or((now, now), |offer| (offer.at, offer.made));
+        if let Some(before) = member.offer.take() {
+            let is_others = before.hash != config.hash() && before.group.as_ref().is_some_and(|group| group != name);
+            member.left = if is_others { Some(Box::new(before)) } else { member.left.take() };
+        }
+        let fresh = Offer { group: Some(name.clone()), ..Offer::new(config.hash(), now, Some(link.connection)) };
         member.offer = Some(Offer { at, made, ..fresh });
         member.link = Some(Link { offered: Some(config.hash()), ..link });
         // What it failed is given to it only when a person wants that, be it that this process heard so or the one before it; its
         // session would leave out what the agent reports already.
-        let has_failed = |state: &ConfigState| state.is_about(config.hash()) && state.status == ConfigStatus::Failed;
-        let retry = member.retried == Some(config.hash()) || member.state().is_some_and(has_failed);
+        let retry = member.retried == Some(config.hash()) || member.says_it_failed(config.hash());
         self.actions.push_back(RosterAction::Offer { connection: link.connection, id, config, retry });
         self.judge(id, now);
         // Whatever the judgement, an agent that was just offered something does not wait for an offer.

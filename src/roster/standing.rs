@@ -25,6 +25,11 @@ pub const RETRY_VERIFICATION: Duration = Duration::from_secs(20);
 /// The message by which a supervisor says that its own timer ran out, and nothing else.
 const APPLY_TIMEOUT: &str = "Config apply timeout exceeded";
 
+/// True when the supervisor says no more than that its own timer ran out: its collector may be well all the same.
+pub(super) fn is_bare_timeout(message: &str) -> bool {
+    message.trim() == APPLY_TIMEOUT
+}
+
 /// Why an agent that a group selects is not offered what the group wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HeldReason {
@@ -137,11 +142,10 @@ impl Verdict {
         self.stands(Standing::Failed)
     }
 
-    /// It failed, but not because of what runs now.
-    fn failed_long_ago(self, hash: ConfigHash, reason: Arc<str>) -> Self {
-        let failed = self.fails(hash, reason);
-        let failure = failed.failure.map(|failure| Failure { at: Timestamp::from_millis(0), ..failure });
-        Self { failure, ..failed }
+    /// It failed, but that says nothing about what runs here now: it was long before, or is about what another group gave it.
+    fn fails_beside(self, hash: ConfigHash, reason: impl Into<Arc<str>>) -> Self {
+        let failure = Some(Failure::new(hash, reason.into()));
+        Self { failure, ..self.fails(hash, "") }
     }
 
     fn vanishes_for_good(self, hash: ConfigHash, reason: String) -> Self {
@@ -262,7 +266,8 @@ fn judge_keeper(id: AgentId, member: &Member, group: &Group, base: Verdict) -> V
     base.stands(Standing::Held(HeldReason::KeepsCandidate))
 }
 
-fn failure_message(state: &ConfigState) -> Arc<str> {
+/// What it said when it failed.
+pub(super) fn failure_message(state: &ConfigState) -> Arc<str> {
     state.message.clone().unwrap_or_else(|| "failed without saying why".into())
 }
 
@@ -280,10 +285,11 @@ fn judge_absent(
         return base.stands(Standing::Failed);
     }
     let deadline = group.desired.progress_deadline;
-    let offered = member.offer.filter(|offer| !offer.settled && !gone.goodbye && gone.at < offer.at + deadline);
-    let Some(offer) = offered else { return base.stands(Standing::Away) };
+    let is_open = |offer: &&Offer| !offer.settled && !gone.goodbye && gone.at < offer.at + deadline;
+    let Some(offer) = member.offer.as_ref().filter(is_open) else { return base.stands(Standing::Away) };
     let end = offer.at + deadline;
-    if Some(offer.hash) != desired || !group.judges(offer.hash, Some(&offer)) {
+    let is_judged = group.judges(offer.hash, Some(offer)) && member.offered_elsewhere(offer.hash).is_none();
+    if Some(offer.hash) != desired || !is_judged {
         // Nothing is expected of it, but whatever it was given, it may be in the middle of it.
         let is_busy = !offer.confirmed && now < end;
         return if is_busy { base.open(Standing::Away, end) } else { base.stands(Standing::Away) };
@@ -310,7 +316,8 @@ fn judge_holder(
 ) -> Verdict {
     let deadline = group.desired.progress_deadline;
     let since = member.config.as_ref().map_or(now, |(_, since)| *since);
-    let offered_at = member.offer.map_or(since, |offer| offer.at);
+    let offered_at = member.offer.as_ref().map_or(since, |offer| offer.at);
+    let is_others = member.offered_elsewhere(hash).is_some();
     match state.status {
         ConfigStatus::Applied => {
             // Something else may still be on its way to it; then it takes room, although it has what it should have.
@@ -319,7 +326,7 @@ fn judge_holder(
                 return judge_well(hash, member, group, base, since, now);
             }
             // Who has been well with it is given a moment, because stray reports are common; who has not, its whole deadline.
-            let is_first = member.offer.is_none_or(|offer| !offer.well);
+            let is_first = member.offer.as_ref().is_none_or(|offer| !offer.well);
             let patience = member.ill_since.unwrap_or(now) + ILLNESS_DEBOUNCE;
             let end = if is_first { patience.max(offered_at + deadline) } else { patience };
             if now < end {
@@ -333,36 +340,11 @@ fn judge_holder(
                 || format!("applied, but not healthy within {}", show_duration(deadline)),
                 |message| format!("applied, but unhealthy: {message}"),
             );
-            base.fails(hash, words)
+            // Who was well with it before it came here is one of this group's by now.
+            let was_well = member.offer.as_ref().is_some_and(|offer| offer.confirmed);
+            if is_others && !was_well { base.fails_beside(hash, words) } else { base.fails(hash, words) }
         }
-        ConfigStatus::Failed => {
-            let given = member.offer.filter(|offer| offer.hash == hash && offer.answered && offer.connection.is_some());
-            let is_retried =
-                member.retried == Some(hash) || group.desired.retry && group.desired.candidate == Some(hash);
-            if is_retried && given.is_none() {
-                return judge_other(hash, id, member, group, base, now);
-            }
-            let message = failure_message(state);
-            if message.trim() == APPLY_TIMEOUT {
-                if !member.is_ill() && group.runs_what_was_offered(member) {
-                    return base.stands(Standing::Confirmed);
-                }
-                let end = since + LATE_CONFIRMATION;
-                if now < end {
-                    return base.open(Standing::Offered, end);
-                }
-            }
-            // What goes back, or is stable already, may have been failed long before: that says nothing about now. Who came in the middle
-            // of it, given it by a process before this one, failed it now.
-            let desired = &group.desired;
-            let goes_back = desired.introduces_old() || desired.restoring_since.is_some();
-            let start = desired.restoring_since.or(desired.since);
-            let is_witnessed =
-                |offer: Offer| offer.hash == hash && offer.connection.is_none() && !offer.confirmed && offer.at < since;
-            let is_about_now = member.offer.is_some_and(is_witnessed)
-                || given.is_some_and(|offer| start.is_none_or(|start| offer.made >= start));
-            if goes_back && !is_about_now { base.failed_long_ago(hash, message) } else { base.fails(hash, message) }
-        }
+        ConfigStatus::Failed => judge_failed(hash, id, member, group, state, base, now),
         ConfigStatus::Applying | ConfigStatus::Unset => {
             let end = offered_at + deadline;
             let found = member.link.and_then(|link| link.found_applying).map(|found| found + LATE_CONFIRMATION);
@@ -379,9 +361,51 @@ fn judge_holder(
             if now < end {
                 return base.open(Standing::Offered, end);
             }
-            base.fails(hash, format!("no outcome within {}", show_duration(deadline)))
+            let words = format!("no outcome within {}", show_duration(deadline));
+            if is_others { base.fails_beside(hash, words) } else { base.fails(hash, words) }
         }
     }
+}
+
+/// The agent says that it failed what it should have.
+fn judge_failed(
+    hash: ConfigHash,
+    id: AgentId,
+    member: &Member,
+    group: &Group,
+    state: &ConfigState,
+    base: Verdict,
+    now: Timestamp,
+) -> Verdict {
+    let since = member.config.as_ref().map_or(now, |(_, since)| *since);
+    let is_others = member.offered_elsewhere(hash).is_some();
+    let is_given = |offer: &&Offer| offer.hash == hash && offer.answered && offer.connection.is_some();
+    let given = member.offer.as_ref().filter(is_given).filter(|_| !is_others);
+    let is_retried = member.retried == Some(hash) || group.desired.retry && group.desired.candidate == Some(hash);
+    if is_retried && given.is_none() {
+        return judge_other(hash, id, member, group, base, now);
+    }
+    let message = failure_message(state);
+    if is_bare_timeout(&message) {
+        if !member.is_ill() && group.runs_what_was_offered(member) {
+            return base.stands(Standing::Confirmed);
+        }
+        let end = since + LATE_CONFIRMATION;
+        if now < end {
+            return base.open(Standing::Offered, end);
+        }
+    }
+    // What goes back, or is stable already, may have been failed long before: that says nothing about now. Who came in the middle
+    // of it, given it by a process before this one, failed it now.
+    let desired = &group.desired;
+    let goes_back = desired.introduces_old() || desired.restoring_since.is_some();
+    let start = desired.restoring_since.or(desired.since);
+    let is_witnessed =
+        |offer: &Offer| offer.hash == hash && offer.connection.is_none() && !offer.confirmed && offer.at < since;
+    let is_about_now = member.offer.as_ref().is_some_and(is_witnessed)
+        || given.is_some_and(|offer| start.is_none_or(|start| offer.made >= start));
+    let is_beside = is_others || goes_back && !is_about_now;
+    if is_beside { base.fails_beside(hash, message) } else { base.fails(hash, message) }
 }
 
 /// The agent has what it should have, and is well as far as that matters.
@@ -397,7 +421,8 @@ fn judge_well(
     if member.retried == Some(hash) && now < unverified_until {
         return base.open(Standing::Offered, unverified_until);
     }
-    let offer = member.offer.as_ref().filter(|offer| offer.hash == hash && offer.connection.is_some());
+    let is_given = |offer: &&Offer| offer.hash == hash && offer.connection.is_some();
+    let offer = member.offer.as_ref().filter(is_given).filter(|_| member.offered_elsewhere(hash).is_none());
     let Some(offer) = offer.filter(|offer| group.judges(hash, Some(offer))) else {
         return base.stands(Standing::Confirmed);
     };
@@ -421,7 +446,7 @@ fn judge_other(
     now: Timestamp,
 ) -> Verdict {
     let deadline = group.desired.progress_deadline;
-    let offer = member.offer.filter(|offer| offer.hash == hash && !offer.withdrawn);
+    let offer = member.offer.as_ref().filter(|offer| offer.hash == hash && !offer.withdrawn);
     let open = offer.filter(|offer| !offer.answered);
     if !member.is_heard() {
         return match open {
@@ -434,7 +459,14 @@ fn judge_other(
     }
     match open.filter(|offer| offer.connection == member.link.map(|link| link.connection)) {
         Some(offer) if now < offer.at + deadline => base.open(Standing::Offered, offer.at + deadline),
-        Some(_) => base.fails(hash, format!("no answer to the offer within {}", show_duration(deadline))),
+        Some(_) => {
+            let words = format!("no answer to the offer within {}", show_duration(deadline));
+            if member.offered_elsewhere(hash).is_some() {
+                base.fails_beside(hash, words)
+            } else {
+                base.fails(hash, words)
+            }
+        }
         None if was_put_out(member, hash) => base.stands(Standing::Held(HeldReason::Drifted)),
         None if group.desired.holds_back && group.desired.candidate == Some(hash) => {
             base.stands(Standing::Held(HeldReason::RolloutHeld))
@@ -461,7 +493,7 @@ fn is_pinned(member: &Member, group: &Group, now: Timestamp) -> bool {
 
 /// True when the last that the agent was given on its connection is this, and it took it (rule 2).
 fn was_put_out(member: &Member, hash: ConfigHash) -> bool {
-    let is_withdrawn = member.offer.is_some_and(|offer| offer.hash == hash && offer.withdrawn);
+    let is_withdrawn = member.offer.as_ref().is_some_and(|offer| offer.hash == hash && offer.withdrawn);
     !is_withdrawn && member.link.is_some_and(|link| link.offered == Some(hash))
 }
 
@@ -476,8 +508,8 @@ fn busy_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
 
 /// The same, whatever it says of its configuration: an offer is on its way to it, or it was told to restart.
 fn occupied_until(member: &Member, deadline: Duration) -> Option<Timestamp> {
-    let offered = member.offer.filter(|offer| !offer.answered && !offer.settled).map(|offer| offer.at + deadline);
-    offered.max(member.restarting_until())
+    let open = member.offer.as_ref().filter(|offer| !offer.answered && !offer.settled);
+    open.map(|offer| offer.at + deadline).max(member.restarting_until())
 }
 
 #[cfg(test)]

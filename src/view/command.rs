@@ -195,6 +195,10 @@ fn steers(c: char) -> bool {
     c.is_control() || is_invisible(c)
 }
 
+/// What holds when an order was carried out, and its record could not be stored.
+pub const NOT_STORED: &str = "its record is not stored yet (see `gitamp status`): what it forbids holds already, what it allows waits for the \
+                              record, and all of it is forgotten if the daemon ends before that";
+
 /// What an order would do, or did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

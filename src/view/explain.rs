@@ -224,6 +224,7 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
     let mut text = Vec::new();
     let offered = member
         .offer
+        .as_ref()
         .map_or_else(String::new, |offer| format!("gitamp offered it {} {}", offer.hash.short(), ago(offer.made, now)));
     let until = member.verdict.until.filter(|until| *until > now);
     let within = |what: &str| until.map_or_else(String::new, |until| format!("{what}{}", lasted(now, until)));

@@ -57,7 +57,8 @@ type Rollout = (String, ConfigHash, Timestamp);
 /// Who was offered which candidate in which rollout, and who failed it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tries {
-    offered: BTreeMap<AgentId, Rollout>,
+    /// What each agent was offered last, and on which connection.
+    offered: BTreeMap<AgentId, (Rollout, ConnectionId)>,
     failed: BTreeMap<Rollout, BTreeSet<AgentId>>,
     /// Who was in an open stage of a rollout, by what it was then.
     placed: BTreeSet<(AgentId, Rollout)>,
@@ -174,34 +175,39 @@ impl Judge {
         else {
             return;
         };
-        let Some(group) = self.home_of(agent).map(str::to_owned) else { return };
+        let home = self.home_of(agent).map(str::to_owned);
+        // Whatever it is by now, it failed what the group that it was in then gave it.
+        let is_its = |(rollout, connection): &&(Rollout, ConnectionId)| {
+            rollout.1 == hash && (home.as_ref() == Some(&rollout.0) || agent.connection == Some(*connection))
+        };
+        if let Some((rollout, _)) = self.tries.offered.get(&agent.id).filter(is_its).cloned() {
+            self.take_failure(world, agent, rollout);
+        }
+        let Some(group) = home else { return };
         let epoch = self.epoch(world, &group);
-        if self.is_first_retry(agent, hash, &group, epoch) {
-            // Before it was tried once more, what it tells is what a person knew already.
-            return;
-        }
-        // What goes back, or was stable before, may have been failed at any time before the first word to this process.
-        let running = self.files.get(&group).and_then(|stored| stored.rollout());
-        let is_old_wine =
-            running.is_some_and(|rollout| rollout.kind != Kind::Forward) && !self.heard.contains(&agent.id);
-        let offered = self.tries.offered.get(&agent.id).filter(|_| !is_old_wine);
-        // A group knows what its members failed as such.
-        let its = offered.filter(|(of, candidate, _)| *of == group && *candidate == hash);
-        if let Some(rollout) = its {
-            self.tries.failed.entry(rollout.clone()).or_default().insert(agent.id);
-        }
-        if self.wanted[&group].0 == Some(hash) {
+        // Before it was tried once more, what it tells is what a person knew already.
+        if self.wanted[&group].0 == Some(hash) && !self.is_first_retry(agent, hash, &group, epoch) {
             self.failed.insert((agent.id, hash), (group, epoch));
         }
     }
 
-    /// Agents of the group that failed the candidate in this very rollout, and how many of them its stages allow at the most.
-    fn failures(&self, world: &State, group: &str, rollout: &RolloutRecord, population: usize) -> (usize, usize) {
+    fn take_failure(&mut self, world: &State, agent: &ModelAgent, rollout: Rollout) {
+        let (group, hash, _) = &rollout;
+        let epoch = self.epoch(world, group);
+        // What goes back, or was stable before, may have been failed at any time before the first word to this process.
+        let running = self.files.get(group).and_then(|stored| stored.rollout());
+        let is_old_wine =
+            running.is_some_and(|rollout| rollout.kind != Kind::Forward) && !self.heard.contains(&agent.id);
+        if !is_old_wine && !self.is_first_retry(agent, *hash, group, epoch) {
+            self.tries.failed.entry(rollout).or_default().insert(agent.id);
+        }
+    }
+
+    /// Agents that failed the candidate in this very rollout, wherever they are by now, and how many of them its stages allow at the most.
+    fn failures(&self, group: &str, rollout: &RolloutRecord, population: usize) -> (usize, usize) {
         let strategy = &self.accepted[group].definition.strategy;
         let its = (group.to_owned(), rollout.candidate, rollout.started);
-        let is_here =
-            |id: &AgentId| world.agents.values().any(|agent| agent.id == *id && self.home_of(agent) == Some(group));
-        let failed = self.tries.failed.get(&its).map_or(0, |agents| agents.iter().filter(|id| is_here(id)).count());
+        let failed = self.tries.failed.get(&its).map_or(0, BTreeSet::len);
         let whole = allowed_failures(strategy.max_failures.unwrap_or(DEFAULT_MAX_FAILURES), population);
         if rollout.takes_everybody() || strategy.stages.is_empty() {
             return (failed, whole);
@@ -239,14 +245,14 @@ impl Judge {
         }
         let members = self.members(world, group).count();
         let population = members.max(stored.file.rollouts.population).max(rollout.size);
-        let (failed, allowed) = self.failures(world, group, rollout, population);
+        let (failed, allowed) = self.failures(group, rollout, population);
         assert!(
             failed <= allowed,
             "{group}: {name} is offered {}, which {failed} agents failed already, and {allowed} may",
             hash.short()
         );
         let its = (group.to_owned(), hash, rollout.started);
-        self.tries.offered.insert(world.agents[name].id, its);
+        self.tries.offered.insert(world.agents[name].id, (its, offer.connection));
     }
 
     /// A rollout is said to have succeeded: everybody who could has what it introduced, and somebody proves it.

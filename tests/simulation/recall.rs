@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use gitamp::agent::{AgentId, ConfigStatus};
+use gitamp::agent::AgentId;
 use gitamp::config::ConfigHash;
 use gitamp::controller::Content;
 use gitamp::fleet::{GroupName, Policy};
@@ -21,9 +21,13 @@ impl Judge {
         self.coming = None;
         self.stored_at = [None; 2];
         (self.frozen, self.pinned) = Default::default();
-        // Where the end of a rollout was not stored, it goes on; that one agent may try again is not stored at all.
+        // Where the end of a rollout was not stored, it goes on.
         self.ended.clear();
-        self.retried_agents.clear();
+        let files = &self.files;
+        self.retried_agents.retain(|id, own| {
+            own.received = world.agents.values().find(|agent| agent.id == *id).map_or(0, |agent| agent.received.len());
+            files.get(&own.group).is_some_and(|stored| stored.file.to_retry.contains_key(&id.to_string()))
+        });
         self.heard.clear();
         let files = &self.files;
         self.tripped.retain(|(group, _), _| files.contains_key(group));
@@ -66,14 +70,9 @@ impl Judge {
         }
         self.tries.restart(&self.files);
         let files = &self.files;
-        self.failed.retain(|(id, hash), (group, _)| {
-            let Some(stored) = files.get(group) else { return false };
-            let is_tried_again = stored.rollout().is_some_and(|rollout| rollout.retry && rollout.candidate == *hash);
-            let tells = |agent: &ModelAgent| {
-                agent.id == *id && agent.status.is_about(*hash) && agent.status.status == ConfigStatus::Failed
-            };
-            has_failed(stored, *id, *hash) || !is_tried_again && world.agents.values().any(tells)
-        });
+        // What is not stored this process learns from the agent, unless that loses its disk before it is heard.
+        self.failed
+            .retain(|(id, hash), (group, _)| files.get(group).is_some_and(|stored| has_failed(stored, *id, *hash)));
     }
 }
 
