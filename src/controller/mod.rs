@@ -338,14 +338,14 @@ impl Controller {
         self.roster.set_assigner(assigner, now)
     }
 
-    /// Takes what a session tells.
+    /// Takes what a session tells. What follows from it is decided by [`Controller::handle_timeout`], once all of a batch is known: of
+    /// reports that come together, the failure counts before anybody gets the room that another one leaves.
     pub fn handle_agent(&mut self, event: AgentEvent, now: Timestamp) {
         self.notice_gap(now);
         self.roster.handle_event(event, now);
-        self.settle(now);
     }
 
-    /// Time has passed. Also to be called after a batch of [`Controller::handle_agent`]: records are stored from here.
+    /// Time has passed. Also to be called after a batch of [`Controller::handle_agent`]: what follows from it is decided and stored here.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.notice_gap(now);
         self.expire_belonging(now);

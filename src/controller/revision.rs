@@ -34,15 +34,17 @@ impl Controller {
         let mut report = first_report(&info, rewritten, &fleet, now);
         let before = self.accepted.as_ref().map(|accepted| accepted.id);
         report.after = before.filter(|before| *before != info.id).map(|before| before.to_string());
-        self.diagnostics = fleet.diagnostics.clone();
         if is_refused {
+            self.learn_beside(&fleet);
             self.refuse(&info, report, now);
             return false;
         }
         if let Some(held) = self.guard(&info, rewritten, &fleet) {
+            self.learn_beside(&fleet);
             self.hold(info.id, held, report, now);
             return true;
         }
+        self.diagnostics = fleet.diagnostics.clone();
         self.guarded = None;
         self.commits.supersede_held(info.id, now);
         self.accepted = Some(info.clone());
@@ -79,6 +81,12 @@ impl Controller {
             self.settle(now);
         }
         true
+    }
+
+    /// What is found in a revision that is not taken. The groups are as the accepted one left them, and so is what is said of each.
+    fn learn_beside(&mut self, fleet: &RenderedFleet) {
+        self.diagnostics.retain(|finding| finding.group.is_some());
+        self.diagnostics.extend(fleet.diagnostics.iter().filter(|finding| finding.group.is_none()).cloned());
     }
 
     /// Takes who belongs where from now on. Returns the groups that are good, and those of them whose definitions are new.
