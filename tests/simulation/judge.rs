@@ -95,6 +95,8 @@ pub(crate) struct Judge {
     pub(crate) came: BTreeSet<AgentId>,
     /// When a person last skipped a wait in a group.
     pub(crate) hurried: BTreeMap<String, Timestamp>,
+    /// When a commit last gave a group other windows.
+    pub(crate) windows_changed: BTreeMap<String, Timestamp>,
     /// Who was offered which candidate in which rollout, and who failed it.
     pub(crate) tries: Tries,
     /// What whole rollouts proved, by group.
@@ -250,14 +252,14 @@ impl Judge {
     }
 
     /// The accepted commit is another one from now on.
-    fn accept(&mut self, coming: Coming) {
+    fn accept(&mut self, coming: Coming, now: Timestamp) {
         let before = self.homes();
-        self.take_groups(coming);
+        self.take_groups(coming, now);
         let after = self.homes();
         self.came.retain(|id| before.get(id) == after.get(id));
     }
 
-    fn take_groups(&mut self, coming: Coming) {
+    fn take_groups(&mut self, coming: Coming, now: Timestamp) {
         self.fleet_budget = coming.fleet_budget;
         let is_there = |name: &String| coming.groups.contains_key(name) || coming.rejected.contains(name);
         for name in self.accepted.keys().filter(|name| !is_there(name)) {
@@ -277,6 +279,10 @@ impl Judge {
         }
         self.accepted.retain(|name, _| coming.groups.contains_key(name) || coming.rejected.contains(name));
         for (name, group) in coming.groups {
+            let windows = |group: &Accepted| group.definition.strategy.windows.clone();
+            if self.accepted.get(&name).is_some_and(|before| windows(before) != windows(&group)) {
+                self.windows_changed.insert(name.clone(), now);
+            }
             if self.accepted.get(&name).is_some_and(|before| before.wanted != group.wanted) {
                 self.wanted.entry(name.clone()).or_default().1 += 1;
             }
@@ -342,7 +348,7 @@ impl Observer for Judge {
     fn decided(&mut self, world: &State) {
         let accepted = world.controller.accepted().map(|commit| commit.id);
         if let Some(coming) = self.coming.take_if(|coming| accepted == Some(coming.id)) {
-            self.accept(coming);
+            self.accept(coming, world.now);
         }
     }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use gitamp::agent::AgentId;
 use gitamp::config::ConfigHash;
 use gitamp::controller::Content;
-use gitamp::fleet::{GroupName, Policy};
+use gitamp::fleet::GroupName;
 use gitamp::rollout::record::Progress;
 
 use crate::judge::{Accepted, Judge, Stored};
 use crate::world::State;
 use crate::world::agent::ModelAgent;
+use crate::world::repository;
 
 impl Judge {
     /// What was not stored is forgotten; what was has to hold on.
@@ -36,7 +37,7 @@ impl Judge {
             for (name, agent) in &world.agents {
                 self.pinned.extend(file.pins.get(&agent.id.to_string()).map(|pin| (name.clone(), pin.until)));
             }
-            let policy = file.policy.as_ref().map(|policy| Policy::read(&"fleet.yaml".into(), policy.as_bytes()).0);
+            let policy = file.policy.as_deref().map(repository::policy);
             self.fleet_budget = policy.and_then(|policy| policy.max_unavailable);
         }
         for (name, stored) in self.files.clone() {

@@ -69,7 +69,7 @@ impl Judge {
             was.kind == is.kind && was.stage == is.stage && was.progress != Progress::Opening && is.draws > was.draws
         };
         if was.is_some_and(is_drawn_anew) {
-            self.check_replacement(world, group);
+            self.check_replacement(world, group, before);
         }
         if opened(is) > was.map_or(0, opened) && !was.is_some_and(|was| was.hurried) {
             self.check_window(world, group, after, is);
@@ -78,10 +78,13 @@ impl Judge {
 
     /// Others were drawn in the place of a stage's agents, who are gone: not while those who were there before a restart may still
     /// come back.
-    fn check_replacement(&self, world: &State, group: &str) {
+    fn check_replacement(&self, world: &State, group: &str, before: Option<&Stored>) {
         let Some(restarted) = &self.restarted else { return };
-        let deadline = self.accepted.get(group).map(|group| group.definition.strategy.progress_deadline);
-        let (Some(deadline), Some(population)) = (deadline, restarted.population.get(group)) else { return };
+        let Some(population) = restarted.population.get(group) else { return };
+        // It may have been decided by the rules before the last commit.
+        let definitions = self.accepted.get(group).map(|group| &group.definition);
+        let definitions = definitions.into_iter().chain(before.map(|before| &before.definition));
+        let Some(deadline) = definitions.map(|definition| definition.strategy.progress_deadline).min() else { return };
         // A process that stood still waits for so much longer; how much that was it says itself.
         let until = restarted.took_over + deadline.min(world.options.forget_after);
         let heard = self.members(world, group).filter(|(_, agent)| agent.told_status().is_some()).count();
@@ -101,6 +104,10 @@ impl Judge {
         let Some(since) = self.stored_at[0] else { return };
         if self.hurried.get(group).is_some_and(|at| *at >= since) {
             // A person skipped the wait; the stage after that has waits of its own.
+            return;
+        }
+        if self.windows_changed.get(group).is_some_and(|at| *at >= since) {
+            // It may have opened before the commit that brought these windows.
             return;
         }
         let minutes = (0..).map(|minute| since + std::time::Duration::from_secs(60 * minute));

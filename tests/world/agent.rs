@@ -129,6 +129,8 @@ pub struct ModelAgent {
     pub given: Option<Given>,
     /// What this process counts it as in the middle of, and since when, whether the offer reached it or not.
     pub counted: Option<(ConfigHash, Timestamp)>,
+    /// True when its last offer was taken back.
+    withdrawn: bool,
     /// When it was last told to restart.
     pub restarted: Option<Timestamp>,
     told: Told,
@@ -160,6 +162,7 @@ impl ModelAgent {
             received: Vec::new(),
             given: None,
             counted: None,
+            withdrawn: false,
             restarted: None,
             told: Told::default(),
             slot: None,
@@ -219,7 +222,7 @@ impl ModelAgent {
         if self.given.is_none_or(|given| given.hash != config.hash()) {
             self.given = Some(Given { hash: config.hash(), at: now, received: false });
         }
-        if self.counted.is_none_or(|(hash, _)| hash != config.hash()) {
+        if std::mem::take(&mut self.withdrawn) || self.counted.is_none_or(|(hash, _)| hash != config.hash()) {
             self.counted = Some((config.hash(), now));
         }
         self.slot = Some((config, retry));
@@ -231,6 +234,7 @@ impl ModelAgent {
             self.given = None;
         }
         self.again = None;
+        self.withdrawn = true;
     }
 
     /// What the session sends now, by the rules of a session.

@@ -134,6 +134,8 @@ pub struct State {
     pub options: Options,
     /// The files below `state/`.
     pub files: BTreeMap<String, Content>,
+    /// Of these: what is left of them when they are written down is found out by the next process that reads them.
+    unread: BTreeSet<String>,
     /// The notes.
     pub notes: BTreeMap<CommitId, Arc<CommitReport>>,
     /// The agents, by name.
@@ -167,6 +169,7 @@ impl<O: Observer> World<O> {
             controller: Controller::new(options.clone()),
             options,
             files: BTreeMap::new(),
+            unread: BTreeSet::new(),
             notes: BTreeMap::new(),
             agents: BTreeMap::new(),
             weather: Weather::default(),
@@ -524,6 +527,11 @@ impl State {
     fn take_over(&mut self) -> Vec<String> {
         let is_read = self.restarts.is_multiple_of(READ_EVERY);
         self.restarts += 1;
+        for path in std::mem::take(&mut self.unread) {
+            if let Some(content) = self.files.get_mut(&path) {
+                *content = written_down(content);
+            }
+        }
         let (controller, problems) = if is_read {
             let text = |content: &Content| content.encode().expect("a record can be written");
             let files: BTreeMap<String, Bytes> =
@@ -544,7 +552,12 @@ impl State {
         self.stores += 1;
         for (path, content) in &store.files {
             match content {
-                Some(content) => self.files.insert(path.clone(), written_down(content)),
+                // The records are looked at all the time, and have to be what a successor would read.
+                Some(content @ Content::Group(_)) => self.files.insert(path.clone(), written_down(content)),
+                Some(content) => {
+                    self.unread.insert(path.clone());
+                    self.files.insert(path.clone(), content.clone())
+                }
                 None => self.files.remove(path),
             };
         }

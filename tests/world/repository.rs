@@ -208,10 +208,20 @@ impl ModelPolicy {
 
     /// The same, read.
     pub fn read(&self) -> Policy {
-        let (policy, findings) = Policy::read(&"fleet.yaml".into(), self.file().as_bytes());
-        assert!(findings.is_empty(), "the model's policy is wrong: {findings:?}");
-        policy
+        policy(&self.file())
     }
+}
+
+/// A `fleet.yaml`, read; once, as configurations are.
+pub fn policy(text: &str) -> Policy {
+    static KNOWN: Mutex<BTreeMap<String, Policy>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().expect("no other thread panicked in here");
+    if let Some(policy) = known.get(text) {
+        return policy.clone();
+    }
+    let (policy, findings) = Policy::read(&"fleet.yaml".into(), text.as_bytes());
+    assert!(findings.is_empty(), "the model's policy is wrong: {findings:?}");
+    known.entry(text.to_owned()).or_insert(policy).clone()
 }
 
 impl ModelCommit {
