@@ -11,47 +11,20 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
+use support::gateways::{AT_ONCE, agents, collector};
 use support::{Daemon, Repository, gitamp, run, stays, wait_for, write_secret};
-
-const GROUP: &str = "\
-apiVersion: gitamp/v1
-kind: Group
-selector:
-  matchLabels: {service.name: otelcol-gateway}
-rollout:
-  stages: [{name: all, agents: 100%, soak: 0s}]
-  bake: 0s
-";
 
 const SECRET: &str = "s1gned-with-this";
 
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
-
 fn gateways() -> Repository {
-    Repository::with(&[("prod/gateways/group.yaml", GROUP), ("prod/gateways/collector.yaml", &collector("basic"))])
+    Repository::with(&[("prod/gateways/group.yaml", AT_ONCE), ("prod/gateways/collector.yaml", &collector("basic"))])
 }
 
 fn change(repository: &Repository, message: &str, level: &str) -> String {
     repository.commit(message, &[("prod/gateways/collector.yaml", &collector(level))])
-}
-
-/// Agents that answer quickly; what they cannot run holds the word `broken`.
-fn fleet(daemon: &Daemon, agents: u32) -> Fleet {
-    let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", daemon.agents()), false).expect("loopback");
-    let mut options = Options::new(server, agents);
-    options.attributes = Attribute::parse_all(&["service.name=otelcol-gateway".to_owned()]).expect("an attribute");
-    options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-    options.fail_matching = Some("broken".to_owned());
-    Fleet::start(options).expect("a fleet")
 }
 
 /// An answer instead of `200 ok`.
@@ -226,7 +199,7 @@ fn a_bad_commit_is_one_message_with_its_failures_and_its_revert_one_more() {
     let files = [("secret", SECRET), ("chat-url", &receiver.url("services/T0/B0/s3cret"))];
     let directory = settings(&alerts, &files);
     let mut daemon = start(&repository, directory.path(), &["--interval=1h"]);
-    let agents = fleet(&daemon, 10);
+    let agents = agents(&daemon, 10);
     let first = repository.git(&["rev-parse", "HEAD"]);
     repository.ending(&first, "succeeded");
 
@@ -316,9 +289,9 @@ fn bad_days_of_one_receiver_are_its_own() {
     );
     let directory = settings(&alerts, &[("secret", SECRET)]);
     let daemon = start(&repository, directory.path(), &["--interval=1s"]);
-    let agents = fleet(&daemon, 3);
+    let agents = agents(&daemon, 3);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
-    let broken = GROUP.replace("kind: Group", "kind: Grope");
+    let broken = AT_ONCE.replace("kind: Group", "kind: Grope");
     repository.commit("A slip", &[("prod/gateways/group.yaml", &broken)]);
     let told = good.wait("good", 1).json();
     assert_eq!((&told["event"], &told["situation"]), (&"opened".into(), &"rejected".into()), "{told:#}");
@@ -350,7 +323,7 @@ fn bad_days_of_one_receiver_are_its_own() {
     );
 
     // What is repaired is over for those who heard of it.
-    repository.commit("Another word", &[("prod/gateways/group.yaml", GROUP)]);
+    repository.commit("Another word", &[("prod/gateways/group.yaml", AT_ONCE)]);
     assert_eq!(good.wait("good", 2).event(), "resolved");
     assert_eq!(bad.wait("bad", 5).event(), "resolved");
     assert!(!daemon.process().log().contains("s3cret"), "no address in the log");

@@ -5,51 +5,13 @@ mod support;
 use std::time::Duration;
 
 use gitamp::fleet::strategy::Amount;
-use gitamp::simulate::{Attribute, Counts, DelayRange, Endpoint, Fleet, Options};
+use gitamp::simulate::{Counts, Fleet};
+use support::gateways::{self, AT_ONCE, agents, collector, gateways, options};
 use support::http_remote::HttpRemote;
 use support::{Daemon, Process, Repository, get, gitamp, now, post, run, stays, wait_for, write_secret};
 
-/// Everybody at once: these tests are about the program, not about stages.
-const GROUP: &str = "\
-apiVersion: gitamp/v1
-kind: Group
-selector:
-  matchLabels: {service.name: otelcol-gateway}
-rollout:
-  stages: [{name: all, agents: 100%, soak: 0s}]
-  bake: 0s
-";
-
-/// A collector configuration; the level tells one from another.
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
-
-/// One group, `gateways`, whose collectors debug at this level.
-fn gateways(level: &str) -> Repository {
-    Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector(level))])
-}
-
 fn change(repository: &Repository, level: &str) -> String {
-    repository.commit(&format!("Debug at {level}"), &[("gateways/collector.yaml", &collector(level))])
-}
-
-/// Agents that answer quickly; what they cannot run holds the word `broken`.
-fn options(daemon: &Daemon, scheme: &str, agents: u32, service: &str) -> Options {
-    let server = Endpoint::resolve(&format!("{scheme}://{}/v1/opamp", daemon.agents()), false).expect("loopback");
-    let mut options = Options::new(server, agents);
-    options.attributes = Attribute::parse_all(&[format!("service.name={service}")]).expect("an attribute");
-    options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-    options.poll_interval = Duration::from_millis(200);
-    options.fail_matching = Some("broken".to_owned());
-    options
-}
-
-fn agents(daemon: &Daemon, count: u32) -> Fleet {
-    Fleet::start(options(daemon, "ws", count, "otelcol-gateway")).expect("a fleet")
+    gateways::change(repository, &format!("Debug at {level}"), level)
 }
 
 /// Waits until `holds` is true of the fleet; what it then is.
@@ -80,7 +42,7 @@ fn hash_in(note: &str, key: &str) -> String {
 
 #[test]
 fn commits_reach_the_agents_bad_ones_go_back_and_a_revert_agrees() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let first = repository.git(&["rev-parse", "HEAD"]);
     // Nothing but the watch on the local repository rings here.
     let daemon = Daemon::start(&repository, &["--interval", "1h"]);
@@ -127,7 +89,7 @@ fn commits_reach_the_agents_bad_ones_go_back_and_a_revert_agrees() {
 
 #[test]
 fn a_kill_and_an_empty_disk_cost_no_agent_an_offer() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let mut daemon = Daemon::start(&repository, &["--interval", "1h"]);
     let fleet = agents(&daemon, 12);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
@@ -159,7 +121,7 @@ fn a_kill_and_an_empty_disk_cost_no_agent_an_offer() {
 
 #[test]
 fn a_commit_that_came_while_nobody_ran_is_taken_at_the_start() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let mut daemon = Daemon::start(&repository, &["--interval", "1h"]);
     let fleet = agents(&daemon, 3);
     let basic = one_for_all(&fleet);
@@ -173,7 +135,7 @@ fn a_commit_that_came_while_nobody_ran_is_taken_at_the_start() {
 
 #[test]
 fn sigterm_ends_it_within_five_seconds() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let mut daemon = Daemon::start(&repository, &[]);
     let fleet = agents(&daemon, 5);
     one_for_all(&fleet);
@@ -196,7 +158,7 @@ fn signature(secret: &str, body: &[u8]) -> String {
 
 #[test]
 fn every_bell_rings() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let remote = HttpRemote::serve(&repository.remote());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let secret = directory.path().join("secret");
@@ -245,7 +207,7 @@ fn every_bell_rings() {
 
 #[test]
 fn a_hook_that_is_ahead_of_the_remote_leads_to_one_second_look() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let remote = HttpRemote::serve(&repository.remote());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let secret = directory.path().join("secret");
@@ -314,14 +276,14 @@ fn a_hook_that_is_ahead_of_the_remote_leads_to_one_second_look() {
 
 #[test]
 fn without_a_secret_there_are_no_hooks() {
-    let daemon = Daemon::start(&gateways("basic"), &[]);
+    let daemon = Daemon::start(&gateways(AT_ONCE), &[]);
     let headers = [("Content-Type", "application/json"), ("X-GitHub-Event", "push")];
     assert_eq!(post(daemon.agents(), "/hooks/github", &headers, b"{}").expect("an answer").0, 404);
 }
 
 #[test]
 fn observing_offers_and_writes_nothing() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &["--observe"]);
     let fleet = agents(&daemon, 4);
     wait_for("the agents to be known", || {
@@ -337,9 +299,9 @@ fn observing_offers_and_writes_nothing() {
 
 #[test]
 fn agents_that_poll_over_http_follow_too() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &[]);
-    let fleet = Fleet::start(options(&daemon, "http", 6, "otelcol-gateway")).expect("a fleet");
+    let fleet = Fleet::start(options(&daemon, "http", 6, &["service.name=otelcol-gateway"])).expect("a fleet");
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
     let basic = one_for_all(&fleet);
     let commit = change(&repository, "normal");
@@ -353,11 +315,11 @@ fn agents_that_poll_over_http_follow_too() {
 /// hashes alone would send the new one again, and both would do so for ever.
 #[test]
 fn agents_that_roll_back_by_themselves_are_left_alone() {
-    let tolerant = format!("{GROUP}  maxFailures: 1\n  maxUnavailable: 100%\n");
+    let tolerant = format!("{AT_ONCE}  maxFailures: 1\n  maxUnavailable: 100%\n");
     let repository =
         Repository::with(&[("gateways/group.yaml", &tolerant), ("gateways/collector.yaml", &collector("basic"))]);
     let daemon = Daemon::start(&repository, &["--interval", "1h"]);
-    let mut played = options(&daemon, "ws", 5, "otelcol-gateway");
+    let mut played = options(&daemon, "ws", 5, &["service.name=otelcol-gateway"]);
     played.rollback = Amount::Count(1);
     let fleet = Fleet::start(played).expect("a fleet");
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
@@ -378,9 +340,9 @@ fn agents_that_roll_back_by_themselves_are_left_alone() {
 
 #[test]
 fn several_agents_on_one_connection_are_told_apart() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &[]);
-    let mut shared = options(&daemon, "ws", 9, "otelcol-gateway,otelcol-gateway,otelcol-edge");
+    let mut shared = options(&daemon, "ws", 9, &["service.name=otelcol-gateway,otelcol-gateway,otelcol-edge"]);
     shared.per_connection = 3;
     let fleet = Fleet::start(shared).expect("a fleet");
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
@@ -390,9 +352,9 @@ fn several_agents_on_one_connection_are_told_apart() {
 
 #[test]
 fn agents_of_no_group_and_of_a_removed_group_keep_what_they_have() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &[]);
-    let strangers = Fleet::start(options(&daemon, "ws", 3, "somebody-else")).expect("a fleet");
+    let strangers = Fleet::start(options(&daemon, "ws", 3, &["service.name=somebody-else"])).expect("a fleet");
     let fleet = agents(&daemon, 3);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
     let held = one_for_all(&fleet);
@@ -419,13 +381,13 @@ fn agents_of_no_group_and_of_a_removed_group_keep_what_they_have() {
 
 #[test]
 fn a_group_with_errors_keeps_what_it_has_and_the_others_proceed() {
-    let repository = gateways("basic");
-    let edge = GROUP.replace("gateway", "edge");
+    let repository = gateways(AT_ONCE);
+    let edge = AT_ONCE.replace("gateway", "edge");
     let commit =
         repository.commit("Edges", &[("edges/group.yaml", &edge), ("edges/collector.yaml", &collector("basic"))]);
     let daemon = Daemon::start(&repository, &[]);
     let (fleet, edges) =
-        (agents(&daemon, 2), Fleet::start(options(&daemon, "ws", 2, "otelcol-edge")).expect("a fleet"));
+        (agents(&daemon, 2), Fleet::start(options(&daemon, "ws", 2, &["service.name=otelcol-edge"])).expect("a fleet"));
     repository.ending(&commit, "succeeded");
     let held = one_for_all(&fleet);
 
@@ -442,7 +404,7 @@ fn a_group_with_errors_keeps_what_it_has_and_the_others_proceed() {
 
 #[test]
 fn comments_change_nothing_and_files_elsewhere_are_not_ours() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &[]);
     let fleet = agents(&daemon, 2);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
@@ -451,7 +413,7 @@ fn comments_change_nothing_and_files_elsewhere_are_not_ours() {
     repository.ending(&commit, "no-op");
     assert_eq!(fleet.counts().offers, 2);
 
-    let elsewhere = Repository::with(&[("README.md", "Hello\n"), ("fleet/all/group.yaml", GROUP)]);
+    let elsewhere = Repository::with(&[("README.md", "Hello\n"), ("fleet/all/group.yaml", AT_ONCE)]);
     elsewhere.commit("Its layer", &[("fleet/all/collector.yaml", &collector("basic"))]);
     let daemon = Daemon::start(&elsewhere, &["--path=fleet"]);
     let fleet = agents(&daemon, 1);
@@ -469,7 +431,7 @@ fn comments_change_nothing_and_files_elsewhere_are_not_ours() {
 
 #[test]
 fn a_remote_that_takes_no_notes_is_followed_all_the_same() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let remote = HttpRemote::serve(&repository.remote());
     remote.make_read_only();
     let mut daemon = Daemon::start_on(&remote.url(), &["--interval=1h"]);
@@ -497,7 +459,7 @@ fn a_remote_that_takes_no_notes_is_followed_all_the_same() {
 
 #[test]
 fn a_token_that_is_wrong_at_first_needs_no_restart() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let remote = HttpRemote::serve(&repository.remote());
     remote.ask_for("hunter2");
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -521,7 +483,7 @@ fn a_token_that_is_wrong_at_first_needs_no_restart() {
 
 #[test]
 fn what_it_tells_about_itself_can_be_read() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &[]);
     let fleet = agents(&daemon, 3);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
@@ -552,7 +514,7 @@ fn what_it_tells_about_itself_can_be_read() {
 
 #[test]
 fn check_says_what_is_wrong_and_its_exit_code_tells() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let work = repository.work().display().to_string();
     let check = |arguments: &[&str]| {
         let output = run(gitamp(["check"]).args(arguments));
@@ -579,7 +541,7 @@ fn check_says_what_is_wrong_and_its_exit_code_tells() {
 
 #[test]
 fn simulate_plays_a_fleet_from_the_command_line() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &[]);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let server = format!("ws://{}/v1/opamp", daemon.agents());
@@ -610,7 +572,7 @@ fn what_cannot_start_says_why() {
     let (code, said) = serve(&["--repo", "https://bob:hunter2@git.example.com/x"]);
     assert!(code == Some(2) && said.contains("--git-token-file") && !said.contains("hunter2"), "a password: {said}");
 
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let daemon = Daemon::start(&repository, &[]);
     let (repo, state) = (repository.remote().display().to_string(), daemon.state().display().to_string());
     let (code, said) = serve(&["--repo", &repo, "--state-dir", &state, "--listen=127.0.0.1:0", "--admin-listen=off"]);
@@ -625,7 +587,7 @@ fn what_cannot_start_says_why() {
 /// What the tests above stand on: the HTTP remote takes clones and pushes, and refuses them when it is told to.
 #[test]
 fn the_http_remote_is_a_git_remote() {
-    let repository = gateways("basic");
+    let repository = gateways(AT_ONCE);
     let remote = HttpRemote::serve(&repository.remote());
     let url = remote.url();
     let heads = repository.git(&["ls-remote", &url, "refs/heads/main"]);

@@ -5,48 +5,13 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
 use support::forge::{ForgeServer, Mood, Plays, Shown};
+use support::gateways::{AT_ONCE, agents, change, gateways};
 use support::{Daemon, Repository, stays, wait_for};
-
-const GROUP: &str = "\
-apiVersion: gitamp/v1
-kind: Group
-selector:
-  matchLabels: {service.name: otelcol-gateway}
-rollout:
-  stages: [{name: all, agents: 100%, soak: 0s}]
-  bake: 0s
-";
 
 /// The context of all groups, and the one of the only group.
 const ALL: &str = "gitamp/default";
 const GATEWAYS: &str = "gitamp/default/gateways";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
-
-fn gateways(group: &str) -> Repository {
-    Repository::with(&[("gateways/group.yaml", group), ("gateways/collector.yaml", &collector("basic"))])
-}
-
-fn change(repository: &Repository, message: &str, level: &str) -> String {
-    repository.commit(message, &[("gateways/collector.yaml", &collector(level))])
-}
-
-/// Agents that answer quickly; what they cannot run holds the word `broken`.
-fn fleet(daemon: &Daemon, agents: u32) -> Fleet {
-    let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", daemon.agents()), false).expect("loopback");
-    let mut options = Options::new(server, agents);
-    options.attributes = Attribute::parse_all(&["service.name=otelcol-gateway".to_owned()]).expect("an attribute");
-    options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-    options.fail_matching = Some("broken".to_owned());
-    Fleet::start(options).expect("a fleet")
-}
 
 /// A forge, and a file with a token for it.
 fn forge(plays: Plays) -> (ForgeServer, tempfile::NamedTempFile) {
@@ -86,7 +51,7 @@ fn head(repository: &Repository) -> String {
 
 #[test]
 fn a_commit_goes_from_pending_to_success_and_a_bad_one_fails() {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let (forge, token) = forge(Plays::GitHub);
     forge.ask_for("t0ken");
     let daemon = start(&repository, &forge, token.path(), &["--forge-status-url=https://ops.example.com/{commit}"]);
@@ -94,7 +59,7 @@ fn a_commit_goes_from_pending_to_success_and_a_bad_one_fails() {
     let waits = shows(&forge, &first, GATEWAYS, "pending");
     assert_eq!(waits.description, "waits for the first agent that matches");
     shows(&forge, &first, ALL, "pending");
-    let agents = fleet(&daemon, 10);
+    let agents = agents(&daemon, 10);
     let done = shows(&forge, &first, GATEWAYS, "success");
     assert_eq!(done.description, "succeeded: 10 confirmed");
     shows(&forge, &first, ALL, "success");
@@ -124,7 +89,7 @@ fn a_commit_goes_from_pending_to_success_and_a_bad_one_fails() {
 
 #[test]
 fn gitlab_is_not_told_what_it_would_refuse() {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let (forge, token) = forge(Plays::GitLab);
     let mut daemon = start(&repository, &forge, token.path(), &[]);
     let first = head(&repository);
@@ -137,7 +102,7 @@ fn gitlab_is_not_told_what_it_would_refuse() {
         let told = forge.seen().iter().filter(|seen| seen.method == "POST").count();
         if told >= 4 { Ok(()) } else { Err(told) }
     });
-    let _agents = fleet(&daemon, 5);
+    let _agents = agents(&daemon, 5);
     shows(&forge, &first, ALL, "success");
     shows(&forge, &first, GATEWAYS, "success");
     assert!(states(&forge.told(&first, ALL)).ends_with(&["success"]));
@@ -147,12 +112,12 @@ fn gitlab_is_not_told_what_it_would_refuse() {
 
 #[test]
 fn gitea_and_bitbucket_are_told_too() {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let (gitea, token) = forge(Plays::Gitea);
     let bitbucket = ForgeServer::start(Plays::Bitbucket);
     let first = start(&repository, &gitea, token.path(), &[]);
     let second = start(&repository, &bitbucket, token.path(), &["--instance=other", "--no-push", "--forge-user=ada"]);
-    let (_agents, _others) = (fleet(&first, 3), fleet(&second, 3));
+    let (_agents, _others) = (agents(&first, 3), agents(&second, 3));
     let commit = head(&repository);
     shows(&gitea, &commit, ALL, "success");
     assert_eq!(shows(&gitea, &commit, GATEWAYS, "success").description, "succeeded: 3 confirmed");
@@ -164,11 +129,11 @@ fn gitea_and_bitbucket_are_told_too() {
 
 #[test]
 fn a_forge_that_is_gone_holds_nobody_up_and_hears_the_ending_later_even_from_a_successor() {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let (forge, token) = forge(Plays::GitHub);
     forge.be(Some(Mood::Hangs));
     let mut daemon = start(&repository, &forge, token.path(), &[]);
-    let agents = fleet(&daemon, 10);
+    let agents = agents(&daemon, 10);
     let first = head(&repository);
     repository.ending(&first, "succeeded");
     let bad = change(&repository, "Debug at a level that there is not", "broken");
@@ -202,10 +167,10 @@ fn a_forge_that_is_gone_holds_nobody_up_and_hears_the_ending_later_even_from_a_s
 
 #[test]
 fn a_superseded_commit_is_said_to_be_so() {
-    let repository = gateways(&GROUP.replace("soak: 0s", "soak: 1h"));
+    let repository = gateways(&AT_ONCE.replace("soak: 0s", "soak: 1h"));
     let (forge, token) = forge(Plays::GitHub);
     let daemon = start(&repository, &forge, token.path(), &[]);
-    let _agents = fleet(&daemon, 4);
+    let _agents = agents(&daemon, 4);
     let first = head(&repository);
     let runs = wait_for("the soak to be told", || {
         let shown = forge.shows(&first).remove(GATEWAYS);
@@ -222,13 +187,13 @@ fn a_superseded_commit_is_said_to_be_so() {
 
 #[test]
 fn bad_days_of_the_forge_are_waited_out_and_said() {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let (forge, token) = forge(Plays::GitHub);
     forge.ask_for("another");
     let limited = "Retry-After: 2\r\n";
     forge.then([Mood::Says(500, "", "<html>"), Mood::Says(429, limited, ""), Mood::Says(403, limited, "{}")]);
     let daemon = start(&repository, &forge, token.path(), &[]);
-    let _agents = fleet(&daemon, 5);
+    let _agents = agents(&daemon, 5);
     let first = head(&repository);
     repository.ending(&first, "succeeded");
     let error = wait_for("the status to say what is wrong", || {
@@ -264,7 +229,7 @@ fn bad_days_of_the_forge_are_waited_out_and_said() {
 
 #[test]
 fn the_merged_pull_request_gets_one_comment_also_over_a_restart() {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let first = head(&repository);
     for plays in [Plays::GitHub, Plays::GitLab, Plays::Gitea] {
         let (forge, token) = forge(plays);
@@ -285,7 +250,7 @@ fn the_merged_pull_request_gets_one_comment_also_over_a_restart() {
         assert!(text.contains("on its way, 0 of 1 groups done"), "{text}");
         daemon.kill();
         daemon.restart();
-        let _agents = fleet(&daemon, 3);
+        let _agents = agents(&daemon, 3);
         comment("the same comment with the ending", &|text| text.contains("**succeeded**") && text.contains("3 of 3"));
         assert!(forge.shows(&first).is_empty(), "statuses are off");
     }
@@ -293,13 +258,13 @@ fn the_merged_pull_request_gets_one_comment_also_over_a_restart() {
 
 #[test]
 fn an_app_gets_itself_tokens_keeps_them_and_renews_them_in_time() {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let (forge, _) = forge(Plays::GitHub);
     // The first is too old for a second request already.
     let flags = forge.app_flags([200, 3600, 3600]);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let daemon = Daemon::start(&repository, &[&["--interval", "1h"], &flags[..]].concat());
-    let agents = fleet(&daemon, 3);
+    let agents = agents(&daemon, 3);
     let first = head(&repository);
     shows(&forge, &first, ALL, "success");
     shows(&forge, &first, GATEWAYS, "success");
@@ -342,10 +307,10 @@ fn what_was_taken_back_gets_a_pull_request_on_gitea() {
 }
 
 fn revert_pull_request(plays: Plays) {
-    let repository = gateways(GROUP);
+    let repository = gateways(AT_ONCE);
     let (forge, token) = forge(plays);
     let mut daemon = start(&repository, &forge, token.path(), &["--revert-pull-request", "--forge-comment"]);
-    let agents = fleet(&daemon, 10);
+    let agents = agents(&daemon, 10);
     let first = head(&repository);
     repository.ending(&first, "succeeded");
     let bad = change(&repository, "Debug at a level that there is not", "broken");

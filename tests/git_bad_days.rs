@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use git_support::journal::{journal_options, write};
 use git_support::server::{Day, Server};
-use git_support::{Author, git, journal_options, open, options, patient, write, write_secret};
+use git_support::{Author, git, open, options, patient, write_secret};
 use gitamp::fleet::snapshot::SnapshotLimits;
 use gitamp::git::journal::{Journal, PushOutcome};
 use gitamp::git::mirror::{Mirror, SyncError};
@@ -36,6 +37,11 @@ impl Place {
 
     fn options(&self) -> SourceOptions {
         options(&self.server.url(), &self.home.path().join("state"))
+    }
+
+    async fn journal(&self, disk: &str) -> Journal {
+        let options = journal_options(Some(&self.server.url()), &self.home.path().join(disk));
+        Journal::open(options).await.expect("it opens").0
     }
 
     async fn mirror(&self) -> Mirror {
@@ -82,16 +88,13 @@ async fn a_good_day_over_http() {
     mirror.sync().await.expect("nothing new");
     assert_eq!(place.server.requests.load(Ordering::SeqCst) - before, 1, "a poll without news is one request");
 
-    let state = place.home.path().join("state");
-    let (journal, _) = Journal::open(journal_options(Some(&place.server.url()), &state)).await.expect("it opens");
+    let journal = place.journal("state").await;
     journal.store(write(&second, "over http", &[("a", Some("1"))])).await.expect("it stores");
     assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
     assert_eq!(git(&place.bare(), &["notes", "--ref=gitamp/default", "show", &second]), "over http");
     drop(journal);
     // Another instance of the same name was first: the server says so, and it is merged.
-    let other = place.home.path().join("other");
-    let (one, _) = Journal::open(journal_options(Some(&place.server.url()), &state)).await.expect("it opens");
-    let (two, _) = Journal::open(journal_options(Some(&place.server.url()), &other)).await.expect("it opens");
+    let (one, two) = (place.journal("state").await, place.journal("other").await);
     one.store(write(&place.first, "one", &[])).await.expect("it stores");
     two.store(write(&second, "two", &[])).await.expect("it stores");
     assert_eq!(one.push().await.expect("it pushes"), PushOutcome::Pushed);
@@ -211,8 +214,7 @@ async fn a_hook_that_declines_keeps_the_journal_local_and_is_no_error() {
     fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
     fs::write(&hook, "#!/bin/sh\necho 'notes are protected' >&2\nexit 1\n").expect("writable");
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).expect("ours");
-    let state = place.home.path().join("state");
-    let (journal, _) = Journal::open(journal_options(Some(&place.server.url()), &state)).await.expect("it opens");
+    let journal = place.journal("state").await;
     journal.store(write(&place.first, "local", &[])).await.expect("it stores");
     let before = place.server.requests.load(Ordering::SeqCst);
     let outcome = journal.push().await.expect("a supported way of working");
@@ -233,8 +235,7 @@ async fn a_hook_that_declines_keeps_the_journal_local_and_is_no_error() {
 #[tokio::test]
 async fn a_push_whose_answer_was_lost_is_found_to_have_arrived() {
     let place = place(Day::Good);
-    let state = place.home.path().join("state");
-    let (journal, _) = Journal::open(journal_options(Some(&place.server.url()), &state)).await.expect("it opens");
+    let journal = place.journal("state").await;
     journal.store(write(&place.first, "arrived", &[])).await.expect("it stores");
     place.server.turn(Day::Forget);
     journal.push().await.expect_err("no answer");
@@ -248,8 +249,7 @@ async fn a_push_whose_answer_was_lost_is_found_to_have_arrived() {
 #[tokio::test]
 async fn storing_never_waits_for_a_push() {
     let place = place(Day::Good);
-    let state = place.home.path().join("state");
-    let (journal, _) = Journal::open(journal_options(Some(&place.server.url()), &state)).await.expect("it opens");
+    let journal = place.journal("state").await;
     journal.store(write(&place.first, "one", &[])).await.expect("it stores");
     place.server.turn(Day::Hang);
     let before = place.server.requests.load(Ordering::SeqCst);

@@ -4,49 +4,39 @@ mod git_support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
-use git_support::{Author, git, journal_options, write};
+use git_support::git;
+use git_support::journal::{REF, Remote, id, write};
 use gitamp::fleet::snapshot::CommitId;
 use gitamp::git::FailureClass;
 use gitamp::git::journal::{Journal, JournalContents, JournalError, JournalOptions, LONGEST_NOTE_BYTES, PushOutcome};
 use gitamp::git::seal::{Authenticity, JournalKeys};
 use gitamp::settings::Secret;
 
-const REF: &str = "refs/notes/gitamp/default";
 const RECORD: &str = "groups/all/@record.yaml";
 
-struct Place {
-    home: tempfile::TempDir,
-    first: String,
-    second: String,
+/// A remote whose journals have keys.
+struct Place(Remote);
+
+impl std::ops::Deref for Place {
+    type Target = Remote;
+
+    fn deref(&self) -> &Remote {
+        &self.0
+    }
 }
 
 fn place() -> Place {
-    let home = tempfile::tempdir().expect("a directory");
-    let author = Author::new(home.path().join("author"));
-    let first = author.commit("One", &[("a.yaml", "a: 1\n")]);
-    let second = author.commit("Two", &[("a.yaml", "a: 2\n")]);
-    git(home.path(), &["clone", "-q", "--bare", "author", "fleet.git"]);
-    Place { home, first, second }
+    Place(Remote::new())
 }
 
 fn keys(all: &[&str]) -> Option<JournalKeys> {
     JournalKeys::new(all.iter().map(|key| Secret::new(*key)).collect())
 }
 
-fn id(text: &str) -> CommitId {
-    text.parse().expect("a commit id")
-}
-
 impl Place {
-    fn bare(&self) -> PathBuf {
-        self.home.path().join("fleet.git")
-    }
-
     fn options(&self, disk: &str, all: &[&str]) -> JournalOptions {
-        let url = self.bare().to_string_lossy().into_owned();
-        JournalOptions { keys: keys(all), ..journal_options(Some(&url), &self.home.path().join(disk)) }
+        JournalOptions { keys: keys(all), ..self.0.options(disk) }
     }
 
     async fn open(&self, disk: &str, all: &[&str]) -> Result<(Journal, JournalContents), JournalError> {
@@ -55,6 +45,17 @@ impl Place {
 
     async fn opened(&self, disk: &str, all: &[&str]) -> (Journal, JournalContents) {
         self.open(disk, all).await.unwrap_or_else(|error| panic!("{disk} {all:?}: {error}"))
+    }
+
+    /// The record that a start on this disk with the key `k1` goes on from.
+    async fn read(&self, disk: &str) -> Option<String> {
+        record(&self.opened(disk, &["k1"]).await.1)
+    }
+
+    /// Stores this as the record, and pushes it.
+    async fn keep(&self, journal: &Journal, text: &str) {
+        journal.store(write(&self.first, text, &[(RECORD, Some(text))])).await.expect("it stores");
+        journal.push().await.expect("it pushes");
     }
 
     /// The start waits; the journal's commit that it names, and the newest one that it believes.
@@ -69,7 +70,7 @@ impl Place {
     }
 
     fn tip(&self) -> String {
-        git(&self.bare(), &["rev-parse", REF])
+        git(&self.bare, &["rev-parse", REF])
     }
 
     /// Whoever may push puts a commit with these contents below `state/` on top; everything else stays.
@@ -78,13 +79,13 @@ impl Place {
     }
 
     fn forge_on(&self, parent: &str, files: &[(&str, &str)]) -> String {
-        let index = self.bare().join("forged-index");
+        let index = self.bare.join("forged-index");
         let index = index.to_string_lossy();
         let run = |arguments: &[&str]| {
             let output = std::process::Command::new("git")
                 .args(["-c", "user.name=Eve", "-c", "user.email=eve@example.com"])
                 .args(arguments)
-                .current_dir(self.bare())
+                .current_dir(&self.bare)
                 .env("GIT_INDEX_FILE", &*index)
                 .env("GIT_CONFIG_GLOBAL", "/dev/null")
                 .output()
@@ -94,7 +95,7 @@ impl Place {
         };
         run(&["read-tree", parent]);
         for (path, text) in files {
-            let file = self.bare().join("forged");
+            let file = self.bare.join("forged");
             fs::write(&file, text).expect("a file");
             let blob = run(&["hash-object", "-w", "forged"]);
             run(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},state/{path}")]);
@@ -105,8 +106,13 @@ impl Place {
         commit
     }
 
+    /// The seal in this commit of the journal.
+    fn seal(&self, commit: &str) -> String {
+        git(&self.bare, &["show", &format!("{commit}:state/@seal.yaml")]) + "\n"
+    }
+
     fn record(&self) -> String {
-        git(&self.bare(), &["show", &format!("{REF}:state/{RECORD}")])
+        git(&self.bare, &["show", &format!("{REF}:state/{RECORD}")])
     }
 }
 
@@ -130,7 +136,7 @@ async fn what_was_written_with_the_key_is_believed_on_an_empty_disk() {
     assert_eq!(judge(&["k1"], &place.first), Some(Authenticity::Genuine), "{note}");
     assert_eq!(judge(&["k1"], &place.second), Some(Authenticity::Wrong));
     assert_eq!(judge(&["k2"], &place.first), Some(Authenticity::Wrong));
-    let shown = git(&place.bare(), &["notes", "--ref=gitamp/default", "show", &place.first]);
+    let shown = place.note(&place.first);
     assert!(shown.starts_with("ending: succeeded\n# gitamp-mac: "), "still what people read: {shown}");
 
     let (fresh, contents) = place.opened("two", &["k1"]).await;
@@ -151,9 +157,9 @@ async fn without_a_key_nothing_changes() {
     let (journal, _) = place.opened("one", &[]).await;
     journal.store(write(&place.first, "ending: succeeded", &[(RECORD, Some("1"))])).await.expect("it stores");
     journal.push().await.expect("it pushes");
-    let note = git(&place.bare(), &["notes", "--ref=gitamp/default", "show", &place.first]);
+    let note = place.note(&place.first);
     assert_eq!(note, "ending: succeeded");
-    let files = git(&place.bare(), &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
+    let files = git(&place.bare, &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
     assert_eq!(files, RECORD);
     place.forge(&[(RECORD, "forged")]);
     let (_, contents) = place.opened("two", &[]).await;
@@ -166,12 +172,11 @@ async fn a_forged_record_starts_nothing_on_an_empty_disk() {
     let (journal, _) = place.opened("one", &["k1"]).await;
     let files = [(RECORD, Some("1")), ("groups/b/@record.yaml", Some("b")), ("configs/x.yaml", Some("x"))];
     journal.store(write(&place.first, "one", &files)).await.expect("it stores");
-    journal.store(write(&place.first, "two", &[(RECORD, Some("2"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "2").await;
     drop(journal);
     let good = place.tip();
-    let older_seal = git(&place.bare(), &["show", &format!("{good}~1:state/@seal.yaml")]) + "\n";
-    let seal = git(&place.bare(), &["show", &format!("{good}:state/@seal.yaml")]) + "\n";
+    let older_seal = place.seal(&format!("{good}~1"));
+    let seal = place.seal(&good);
     let later = seal.replace("sequence: 2", "sequence: 9");
     assert_ne!(later, seal, "{seal}");
     for (what, files) in [
@@ -183,28 +188,25 @@ async fn a_forged_record_starts_nothing_on_an_empty_disk() {
         ("one more group", &[("groups/evil/@record.yaml", "forged")]),
         ("another group's record", &[("groups/b/@record.yaml", "2")]),
     ] {
-        git(&place.bare(), &["update-ref", REF, &good]);
+        git(&place.bare, &["update-ref", REF, &good]);
         let forged = place.forge(files);
         let (commit, newest) = place.held(place.options("fresh", &["k1"])).await;
         assert_eq!((commit, newest), (id(&forged), Some(id(&good))), "{what}");
-        let (_, contents) = place.opened("one", &["k1"]).await;
-        assert_eq!(record(&contents).as_deref(), Some("2"), "{what}: the local journal is believed, and enough");
+        assert_eq!(place.read("one").await.as_deref(), Some("2"), "{what}: the local journal is believed, and enough");
     }
     // With another key nothing of it is believed; with the ref put right it starts without further ado.
-    git(&place.bare(), &["update-ref", REF, &good]);
+    git(&place.bare, &["update-ref", REF, &good]);
     assert_eq!(place.held(place.options("other", &["k2"])).await, (id(&good), None));
-    let (_, contents) = place.opened("fresh", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("2"));
+    assert_eq!(place.read("fresh").await.as_deref(), Some("2"));
 }
 
 #[tokio::test]
 async fn a_record_of_another_instance_is_none_of_this_one() {
     let place = place();
     let (journal, _) = place.opened("one", &["k1"]).await;
-    journal.store(write(&place.first, "one", &[(RECORD, Some("1"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "1").await;
     let tip = place.tip();
-    git(&place.bare(), &["update-ref", "refs/notes/gitamp/eu", &tip]);
+    git(&place.bare, &["update-ref", "refs/notes/gitamp/eu", &tip]);
     let options = JournalOptions { instance: "eu".to_owned(), ..place.options("eu", &["k1"]) };
     assert_eq!(place.held(options).await.0, id(&tip));
 }
@@ -213,29 +215,27 @@ async fn a_record_of_another_instance_is_none_of_this_one() {
 async fn what_others_write_meanwhile_is_put_right_and_said_and_their_notes_stay() {
     let place = place();
     let (journal, _) = place.opened("one", &["k1"]).await;
-    journal.store(write(&place.first, "ours", &[(RECORD, Some("1"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "1").await;
     let before = place.tip();
-    let object = git(&place.bare(), &["rev-parse", "HEAD^{tree}"]);
-    git(&place.bare(), &["notes", "--ref=gitamp/default", "add", "-m", "a person's", &object]);
+    let object = git(&place.bare, &["rev-parse", "HEAD^{tree}"]);
+    git(&place.bare, &["notes", "--ref=gitamp/default", "add", "-m", "a person's", &object]);
     assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::UpToDate);
     assert_eq!(journal.disbelieved(), None, "a note is no record");
 
     for (what, parent) in [("on top", place.tip()), ("instead", before.clone())] {
-        git(&place.bare(), &["update-ref", REF, &parent]);
+        git(&place.bare, &["update-ref", REF, &parent]);
         place.forge(&[(RECORD, "forged"), ("groups/evil/@record.yaml", "forged")]);
         assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::Pushed, "{what}");
         assert_eq!(place.record(), "1", "{what}: ours stand there again");
-        let files = git(&place.bare(), &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
+        let files = git(&place.bare, &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
         assert!(!files.contains("evil"), "{what}: {files}");
         let said = journal.disbelieved().expect(what);
         assert!(said.contains("not believed") && said.contains(REF), "{said}");
-        let note = git(&place.bare(), &["notes", "--ref=gitamp/default", "show", &object]);
+        let note = place.note(&object);
         assert_eq!(note, "a person's", "{what}");
     }
-    let (_, contents) = place.opened("fresh", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("1"));
-    git(&place.bare(), &["fsck", "--full", "--strict"]);
+    assert_eq!(place.read("fresh").await.as_deref(), Some("1"));
+    git(&place.bare, &["fsck", "--full", "--strict"]);
 }
 
 #[tokio::test]
@@ -244,12 +244,11 @@ async fn records_of_the_past_never_come_back_while_the_disk_remembers() {
     let (journal, _) = place.opened("one", &["k1"]).await;
     let mut tips = Vec::new();
     for value in ["1", "2", "3"] {
-        journal.store(write(&place.first, value, &[(RECORD, Some(value))])).await.expect("it stores");
-        journal.push().await.expect("it pushes");
+        place.keep(&journal, value).await;
         tips.push(place.tip());
     }
     // Wholly genuine, and old: the past put on top of the present, while it runs and before it starts.
-    let old_seal = git(&place.bare(), &["show", &format!("{}:state/@seal.yaml", tips[0])]) + "\n";
+    let old_seal = place.seal(&tips[0]);
     place.forge(&[(RECORD, "1"), ("@seal.yaml", &old_seal)]);
     assert_eq!(journal.verify().await.expect("it looks"), PushOutcome::Pushed);
     assert_eq!(place.record(), "3");
@@ -260,12 +259,10 @@ async fn records_of_the_past_never_come_back_while_the_disk_remembers() {
     journal.push().await.expect("it pushes");
     assert_eq!(place.record(), "3");
     drop(journal);
-    git(&place.bare(), &["update-ref", REF, &tips[0]]);
-    let (_, contents) = place.opened("one", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("3"));
+    git(&place.bare, &["update-ref", REF, &tips[0]]);
+    assert_eq!(place.read("one").await.as_deref(), Some("3"));
     // What an empty disk cannot know; the documentation says so.
-    let (_, contents) = place.opened("fresh", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("1"));
+    assert_eq!(place.read("fresh").await.as_deref(), Some("1"));
 }
 
 #[tokio::test]
@@ -274,24 +271,23 @@ async fn an_ordinary_push_on_top_neither_erases_nor_replays_records_on_an_empty_
     let (journal, _) = place.opened("one", &["k1"]).await;
     let mut tips = Vec::new();
     for value in ["1", "2", "3"] {
-        journal.store(write(&place.first, value, &[(RECORD, Some(value))])).await.expect("it stores");
-        journal.push().await.expect("it pushes");
+        place.keep(&journal, value).await;
         tips.push(place.tip());
     }
     drop(journal);
     let newest = tips[2].clone();
-    let blob = git(&place.bare(), &["rev-parse", "HEAD:a.yaml"]);
+    let blob = git(&place.bare, &["rev-parse", "HEAD:a.yaml"]);
     let on_top = |entries: &str| {
         let file = place.home.path().join("entries");
         fs::write(&file, entries).expect("a file");
         let script = format!("git mktree < '{}'", file.display());
-        let output = std::process::Command::new("sh").args(["-ec", &script]).current_dir(place.bare()).output();
+        let output = std::process::Command::new("sh").args(["-ec", &script]).current_dir(&place.bare).output();
         let tree = String::from_utf8(output.expect("a shell").stdout).expect("an id");
-        let commit = git(&place.bare(), &["commit-tree", "-p", &newest, "-m", "on top", tree.trim()]);
-        git(&place.bare(), &["update-ref", REF, &commit]);
+        let commit = git(&place.bare, &["commit-tree", "-p", &newest, "-m", "on top", tree.trim()]);
+        git(&place.bare, &["update-ref", REF, &commit]);
         commit
     };
-    let old_seal = git(&place.bare(), &["show", &format!("{}:state/@seal.yaml", tips[0])]) + "\n";
+    let old_seal = place.seal(&tips[0]);
     let note = format!("100644 blob {blob}\t{}\n", place.second);
     let readme = format!("100644 blob {blob}\tREADME\n");
     let attacks: [(&str, &dyn Fn() -> String); 4] = [
@@ -313,8 +309,7 @@ async fn an_ordinary_push_on_top_neither_erases_nor_replays_records_on_an_empty_
         assert_eq!(record(&contents).as_deref(), Some("3"), "{what}: the operator's word");
         assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed, "{what}");
         drop(journal);
-        let (_, contents) = place.opened(&format!("after {what}"), &["k1"]).await;
-        assert_eq!(record(&contents).as_deref(), Some("3"), "{what}: once is enough");
+        assert_eq!(place.read(&format!("after {what}")).await.as_deref(), Some("3"), "{what}: once is enough");
     }
 }
 
@@ -328,17 +323,16 @@ async fn a_journal_that_began_anew_before_the_old_one_came_back_is_newer_than_it
     journal.push().await.expect("it pushes");
     drop(journal);
     let old = place.tip();
-    git(&place.bare(), &["update-ref", "-d", REF]);
+    git(&place.bare, &["update-ref", "-d", REF]);
     let (journal, contents) = place.opened("two", &["k1"]).await;
     assert_eq!(contents, JournalContents::default());
-    git(&place.bare(), &["update-ref", REF, &old]);
+    git(&place.bare, &["update-ref", REF, &old]);
     journal.verify().await.expect("it looks");
     journal.store(write(&place.first, "new", &[(RECORD, Some("new"))])).await.expect("it stores");
     assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
     drop(journal);
     for disk in ["two", "fresh"] {
-        let (_, contents) = place.opened(disk, &["k1"]).await;
-        assert_eq!(record(&contents).as_deref(), Some("new"), "{disk}");
+        assert_eq!(place.read(disk).await.as_deref(), Some("new"), "{disk}");
     }
 }
 
@@ -346,12 +340,10 @@ async fn a_journal_that_began_anew_before_the_old_one_came_back_is_newer_than_it
 async fn newer_records_of_ours_replace_an_old_disk() {
     let place = place();
     let (journal, _) = place.opened("one", &["k1"]).await;
-    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "1").await;
     drop(journal);
     let (journal, _) = place.opened("two", &["k1"]).await;
-    journal.store(write(&place.first, "2", &[(RECORD, Some("2"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "2").await;
     drop(journal);
     let (journal, contents) = place.opened("one", &["k1"]).await;
     assert_eq!(record(&contents).as_deref(), Some("2"), "the disk was away for a while");
@@ -371,8 +363,7 @@ async fn newer_records_of_ours_replace_an_old_disk() {
 async fn a_key_is_introduced_by_adopting_what_is_there() {
     let place = place();
     let (journal, _) = place.opened("one", &[]).await;
-    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "1").await;
     journal.store(write(&place.first, "2", &[(RECORD, Some("2"))])).await.expect("it stores, not pushed");
     drop(journal);
     let local = git(&place.home.path().join("one/journal.git"), &["rev-parse", REF]);
@@ -392,8 +383,7 @@ async fn a_key_is_introduced_by_adopting_what_is_there() {
     assert_eq!(record(&contents).as_deref(), Some("2"));
     assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
     drop(journal);
-    let (_, contents) = place.opened("fresh", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("2"), "once is enough");
+    assert_eq!(place.read("fresh").await.as_deref(), Some("2"), "once is enough");
     // The flag was forgotten there: it names what was right then, and nothing else.
     place.forge(&[(RECORD, "forged")]);
     let (_, contents) = Journal::open(adopting("one", &local)).await.expect("it opens");
@@ -405,16 +395,14 @@ async fn a_key_is_introduced_by_adopting_what_is_there() {
     let (journal, contents) = Journal::open(adopting("empty", &newest)).await.expect("it opens");
     assert_eq!(record(&contents).as_deref(), Some("2"));
     assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
-    let (_, contents) = place.opened("last", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("2"));
+    assert_eq!(place.read("last").await.as_deref(), Some("2"));
 }
 
 #[tokio::test]
 async fn keys_are_changed_one_after_the_other() {
     let place = place();
     let (journal, _) = place.opened("one", &["old"]).await;
-    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "1").await;
     drop(journal);
     let (journal, contents) = place.opened("one", &["new", "old"]).await;
     assert_eq!(record(&contents).as_deref(), Some("1"));
@@ -432,16 +420,14 @@ async fn a_ref_that_is_gone_begins_anew_and_one_that_cannot_be_asked_does_not() 
     let place = place();
     let (journal, contents) = place.opened("one", &["k1"]).await;
     assert_eq!(contents.state, BTreeMap::new(), "nothing there is nothing to be believed");
-    journal.store(write(&place.first, "1", &[(RECORD, Some("1"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "1").await;
     drop(journal);
     let gone = place.home.path().join("gone.git");
-    fs::rename(place.bare(), &gone).expect("movable");
+    fs::rename(&place.bare, &gone).expect("movable");
     let error = place.open("fresh", &["k1"]).await.expect_err("nobody knows");
     assert!(matches!(error, JournalError::Transport(_)), "{error}");
-    let (_, contents) = place.opened("one", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("1"));
-    fs::rename(gone, place.bare()).expect("movable");
+    assert_eq!(place.read("one").await.as_deref(), Some("1"));
+    fs::rename(gone, &place.bare).expect("movable");
     // What stands locally is judged too: written without the key by a start that forgot it.
     let (journal, _) = place.opened("one", &[]).await;
     journal.store(write(&place.first, "2", &[(RECORD, Some("2"))])).await.expect("it stores");
@@ -474,7 +460,7 @@ impl Place {
         let file = self.home.path().join("stream");
         fs::write(&file, stream).expect("a file");
         let mut command = std::process::Command::new("git");
-        command.args(["fast-import", "--quiet"]).current_dir(self.bare()).stdin(fs::File::open(&file).expect("a file"));
+        command.args(["fast-import", "--quiet"]).current_dir(&self.bare).stdin(fs::File::open(&file).expect("a file"));
         assert!(command.status().expect("git").success());
     }
 }
@@ -483,11 +469,9 @@ impl Place {
 async fn a_start_finds_what_is_newest_below_ten_thousand_commits() {
     let place = place();
     let (journal, _) = place.opened("one", &["k1"]).await;
-    journal.store(write(&place.first, "old", &[(RECORD, Some("old"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
-    let seal = git(&place.bare(), &["show", &format!("{REF}:state/@seal.yaml")]) + "\n";
-    journal.store(write(&place.first, "new", &[(RECORD, Some("new"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "old").await;
+    let seal = place.seal(REF);
+    place.keep(&journal, "new").await;
     let newest = place.tip();
     // Old records that were good once, on top, and far above what is newer.
     place.pile(9_000, |number| {
@@ -499,20 +483,17 @@ async fn a_start_finds_what_is_newest_below_ten_thousand_commits() {
     assert_eq!(found, Some(id(&newest)), "it is found all the same");
     // Who has the records on the disk goes on with them.
     drop(journal);
-    let (_, contents) = place.opened("one", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("new"));
+    assert_eq!(place.read("one").await.as_deref(), Some("new"));
 }
 
 #[tokio::test]
 async fn more_claims_than_can_be_judged_hide_nothing() {
     let place = place();
     let (journal, _) = place.opened("one", &["k1"]).await;
-    journal.store(write(&place.first, "old", &[(RECORD, Some("old"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
-    let old = git(&place.bare(), &["show", &format!("{REF}:state/@seal.yaml")]) + "\n";
+    place.keep(&journal, "old").await;
+    let old = place.seal(REF);
     assert!(old.contains("sequence: 1\n"), "{old}");
-    journal.store(write(&place.first, "new", &[(RECORD, Some("new"))])).await.expect("it stores");
-    journal.push().await.expect("it pushes");
+    place.keep(&journal, "new").await;
     place.pile(1_100, |number| {
         let (seal, record) = if number == 1_099 {
             (old.clone(), "old".to_owned())
@@ -525,8 +506,7 @@ async fn more_claims_than_can_be_judged_hide_nothing() {
     let error = Journal::open(place.options("empty", &["k1"])).await.expect_err("not to be believed").to_string();
     assert!(error.contains("claim to be newer than can be judged"), "{error}");
     drop(journal);
-    let (_, contents) = place.opened("one", &["k1"]).await;
-    assert_eq!(record(&contents).as_deref(), Some("new"), "the disk knows");
+    assert_eq!(place.read("one").await.as_deref(), Some("new"), "the disk knows");
     // The operator's word ends it.
     let adopt = Some(id(&place.tip()));
     let options = JournalOptions { adopt, ..place.options("empty", &["k1"]) };

@@ -7,8 +7,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use git_support::journal::{journal_options, write};
 use git_support::server::{Day, Server};
-use git_support::{Author, git, hash_object, journal_options, open, options, raw_tree, try_git, write};
+use git_support::{Author, git, hash_object, open, options, raw_tree, try_git};
 use gitamp::fleet::snapshot::{Entry, SnapshotLimits};
 use gitamp::git::journal::{Journal, PushOutcome};
 use gitamp::git::lineage::Question;

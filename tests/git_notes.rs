@@ -5,7 +5,8 @@ mod git_support;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use git_support::{Author, git, journal_options, open, options, write, write_secret};
+use git_support::journal::{journal_options, write};
+use git_support::{Author, git, open, options, write_secret};
 use gitamp::git::journal::{Journal, JournalOptions};
 
 fn notes(directory: &Path, arguments: &[&str]) -> (i32, String, String) {

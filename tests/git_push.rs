@@ -3,59 +3,50 @@
 mod git_support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use git_support::journal::{REF, Remote, journal_options, write};
 use git_support::server::{Day, Server};
-use git_support::{Author, git, journal_options, try_git, write};
+use git_support::{git, try_git};
 use gitamp::fleet::snapshot::CommitId;
 use gitamp::git::journal::{Journal, JournalError, PushOutcome};
 use gitamp::git::{Deadlines, FailureKind};
 
-const REF: &str = "refs/notes/gitamp/default";
-
+/// A remote that remembers every move of its refs, behind a server.
 struct Place {
-    home: tempfile::TempDir,
+    remote: Remote,
     server: Server,
-    first: String,
-    second: String,
 }
 
-/// A bare remote with two commits that remembers every move of its refs, behind a server.
+impl std::ops::Deref for Place {
+    type Target = Remote;
+
+    fn deref(&self) -> &Remote {
+        &self.remote
+    }
+}
+
 fn place() -> Place {
-    let home = tempfile::tempdir().expect("a directory");
-    let author = Author::new(home.path().join("author"));
-    let first = author.commit("One", &[("a.yaml", "a: 1\n")]);
-    let second = author.commit("Two", &[("a.yaml", "a: 2\n")]);
-    git(home.path(), &["clone", "-q", "--bare", "author", "fleet.git"]);
-    let bare = home.path().join("fleet.git");
-    git(&bare, &["config", "http.receivepack", "true"]);
-    git(&bare, &["config", "core.logAllRefUpdates", "always"]);
-    let server = Server::start(&bare, Day::Good);
-    Place { home, server, first, second }
+    let remote = Remote::new();
+    git(&remote.bare, &["config", "http.receivepack", "true"]);
+    git(&remote.bare, &["config", "core.logAllRefUpdates", "always"]);
+    let server = Server::start(&remote.bare, Day::Good);
+    Place { remote, server }
 }
 
 impl Place {
-    fn bare(&self) -> PathBuf {
-        self.home.path().join("fleet.git")
-    }
-
     async fn journal(&self) -> Journal {
         let state = self.home.path().join("state");
         Journal::open(journal_options(Some(&self.server.url()), &state)).await.expect("it opens").0
     }
 
-    /// The note on an object, as git on the server shows it.
-    fn note(&self, object: &str) -> String {
-        git(&self.bare(), &["notes", "--ref=gitamp/default", "show", object])
-    }
-
     /// Somebody else's note on an object of their own, written on the server; the object.
     fn write_elsewhere(&self, text: &str) -> String {
-        fs::write(self.bare().join("elsewhere"), text).expect("a file");
-        let object = git(&self.bare(), &["hash-object", "-w", "elsewhere"]);
-        git(&self.bare(), &["notes", "--ref=gitamp/default", "add", "-m", text, &object]);
+        fs::write(self.bare.join("elsewhere"), text).expect("a file");
+        let object = git(&self.bare, &["hash-object", "-w", "elsewhere"]);
+        git(&self.bare, &["notes", "--ref=gitamp/default", "add", "-m", text, &object]);
         object
     }
 
@@ -65,17 +56,17 @@ impl Place {
 
     /// Holds that the ref of the notes only ever moved forwards.
     fn only_forwards(&self) {
-        let log = fs::read_to_string(self.bare().join("logs").join(REF)).expect("a log of the ref");
+        let log = fs::read_to_string(self.bare.join("logs").join(REF)).expect("a log of the ref");
         let mut moves = 0;
         for line in log.lines() {
             let mut words = line.split(' ');
             let (old, new) = (words.next().expect("old"), words.next().expect("new"));
             let is_new = old.bytes().all(|byte| byte == b'0');
-            assert!(is_new || try_git(&self.bare(), &["merge-base", "--is-ancestor", old, new]).0, "{log}");
+            assert!(is_new || try_git(&self.bare, &["merge-base", "--is-ancestor", old, new]).0, "{log}");
             moves += 1;
         }
         assert!(moves >= 2, "the log tells of pushes: {log}");
-        git(&self.bare(), &["fsck", "--full", "--strict"]);
+        git(&self.bare, &["fsck", "--full", "--strict"]);
     }
 }
 
@@ -152,7 +143,7 @@ async fn on_every_bad_day_the_push_ends_and_everybodys_notes_arrive_afterwards()
         ] {
             assert_eq!(place.note(object), note, "{day:?}");
         }
-        let files = git(&place.bare(), &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
+        let files = git(&place.bare, &["ls-tree", "-r", "--name-only", &format!("{REF}:state")]);
         assert_eq!(files, "a\nb", "{day:?}");
         place.only_forwards();
     }
@@ -166,7 +157,7 @@ async fn rivals_that_are_always_first_cost_a_few_tries_and_nobodys_notes() {
     journal.store(write(&place.first, "ours", &[("a", Some("1"))])).await.expect("it stores");
     place.server.turn(Day::Rivals(3));
     assert_eq!(journal.push().await.expect("the fourth try is ours"), PushOutcome::Pushed);
-    let notes = |place: &Place| git(&place.bare(), &["notes", "--ref=gitamp/default", "list"]).lines().count();
+    let notes = |place: &Place| git(&place.bare, &["notes", "--ref=gitamp/default", "list"]).lines().count();
     assert_eq!(notes(&place), 4, "three of theirs and one of ours");
 
     place.server.turn(Day::Rivals(1000));
@@ -190,20 +181,20 @@ async fn a_ref_that_is_deleted_or_taken_by_something_else_over_http() {
     let journal = place.journal().await;
     journal.store(write(&place.first, "one", &[])).await.expect("it stores");
     assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
-    git(&place.bare(), &["update-ref", "-d", REF]);
+    git(&place.bare, &["update-ref", "-d", REF]);
     journal.store(write(&place.second, "two", &[])).await.expect("it stores");
     assert_eq!(journal.push().await.expect("it is made again"), PushOutcome::Pushed);
     assert_eq!((place.note(&place.first), place.note(&place.second)), ("one".to_owned(), "two".to_owned()));
 
-    git(&place.bare(), &["update-ref", REF, "main"]);
-    let main = git(&place.bare(), &["rev-parse", "main"]);
+    git(&place.bare, &["update-ref", REF, "main"]);
+    let main = git(&place.bare, &["rev-parse", "main"]);
     journal.store(write(&place.first, "three", &[])).await.expect("it stores");
     for _ in 0..2 {
         assert_eq!(came_to(journal.push().await), (FailureKind::PushRefused, true));
         assert!(journal.foreign().is_some_and(|why| why.contains(REF) && why.contains("left alone")));
-        assert_eq!(git(&place.bare(), &["rev-parse", REF]), main, "it is left alone");
+        assert_eq!(git(&place.bare, &["rev-parse", REF]), main, "it is left alone");
     }
-    git(&place.bare(), &["update-ref", "-d", REF]);
+    git(&place.bare, &["update-ref", "-d", REF]);
     assert_eq!(journal.push().await.expect("it is free again"), PushOutcome::Pushed);
     assert_eq!(journal.foreign(), None);
     assert_eq!(place.note(&place.first), "three");
@@ -215,23 +206,23 @@ async fn what_somebody_puts_where_our_notes_and_records_belong_is_kept_beside_th
     let journal = place.journal().await;
     journal.store(write(&place.first, "before", &[("a", Some("1"))])).await.expect("it stores");
     assert_eq!(journal.push().await.expect("it pushes"), PushOutcome::Pushed);
-    let bare = place.bare();
+    let bare = &place.bare;
     let [taken, buried, later] =
         [("ab", "1"), ("cd", "2"), ("ef", "3")].map(|(two, digit)| two.to_owned() + &digit.repeat(38));
     fs::write(bare.join("theirs"), "theirs").expect("a file");
-    let theirs = git(&bare, &["hash-object", "-w", "theirs"]);
+    let theirs = git(bare, &["hash-object", "-w", "theirs"]);
     // On top of our history, as a push that nobody refuses: files where folders belong, and folders where files do.
     let put = |paths: &[&str]| {
-        git(&bare, &["read-tree", REF]);
+        git(bare, &["read-tree", REF]);
         for path in paths {
-            git(&bare, &["update-index", "--add", "--replace", "--cacheinfo", &format!("100644,{theirs},{path}")]);
+            git(bare, &["update-index", "--add", "--replace", "--cacheinfo", &format!("100644,{theirs},{path}")]);
         }
-        let tree = git(&bare, &["write-tree"]);
-        let commit = git(&bare, &["commit-tree", "-p", REF, "-m", "theirs", &tree]);
-        git(&bare, &["update-ref", REF, &commit]);
+        let tree = git(bare, &["write-tree"]);
+        let commit = git(bare, &["commit-tree", "-p", REF, "-m", "theirs", &tree]);
+        git(bare, &["update-ref", REF, &commit]);
     };
     put(&["ab", &format!("cd/{}/x", &buried[2..]), "state/prod", "state/b/x"]);
-    let folder = git(&bare, &["rev-parse", &format!("{REF}:cd/{}", &buried[2..])]);
+    let folder = git(bare, &["rev-parse", &format!("{REF}:cd/{}", &buried[2..])]);
     // Taken over as it is, and written to.
     journal.verify().await.expect("it looks");
     journal.store(write(&taken, "taken", &[("prod/x", Some("2")), ("b", Some("3"))])).await.expect("it stores");
@@ -246,12 +237,12 @@ async fn what_somebody_puts_where_our_notes_and_records_belong_is_kept_beside_th
         let read = journal.note(commit.parse().expect("a commit")).await.expect("it reads");
         assert_eq!(read.as_deref(), Some(note), "{commit}");
     }
-    let files = git(&bare, &["ls-tree", "-r", "--name-only", REF]);
+    let files = git(bare, &["ls-tree", "-r", "--name-only", REF]);
     for path in [format!("foreign-{theirs}"), format!("foreign-{folder}/x"), "state/prod/x".into(), "state/b".into()] {
         assert!(files.lines().any(|line| line == path), "{path}: {files}");
     }
     // Git goes on with it as with any notes.
-    git(&bare, &["notes", "--ref=gitamp/default", "append", "-m", "a word", &place.first]);
+    git(bare, &["notes", "--ref=gitamp/default", "append", "-m", "a word", &place.first]);
     assert!(place.note(&place.first).ends_with("a word") && place.note(&taken) == "taken");
     place.only_forwards();
 }

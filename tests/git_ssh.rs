@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use git_support::{Author, git, journal_options, write};
+use git_support::journal::{journal_options, write};
+use git_support::{Author, git};
 use gitamp::git::journal::{Journal, JournalError, JournalOptions, PushOutcome};
 use gitamp::git::{Access, FailureKind};
 

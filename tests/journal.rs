@@ -9,47 +9,17 @@ use std::time::Duration;
 
 use git_support::server::{Day, Server};
 use git_support::{git, try_git};
-use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
+use gitamp::simulate::Fleet;
+use support::gateways::{AT_ONCE, agents, change, gateways};
 use support::{Daemon, PATIENCE, Repository, now, stays, wait_for, write_secret};
 
 const REF: &str = "refs/notes/gitamp/default";
 
-/// Everybody at once: this is about the journal, not about stages.
-const GROUP: &str = "\
-apiVersion: gitamp/v1
-kind: Group
-selector:
-  matchLabels: {service.name: otelcol-gateway}
-rollout:
-  stages: [{name: all, agents: 100%, soak: 0s}]
-  bake: 0s
-  maxUnavailable: 100%
-";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
-
-fn gateways() -> Repository {
-    Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))])
-}
-
-fn change(repository: &Repository, level: &str) -> String {
-    repository.commit(&format!("Debug at {level}"), &[("gateways/collector.yaml", &collector(level))])
-}
-
-fn agents(daemon: &Daemon) -> Fleet {
-    let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", daemon.agents()), false).expect("loopback");
-    let mut options = Options::new(server, AGENTS);
-    options.attributes = Attribute::parse_all(&["service.name=otelcol-gateway".to_owned()]).expect("an attribute");
-    options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-    Fleet::start(options).expect("a fleet")
-}
-
 const AGENTS: u32 = 3;
+
+fn repository() -> Repository {
+    gateways(&format!("{AT_ONCE}  maxUnavailable: 100%\n"))
+}
 
 /// Waits until the daemon's only group is finished with this many offers in all; its stable hash.
 fn finished(daemon: &Daemon, fleet: &Fleet, offers: u64) -> String {
@@ -90,10 +60,10 @@ fn arrives(notes: &std::path::Path, commit: &str, word: &str) {
 fn rollouts_never_wait_for_the_journals_remote_and_the_notes_arrive_when_it_is_well() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (notes, server) = notes_repository(&directory);
-    let repository = gateways();
+    let repository = repository();
     let first = repository.git(&["rev-parse", "HEAD"]);
     let mut daemon = Daemon::start(&repository, &["--interval=1h", &format!("--journal-repo={}", server.url())]);
-    let fleet = agents(&daemon);
+    let fleet = agents(&daemon, AGENTS);
     let mut offers = u64::from(AGENTS);
     let mut stable = finished(&daemon, &fleet, offers);
     arrives(&notes, &first, "ending: succeeded");
@@ -101,7 +71,7 @@ fn rollouts_never_wait_for_the_journals_remote_and_the_notes_arrive_when_it_is_w
 
     for (day, level) in [(Day::Hang, "normal"), (Day::Status(500), "detailed"), (Day::Status(401), "basic")] {
         server.turn(day.clone());
-        let commit = change(&repository, level);
+        let commit = change(&repository, "Another level", level);
         offers += u64::from(AGENTS);
         let next = finished(&daemon, &fleet, offers);
         assert_ne!(next, stable, "{day:?}: the rollout went on");
@@ -139,11 +109,11 @@ fn rollouts_never_wait_for_the_journals_remote_and_the_notes_arrive_when_it_is_w
 
 #[test]
 fn a_ref_that_holds_something_foreign_is_left_alone_and_told() {
-    let repository = gateways();
+    let repository = repository();
     let first = repository.git(&["rev-parse", "HEAD"]);
     repository.git(&["push", "-q", "origin", &format!("{first}:{REF}")]);
     let daemon = Daemon::start(&repository, &["--interval=1h"]);
-    let fleet = agents(&daemon);
+    let fleet = agents(&daemon, AGENTS);
     finished(&daemon, &fleet, u64::from(AGENTS));
     wait_for("status to tell", || {
         let journal = daemon.status()["journal"].clone();
@@ -167,10 +137,10 @@ fn with_a_key_forged_records_give_nobody_a_configuration() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let key = directory.path().join("key");
     write_secret(&key, "0123456789abcdef0123456789abcdef\n");
-    let repository = gateways();
+    let repository = repository();
     let first = repository.git(&["rev-parse", "HEAD"]);
     let mut daemon = Daemon::start(&repository, &["--interval=1h"]);
-    let fleet = agents(&daemon);
+    let fleet = agents(&daemon, AGENTS);
     let offers = u64::from(AGENTS);
     let stable = finished(&daemon, &fleet, offers);
     arrives(&repository.remote(), &first, "ending: succeeded");
@@ -225,7 +195,7 @@ fn with_a_key_forged_records_give_nobody_a_configuration() {
     daemon.ask(&["sync"]);
     daemon.ready();
     assert_eq!(finished(&daemon, &fleet, offers), stable);
-    let commit = change(&repository, "normal");
+    let commit = change(&repository, "Another level", "normal");
     arrives(&repository.remote(), &commit, "ending: succeeded");
     let notes = daemon.ask(&["notes", &commit, &format!("--journal-key-file={}", key.display())]);
     assert!(notes.contains("default (signed)"), "{notes}");

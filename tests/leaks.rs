@@ -4,34 +4,17 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use gitamp::opamp::proto;
-use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
+use gitamp::simulate::Fleet;
 use prost::Message;
 use support::forge::{ForgeServer, Mood, Plays};
+use support::gateways::{self, AT_ONCE, collector, gateways};
 use support::http_remote::HttpRemote;
 use support::secrets::{Search, Secrets};
 use support::{Daemon, Process, Repository, get, gitamp, post, run, wait_for, write_secret};
-
-const GROUP: &str = "\
-apiVersion: gitamp/v1
-kind: Group
-selector:
-  matchLabels: {service.name: otelcol-gateway}
-rollout:
-  stages: [{name: all, agents: 100%, soak: 0s}]
-  bake: 0s
-";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
 
 /// The pull request that the bad commit comes from.
 const COMMENTED: u64 = 7;
@@ -81,8 +64,7 @@ fn seeded(format: &str) -> Seeded {
     let newer = secrets.make("the newer hook secret");
     write_secret(&files.path().join("hooks"), &format!("{hook}\n{newer}\n"));
 
-    let repository =
-        Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+    let repository = gateways(AT_ONCE);
     let journal_at = files.path().join("notes.git");
     assert!(run(Command::new("git").args(["init", "--quiet", "--bare"]).arg(&journal_at)).status.success());
     let (fleet, journal) = (HttpRemote::serve(&repository.remote()), HttpRemote::serve(&journal_at));
@@ -121,13 +103,9 @@ impl Seeded {
     fn agents(&mut self) -> Fleet {
         let said = self.secrets.make("an agent's failure");
         let label = self.secrets.make("an agent's attribute");
-        let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", self.daemon.agents()), false).expect("loopback");
-        let mut options = Options::new(server, 4);
         let attributes =
             ["service.name=otelcol-gateway".to_owned(), format!("process.command_line=x --api-token {label}")];
-        options.attributes = Attribute::parse_all(&attributes).expect("attributes");
-        options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-        options.fail_matching = Some("broken".to_owned());
+        let mut options = gateways::options(&self.daemon, "ws", 4, &attributes);
         options.fail_message =
             format!("Get \"https://ada:{said}@otlp.example.com\": Authorization: Bearer {said}, password={said}");
         Fleet::start(options).expect("a fleet")
@@ -353,8 +331,7 @@ fn an_app_and_its_key_are_not_told() {
     let token: &'static str =
         format!(r#"{{"token":"{installation}","expires_at":"2099-01-01T00:00:00Z","permissions":{{}}}}"#).leak();
     forge.then([Mood::Says(200, "", r#"{"id": 7}"#), Mood::Says(201, "", token)]);
-    let repository =
-        Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+    let repository = gateways(AT_ONCE);
     let mut flags: Vec<String> =
         forge.flags(Path::new("none")).into_iter().filter(|flag| !flag.starts_with("--forge-token")).collect();
     flags.extend(["--log=trace".to_owned(), "--forge-app-id=12345".to_owned()]);
@@ -552,8 +529,7 @@ fn a_start_that_fails_repeats_no_secret() {
 #[test]
 fn a_file_that_everybody_may_read_is_refused_when_it_is_used_as_well() {
     use std::os::unix::fs::PermissionsExt;
-    let repository =
-        Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+    let repository = gateways(AT_ONCE);
     let remote = HttpRemote::serve(&repository.remote());
     remote.ask_for("hunter2");
     let directory = tempfile::tempdir().expect("a directory");

@@ -17,16 +17,10 @@ use gitamp::opamp::proto::{
 };
 use gitamp::settings::Secret;
 use prost::Message;
+use support::gateways::collector;
 use support::{Daemon, PATIENCE, Repository, get, gitamp, run, wait_for, write_secret};
 
 const GROUP: &str = "apiVersion: gitamp/v1\nkind: Group\nselector: {matchLabels: {service.name: gateway}}\n";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
 
 fn repository() -> Repository {
     Repository::with(&[("a/group.yaml", GROUP), ("a/collector.yaml", &collector("basic"))])

@@ -8,47 +8,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
+use gitamp::simulate::Fleet;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use support::gateways::{AT_ONCE, agents, collector, gateways};
 use support::{Daemon, Repository, get, post, run, wait_for};
-
-/// Everybody at once: this is about the commands, not about stages.
-const GROUP: &str = "\
-apiVersion: gitamp/v1
-kind: Group
-selector:
-  matchLabels: {service.name: otelcol-gateway}
-rollout:
-  stages: [{name: all, agents: 100%, soak: 0s}]
-  bake: 0s
-  maxUnavailable: 100%
-  onFailure: pause
-";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
-
-fn fleet(daemon: &Daemon, agents: u32) -> Fleet {
-    let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", daemon.agents()), false).expect("loopback");
-    let mut options = Options::new(server, agents);
-    options.attributes = Attribute::parse_all(&["service.name=otelcol-gateway".to_owned()]).expect("an attribute");
-    options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-    options.fail_matching = Some("broken".to_owned());
-    Fleet::start(options).expect("a fleet")
-}
 
 /// A daemon with a group `gateways` of four agents that all run what the repository says.
 fn settled() -> (Repository, Daemon, Fleet) {
-    let repository =
-        Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+    let repository = gateways(&format!("{AT_ONCE}  maxUnavailable: 100%\n  onFailure: pause\n"));
     let daemon = Daemon::start(&repository, &["--interval", "1h"]);
-    let fleet = fleet(&daemon, 4);
+    let fleet = agents(&daemon, 4);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
     (repository, daemon, fleet)
 }

@@ -4,31 +4,12 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
+use gitamp::simulate::Fleet;
 use sha2::{Digest, Sha256};
+use support::gateways::{AT_ONCE, agents, collector, gateways};
 use support::issuer::Issuer;
 use support::{Daemon, Repository, free_port, get, gitamp, post, run, wait_for};
-
-/// Everybody at once: this is about who may say so.
-const GROUP: &str = "\
-apiVersion: gitamp/v1
-kind: Group
-selector:
-  matchLabels: {service.name: otelcol-gateway}
-rollout:
-  stages: [{name: all, agents: 100%, soak: 0s}]
-  bake: 0s
-  maxUnavailable: 100%
-";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
@@ -61,8 +42,7 @@ impl House {
             &files.path().join("key.pem"),
             &std::fs::read_to_string(fixture("server-key.pem")).expect("a key"),
         );
-        let repository =
-            Repository::with(&[("gateways/group.yaml", GROUP), ("gateways/collector.yaml", &collector("basic"))]);
+        let repository = gateways(&format!("{AT_ONCE}  maxUnavailable: 100%\n"));
         let port = free_port();
         let path = |name: &str| files.path().join(name).display().to_string();
         let mut arguments =
@@ -114,11 +94,7 @@ impl House {
     }
 
     fn fleet(&self) -> Fleet {
-        let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", self.daemon.agents()), false).expect("loopback");
-        let mut options = Options::new(server, 4);
-        options.attributes = Attribute::parse_all(&["service.name=otelcol-gateway"]).expect("an attribute");
-        options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-        let fleet = Fleet::start(options).expect("a fleet");
+        let fleet = agents(&self.daemon, 4);
         self.repository.ending(&self.repository.git(&["rev-parse", "HEAD"]), "succeeded");
         fleet
     }

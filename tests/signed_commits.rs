@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use support::gateways::collector;
 use support::{Daemon, Repository, run, wait_for};
 
 const GROUP: &str = "\
@@ -24,13 +25,6 @@ kind: Fleet
 signers:
   - {paths: [\"prod/**\", fleet.yaml], signers: [ann@example.com]}
 ";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
 
 /// True when a program is there; else it is said that a test is skipped.
 fn there_is(program: &str, test: &str) -> bool {

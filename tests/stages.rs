@@ -5,37 +5,12 @@ mod support;
 
 use std::time::Duration;
 
-use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options};
 use serde_json::Value;
-use support::{Daemon, Repository, stays, wait_for};
+use support::gateways::{agents, change, collector, gateways};
+use support::{Daemon, stays, wait_for};
 
 /// Nothing about rollouts: the defaults hold.
 const GROUP: &str = "apiVersion: gitamp/v1\nkind: Group\nselector:\n  matchLabels: {service.name: otelcol-gateway}\n";
-
-fn collector(level: &str) -> String {
-    format!(
-        "receivers:\n  otlp:\n    protocols: {{grpc: {{}}}}\nexporters:\n  debug:\n    verbosity: {level}\nservice:\n  \
-         pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [debug]\n"
-    )
-}
-
-fn gateways(group: &str) -> Repository {
-    Repository::with(&[("gateways/group.yaml", group), ("gateways/collector.yaml", &collector("basic"))])
-}
-
-fn change(repository: &Repository, message: &str, level: &str) -> String {
-    repository.commit(message, &[("gateways/collector.yaml", &collector(level))])
-}
-
-/// Agents that answer quickly; what they cannot run holds the word `broken`.
-fn fleet(daemon: &Daemon, agents: u32) -> Fleet {
-    let server = Endpoint::resolve(&format!("ws://{}/v1/opamp", daemon.agents()), false).expect("loopback");
-    let mut options = Options::new(server, agents);
-    options.attributes = Attribute::parse_all(&["service.name=otelcol-gateway".to_owned()]).expect("an attribute");
-    options.apply_delay = DelayRange { from: Duration::from_millis(10), to: Duration::from_millis(50) };
-    options.fail_matching = Some("broken".to_owned());
-    Fleet::start(options).expect("a fleet")
-}
 
 /// Waits until the group is like this; the group.
 fn group_when(daemon: &Daemon, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -60,7 +35,7 @@ fn waits_for(group: &Value, reason: &str) -> bool {
 fn a_group_that_says_nothing_has_its_canaries() {
     let repository = gateways(GROUP);
     let daemon = Daemon::start(&repository, &["--interval", "1h"]);
-    let fleet = fleet(&daemon, 20);
+    let fleet = agents(&daemon, 20);
     for (stage, agents) in [("canary", 1), ("tenth", 2), ("half", 10), ("bake", 20)] {
         watched_in(&daemon, stage, agents);
         assert_eq!(fleet.counts().offers, agents, "one offer for each agent of stage {stage}");
@@ -103,7 +78,7 @@ fn a_commit_may_be_fast_where_the_policy_allows_it() {
     let fast =
         change(&repository, "Debug normally\n\nSigned-off-by: Ada <ada@example.com>\nGitamp-Rollout: fast", "normal");
     let daemon = Daemon::start(&repository, &["--interval", "1h"]);
-    let fleet = fleet(&daemon, 10);
+    let fleet = agents(&daemon, 10);
     repository.ending(&fast, "succeeded");
     assert_eq!(fleet.counts().offers, 10, "everybody at once, without a soak and a bake");
     let slow = change(&repository, "Debug in detail", "detailed");
@@ -117,7 +92,7 @@ fn a_closed_window_holds_stages_and_no_revert() {
     let at_once = format!("{GROUP}rollout: {{stages: [{{name: all, agents: 100%}}], bake: 0s}}\n");
     let repository = gateways(&at_once);
     let daemon = Daemon::start(&repository, &["--interval", "1h"]);
-    let fleet = fleet(&daemon, 4);
+    let fleet = agents(&daemon, 4);
     repository.ending(&repository.git(&["rev-parse", "HEAD"]), "succeeded");
 
     // Closed at any time: the test does not know which day it is.

@@ -1,6 +1,7 @@
 //! Real repositories in temporary directories, driven by the git command, for the tests of `gitamp::git`.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod journal;
 pub(crate) mod server;
 
 use std::io::Write;
@@ -8,8 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bytes::Bytes;
-use gitamp::git::journal::{JournalOptions, JournalWrite};
 use gitamp::git::mirror::Mirror;
 use gitamp::git::{Access, Deadlines, RemoteUrl, SourceOptions, Tracked};
 
@@ -120,33 +119,10 @@ pub(crate) async fn open(options: SourceOptions) -> Mirror {
     Mirror::open(options).await.expect("the mirror opens")
 }
 
-/// Journal options of the instance `default`, pushed to `url` if there is one.
-pub(crate) fn journal_options(url: Option<&str>, state_dir: &Path) -> JournalOptions {
-    JournalOptions {
-        instance: "default".to_owned(),
-        state_dir: state_dir.to_owned(),
-        remote: url.map(|url| options(url, state_dir).transport()),
-        keys: None,
-        adopt: None,
-    }
-}
-
 /// Writes a file for its owner alone, as files with secrets have to be.
 pub(crate) fn write_secret(path: &Path, text: &str) {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a secret is written");
-}
-
-/// A write of one note and one file of state.
-pub(crate) fn write(commit: &str, note: &str, state: &[(&str, Option<&str>)]) -> JournalWrite {
-    JournalWrite {
-        message: format!("Write {note}"),
-        notes: [(commit.parse().expect("a commit id"), note.to_owned())].into(),
-        state: state
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), text.map(|text| Bytes::copy_from_slice(text.as_bytes()))))
-            .collect(),
-    }
 }

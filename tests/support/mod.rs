@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod forge;
+pub(crate) mod gateways;
 pub(crate) mod http_remote;
 pub(crate) mod issuer;
 pub(crate) mod secrets;
