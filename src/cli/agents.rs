@@ -70,7 +70,7 @@ impl Arguments {
     /// Asks and prints.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = AdminClient::of(&self.place)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::runtime()?;
         let query = AgentQuery {
             group: self.group.clone(),
             state: self.state.clone(),

@@ -86,7 +86,7 @@ impl TestArguments {
         let args = ServeArgs { config: self.config.clone(), ..ServeArgs::default() };
         let (instance, settings) = alerts_of_daemon(&args)?;
         let chosen = self.chosen(&settings.ok_or(Nobody::AtAll)?)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::runtime()?;
         let is_good = runtime.block_on(async {
             let mut is_good = true;
             for receiver in chosen {

@@ -48,7 +48,7 @@ impl Arguments {
     /// Asks and prints.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = AdminClient::of(&self.place)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::runtime()?;
         let target = format!("/api/v1/agents/{}/explanation", self.agent);
         let explanation: Explanation = match runtime.block_on(client.get(&target)) {
             Ok(explanation) => explanation,

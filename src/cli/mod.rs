@@ -141,6 +141,11 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// What a command waits with: one thread is enough for it.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Writes to standard output, without colours when it is no terminal. A reader that has seen enough (`| head`) is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();

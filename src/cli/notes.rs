@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Failure, print};
+use super::{Failure, print, runtime};
 use crate::git::notes::{Note, NotedCommit, NotesPlace};
 use crate::git::seal::{Authenticity, JournalKeys};
 use crate::git::transport::{Transport, own_program};
@@ -228,10 +228,6 @@ impl Arguments {
 
 fn transport(url: RemoteUrl, access: Access) -> Result<Transport, Failure> {
     Ok(Transport { program: own_program()?, url, access, deadlines: Deadlines::default(), state_dir: None })
-}
-
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Text from the repository as it may stand on a terminal: lines, and nothing that moves the cursor or hides what is there.

@@ -45,7 +45,7 @@ impl Arguments {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let name = self.group.trim_end_matches('/');
         let client = AdminClient::of(&self.place)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::runtime()?;
         let status: FleetStatus = runtime.block_on(client.get("/api/v1/status"))?;
         if find(&status, name).is_none() {
             anstream::eprintln!("error: {}", unknown(&status, name));

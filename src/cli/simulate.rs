@@ -133,7 +133,7 @@ impl Arguments {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let (duration, output) = (self.duration, self.output);
         let options = self.options()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::runtime()?;
         runtime.block_on(async {
             let show = Show { output, agents: options.agents, started: Timestamp::default() };
             show.opening(&options)?;

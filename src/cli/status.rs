@@ -64,7 +64,7 @@ impl Arguments {
     /// Asks and prints, once or again and again.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = AdminClient::of(&self.place)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::runtime()?;
         if self.watch {
             let is_json = self.output == Output::Json;
             runtime.block_on(watch::watch(&client, is_json, |_| {}, |status| self.text(status)))?;

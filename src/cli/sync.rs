@@ -36,7 +36,7 @@ impl Arguments {
     /// Rings, waits, tells.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = AdminClient::of(&self.place)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = super::runtime()?;
         let shows_progress = self.output == Output::Human && std::io::stderr().is_terminal();
         let status = runtime.block_on(waited(&client, shows_progress))?;
         match self.output {

@@ -87,7 +87,7 @@ enum Answer {
 /// Shows what the order will do, asks, gives it, and tells what was done.
 pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> Result<ExitCode, Failure> {
     let client = AdminClient::of(&asking.place)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = crate::cli::runtime()?;
     let command = match task {
         Task::Order(command) => command.clone(),
         Task::UndoSinceAgo(length) => {

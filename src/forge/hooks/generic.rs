@@ -27,13 +27,9 @@ pub(super) fn read(
     watched: &Watched,
     now: Timestamp,
 ) -> Result<Verdict, Refusal> {
-    match signature::verify_standard(headers, body, secrets)? {
-        Some(at) => {
-            if let Some(ignored) = super::outdated(at, now) {
-                return Ok(ignored);
-            }
-        }
-        None => signature::verify(headers, "x-signature", "sha256=", body, secrets)?,
+    let by_itself = || signature::verify(headers, "x-signature", "sha256=", body, secrets);
+    if let Some(ignored) = super::verify_dated(headers, body, secrets, now, by_itself)? {
+        return Ok(ignored);
     }
     if body.is_empty() {
         return Ok(Verdict::Ring(Push::somewhere()));

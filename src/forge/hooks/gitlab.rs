@@ -49,13 +49,9 @@ pub(super) fn read(
     watched: &Watched,
     now: Timestamp,
 ) -> Result<Verdict, Refusal> {
-    match signature::verify_standard(headers, body, secrets)? {
-        Some(at) => {
-            if let Some(ignored) = super::outdated(at, now) {
-                return Ok(ignored);
-            }
-        }
-        None => signature::verify_token(headers, "x-gitlab-token", secrets)?,
+    let by_token = || signature::verify_token(headers, "x-gitlab-token", secrets);
+    if let Some(ignored) = super::verify_dated(headers, body, secrets, now, by_token)? {
+        return Ok(ignored);
     }
     if !super::is_json(headers) {
         return Err(Refusal::ContentType);

@@ -329,6 +329,21 @@ fn other_event(event: &str) -> Verdict {
     Verdict::Ignored(format!("the event {}; only pushes ring", shown(event)))
 }
 
+/// Verifies a delivery that may carry the headers of Standard Webhooks, or else its own kind of proof. The verdict, when it is authentic and
+/// to be ignored for its age.
+fn verify_dated(
+    headers: &HeaderMap,
+    body: &[u8],
+    secrets: &[Secret],
+    now: Timestamp,
+    otherwise: impl FnOnce() -> Result<(), SignatureError>,
+) -> Result<Option<Verdict>, Refusal> {
+    match signature::verify_standard(headers, body, secrets)? {
+        Some(at) => Ok(outdated(at, now)),
+        None => otherwise().map(|()| None).map_err(Refusal::from),
+    }
+}
+
 /// The verdict on a signature that was made too long ago, or is yet to be made.
 fn outdated(at: Timestamp, now: Timestamp) -> Option<Verdict> {
     let off = at.as_millis().abs_diff(now.as_millis());
