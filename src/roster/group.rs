@@ -142,12 +142,14 @@ impl Group {
     }
 
     /// True when the rollout that runs gave this to the member, and it failed. That counts, whoever is named or drawn by the rules of a
-    /// commit that came since.
+    /// commit that came since, and also where the process before this one gave it and this one found the member in the middle of it.
     fn failed_what_it_was_given(&self, member: &Member, hash: ConfigHash) -> bool {
+        let told = member.config.as_ref().map(|(_, since)| *since);
         let is_its = |offer: &Offer| {
+            let is_witnessed = !offer.confirmed && told.is_some_and(|told| offer.at < told);
             offer.hash == hash
                 && !offer.settled
-                && offer.connection.is_some()
+                && (offer.connection.is_some() || is_witnessed)
                 && self.desired.since.is_none_or(|since| offer.made >= since)
         };
         member.offer.as_ref().is_some_and(is_its)

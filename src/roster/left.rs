@@ -15,7 +15,9 @@ impl Roster {
     pub(super) fn attribute_failure(&mut self, id: AgentId, now: Timestamp) {
         let Some(member) = self.agents.get(&id) else { return };
         let Some(state) = member.state().filter(|state| state.status == ConfigStatus::Failed) else { return };
-        let Some(offer) = state.known().and_then(|hash| member.offered_elsewhere(hash)) else { return };
+        let Some(offer) = state.known().and_then(|hash| member.offered_elsewhere(hash)) else {
+            return self.remember_beside(id);
+        };
         let failure = Failure::new(offer.hash, failure_message(state));
         if is_bare_timeout(&failure.message) {
             return;
@@ -31,6 +33,28 @@ impl Roster {
             let at = if counts { now } else { failure.at };
             group.remember(id, member.labels.as_ref(), Failure { at, ..failure.clone() });
             self.changed.insert(name.clone());
+        }
+    }
+
+    /// An agent says that it failed what its group rolls out, and its stage has not come: long ago, for example, or by what a process before
+    /// this one gave it. That is remembered while it says so, because an agent that loses its disk says it no more.
+    fn remember_beside(&mut self, id: AgentId) {
+        let Some(member) = self.agents.get(&id) else { return };
+        let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) else { return };
+        let Some((hash, state)) = member.state().and_then(|state| Some((state.known()?, state))) else { return };
+        let desired = &group.desired;
+        let is_asked_again = desired.retry && desired.candidate == Some(hash)
+            || member.retried == Some(hash)
+            || group.to_retry.get(&id) == Some(&hash);
+        let is_its = [desired.candidate, desired.wanted].contains(&Some(hash));
+        let failure = Failure::new(hash, failure_message(state));
+        if is_its
+            && !is_asked_again
+            && !group.has_failed(id, hash)
+            && group.desired_for(id, member) != Some(hash)
+            && !is_bare_timeout(&failure.message)
+        {
+            group.remember(id, member.labels.as_ref(), failure);
         }
     }
 }
