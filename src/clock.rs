@@ -1,5 +1,6 @@
 //! The one place where time is read: a monotonic clock, anchored to the wall clock once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::time::Timestamp;
@@ -12,6 +13,8 @@ pub struct Clock {
     started: Instant,
     /// How far it is ahead of this machine's.
     ahead: Duration,
+    /// How many milliseconds this machine slept, if that is made up.
+    slept: Option<&'static AtomicU64>,
 }
 
 impl Clock {
@@ -19,7 +22,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else gets its time from")]
     pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { wall, started: Instant::now(), ahead: Duration::ZERO }
+        Self { wall, started: Instant::now(), ahead: Duration::ZERO, slept: None }
     }
 
     /// The same, at another time than now, which must not be past: to see what will be then.
@@ -27,6 +30,13 @@ impl Clock {
         let now = Self::start();
         let ahead = at.since(now.now());
         Self { wall: now.wall + ahead, ahead, ..now }
+    }
+
+    /// The same, on a machine that sleeps for as many milliseconds as are added to what comes with it: to see what is then. One such number
+    /// stays in memory for good.
+    pub fn start_on_a_machine_that_sleeps() -> (Self, &'static AtomicU64) {
+        let slept: &'static AtomicU64 = Box::leak(Box::default());
+        (Self { slept: Some(slept), ..Self::start() }, slept)
     }
 
     /// The time.
@@ -39,7 +49,8 @@ impl Clock {
     /// [`Clock::now`]. Nothing of our own is measured by it, but what others dated is: certificates and tokens.
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else gets its time from")]
     pub fn wall(&self) -> Timestamp {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(self.wall, |wall| wall + self.ahead);
+        let slept = Duration::from_millis(self.slept.map_or(0, |slept| slept.load(Ordering::Relaxed)));
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(self.wall, |wall| wall + self.ahead) + slept;
         Timestamp::from_millis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
     }
 

@@ -213,6 +213,17 @@ impl House {
         }
     }
 
+    /// Waits until both are gone, in whatever order.
+    async fn both_gone(&mut self, one: u8, other: u8) {
+        let mut left = vec![agent(one), agent(other)];
+        while !left.is_empty() {
+            let message = bounded("their end", self.events.recv()).await.expect("the listener runs");
+            if let AgentEvent::Gone { id, .. } = message.event {
+                left.retain(|other| *other != id);
+            }
+        }
+    }
+
     fn state(&self) -> gitamp::serve::tls::TlsState {
         self.tls.as_ref().expect("TLS").state(Clock::start().now())
     }
@@ -604,6 +615,10 @@ impl Keyring {
     }
 
     async fn open_with(&self, issuers: bool, options: AgentServerOptions) -> House {
+        self.open_at(issuers, options, Clock::start()).await
+    }
+
+    async fn open_at(&self, issuers: bool, options: AgentServerOptions, clock: Clock) -> House {
         let traffic = Arc::new(Traffic::default());
         let tls =
             Tls::open(self.files.settings(false, false), ClientCertificates::Welcome, QUICK, Arc::clone(&traffic.tls));
@@ -615,7 +630,7 @@ impl Keyring {
             Gate::open(proofs, Whose::AGENTS, QUICK.reload, Arc::clone(&traffic.gate)).expect("files that can be used");
         let options =
             AgentServerOptions { tls: Some(Arc::new(tls.expect("files"))), gate: Some(Arc::new(gate)), ..options };
-        House::with(options, traffic).await
+        House::with_clock(options, traffic, clock).await
     }
 }
 
@@ -754,6 +769,119 @@ async fn a_jwt_is_verified_once_and_goes_with_its_key() {
     keyring.files.write("keys", Issuer::new().jwks().as_bytes());
     assert_eq!(hear(&mut socket).await, Err(CloseCode::Policy));
     assert!(house.enter(None, Some(&token)).await.expect_err("its key is gone").contains("401"));
+}
+
+#[test]
+fn files_of_proofs_that_cannot_be_used_are_named_with_what_is_wrong() {
+    let files = Files::new();
+    let issuers = "issuers: [{issuer: https://a, audience: b, jwksFile: keys}]";
+    let (issuers_path, keys_path) =
+        (files.path("issuers").display().to_string(), files.path("keys").display().to_string());
+    for (file, keys, words) in [
+        (issuers, None, vec![keys_path.as_str(), "No such file"]),
+        (
+            issuers,
+            Some("-----BEGIN PUBLIC KEY-----\n"),
+            vec![&issuers_path, "https://a", &keys_path, "no JWKS", "line 1"],
+        ),
+        (issuers, Some("{\"keys\": []}"), vec![&issuers_path, "https://a", &keys_path, "no key for signatures in it"]),
+        ("issuers: [{issuer: https://a, jwksFile: keys}]", Some("{}"), vec![&issuers_path, "missing field `audience`"]),
+        ("issuers: {}", Some("{}"), vec![&issuers_path, "expected a sequence"]),
+    ] {
+        files.write("issuers", file.as_bytes());
+        drop(std::fs::remove_file(files.path("keys")));
+        if let Some(keys) = keys {
+            files.write("keys", keys.as_bytes());
+        }
+        let proofs = ProofSettings { tokens: None, issuers: Some(files.path("issuers")) };
+        let opened = Gate::open(proofs, Whose::AGENTS, QUICK.reload, Arc::default());
+        let error = opened.expect_err("no use").to_string();
+        assert!(words.iter().all(|words| error.contains(words)), "{words:?}: {error}");
+    }
+}
+
+/// A JWT that was verified is remembered; what the files say now decides all the same.
+#[tokio::test]
+async fn a_jwt_that_is_remembered_goes_with_its_issuer_audience_and_rules() {
+    let keyring = Keyring::new();
+    let issuer = Issuer::new();
+    keyring.files.write("keys", issuer.jwks().as_bytes());
+    let rules = |issuer: &str, audience: &str, label: &str| {
+        format!(
+            "issuers: [{{issuer: {issuer}, audience: {audience}, jwksFile: keys, labels: {{{label}: kubernetes.io/namespace}}}}]"
+        )
+    };
+    let before = rules("https://cluster", "gitamp", "namespace");
+    keyring.files.write("issuers", before.as_bytes());
+    let mut house = keyring.open(true).await;
+    let expires = Clock::start().now().as_millis() / 1_000 + 600;
+    let claims = serde_json::json!({"iss": "https://cluster", "aud": "gitamp", "sub": "gw", "exp": expires, "kubernetes.io": {"namespace": "shop"}});
+    let token = issuer.token(&claims);
+    for (who, after, comes_back) in [
+        (1, rules("https://other", "gitamp", "namespace"), None),
+        (2, rules("https://cluster", "vault", "namespace"), None),
+        (3, rules("https://cluster", "gitamp", "team"), Some("team=shop")),
+        (4, "issuers: []".to_owned(), None),
+    ] {
+        keyring.files.write("issuers", before.as_bytes());
+        let mut socket = bounded("a connection", async {
+            loop {
+                match house.enter(None, Some(&token)).await {
+                    Ok(socket) => return socket,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        })
+        .await;
+        say(&mut socket, &hello(who)).await;
+        assert!(house.labels(who).await.ends_with("namespace=shop"), "{after}");
+        hear(&mut socket).await.expect("an answer");
+        assert_eq!(house.poll(&token, &hello(who + 100)).await.0, 200, "and the same token over HTTP");
+        drop(house.labels(who + 100).await);
+        keyring.files.write("issuers", after.as_bytes());
+        assert_eq!(hear(&mut socket).await, Err(CloseCode::Policy), "{after}");
+        house.both_gone(who, who + 100).await;
+        match (house.enter(None, Some(&token)).await, comes_back) {
+            (Err(refused), None) => assert!(refused.contains("401"), "{refused}"),
+            (Ok(mut socket), Some(labels)) => {
+                say(&mut socket, &hello(who)).await;
+                assert!(house.labels(who).await.ends_with(labels));
+                drop(socket);
+                house.gone(who).await;
+            }
+            (entered, _) => panic!("{after}: {:?}", entered.map(drop)),
+        }
+    }
+}
+
+/// What others dated ends by the wall clock, although timers stand still on a machine that sleeps.
+#[tokio::test]
+async fn a_machine_that_slept_lets_nobody_stay_whose_proof_ended_meanwhile() {
+    let mut keyring = Keyring::new();
+    let (clock, slept) = Clock::start_on_a_machine_that_sleeps();
+    let soon = clock.wall() + Duration::from_secs(3_600);
+    let (short, long) = (keyring.issue("short", 1, "prod", Some(soon)), keyring.issue("long", 2, "prod", None));
+    let options = AgentServerOptions { poll_expiry: BOUND * 2, ..AgentServerOptions::default() };
+    let mut house = keyring.open_at(false, options, clock).await;
+    let mut ends = house.enter(None, Some(&short)).await.expect("known");
+    let mut stays = house.enter(None, Some(&long)).await.expect("known");
+    for (socket, who) in [(&mut ends, 1), (&mut stays, 2)] {
+        say(socket, &hello(who)).await;
+        house.report(who).await;
+        hear(socket).await.expect("an answer");
+    }
+    for (token, who) in [(&short, 3), (&long, 4)] {
+        assert_eq!(house.poll(token, &hello(who)).await.0, 200);
+        house.report(who).await;
+    }
+    slept.store(2 * 3_600_000, std::sync::atomic::Ordering::Relaxed);
+    // Nobody says a word: who polls is not waited for until it has been silent for too long.
+    house.both_gone(1, 3).await;
+    assert_eq!(hear(&mut ends).await, Err(CloseCode::Policy));
+    assert_eq!(house.poll(&short, &heartbeat(3, 1)).await.0, 401);
+    say(&mut stays, &heartbeat(2, 1)).await;
+    hear(&mut stays).await.expect("an answer");
+    assert_eq!(house.poll(&long, &heartbeat(4, 1)).await.0, 200);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::mpsc::sync_channel;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -215,8 +216,38 @@ impl Seeded {
         });
     }
 
+    /// What everybody who looks at the list of processes sees of a transfer that is under way.
+    fn transfer(&self) -> Vec<(String, Vec<u8>)> {
+        let (asked, is_asked) = sync_channel(1);
+        let (let_go, is_over) = sync_channel::<()>(1);
+        self.fleet.behind_the_next_look(move || {
+            asked.send(()).expect("the test waits for it");
+            // It ends when the test does, however that ends.
+            let _over = is_over.recv();
+        });
+        self.daemon.process().signal("HUP");
+        is_asked.recv_timeout(support::PATIENCE).expect("the remote is asked");
+        let child = wait_for("the transfer", || {
+            let children = support::children(self.daemon.process().id());
+            children.first().copied().ok_or(children)
+        });
+        let files = ["cmdline", "environ"].map(|file| {
+            let seen = std::fs::read(format!("/proc/{child}/{file}")).expect("it runs");
+            assert!(!seen.is_empty(), "{file} of a process that is over");
+            (format!("{file} of a transfer"), seen)
+        });
+        drop(let_go);
+        files.to_vec()
+    }
+
     fn search(&self) {
         let mut search = Search::new(&self.secrets);
+        for (name, seen) in self.transfer() {
+            search.look(&name, seen);
+        }
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.daemon.process().id())).expect("it runs");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "no core file: {core}");
         let agents: serde_json::Value =
             serde_json::from_str(&self.daemon.ask(&["agents", "--output", "json"])).expect("JSON");
         let ids: Vec<String> = agents["agents"]
@@ -426,8 +457,8 @@ impl Wrong {
     }
 }
 
-/// Every way to start with this secret in a wrong place; `readable` is a file with it that everybody may read.
-fn wrong_starts(secret: &str, readable: &str) -> Vec<Wrong> {
+/// Every way to start with this secret in a wrong place; `readable` is a file with it that everybody may read, `kept` one that is not.
+fn wrong_starts(secret: &str, readable: &str, kept: &str) -> Vec<Wrong> {
     let url = format!("https://ada:{secret}@git.example.com/fleet.git");
     let mut cases = vec![
         Wrong::flags([("repo", &url)]),
@@ -437,6 +468,9 @@ fn wrong_starts(secret: &str, readable: &str) -> Vec<Wrong> {
         Wrong::variable("GITAMP_REPO", &url),
         Wrong::settings(format!("repo: {url}\n")),
         Wrong::settings(format!("repo: [{url}]\n")),
+        // The file of a secret, where that of the settings was asked for.
+        Wrong::settings(format!("{secret}\n")),
+        Wrong::settings(format!("repo: /srv/none\nverify: {secret}\nalerts: {secret}\n")),
         Wrong::settings(format!("verify: {{mode: head, password: {secret}}}\n")).with_repository(),
         Wrong::settings(format!("repo: /srv/none\n  git-token: {secret}\n")),
     ];
@@ -467,6 +501,10 @@ fn wrong_starts(secret: &str, readable: &str) -> Vec<Wrong> {
         let variable = format!("GITAMP_{}", name.replace('-', "_").to_uppercase());
         cases.push(Wrong::variable(&variable, secret).with_repository());
     }
+    // The token itself, in the file that holds the hashes of such.
+    for name in ["agent-token-file", "agent-issuers-file"] {
+        cases.push(Wrong::flags([(name, kept)]).with_repository());
+    }
     for name in ["agent-token-file", "agent-issuers-file", "api-token-file", "tls-cert-file", "verify-keyring"] {
         cases.push(Wrong::settings(format!("{name}: {secret}\n")).with_repository());
     }
@@ -496,8 +534,11 @@ fn a_start_that_fails_repeats_no_secret() {
     let [state, file, log] = ["state", "gitamp.yaml", "log"].map(|name| directory.path().join(name));
     let readable = directory.path().join("readable");
     std::fs::write(&readable, &secret).expect("a file that everybody may read");
+    let kept = directory.path().join("kept");
+    write_secret(&kept, &format!("{secret}\n"));
     let mut search = Search::new(&secrets);
-    for Wrong { flags, variables, settings } in wrong_starts(&secret, &readable.display().to_string()) {
+    let wrong = wrong_starts(&secret, &readable.display().to_string(), &kept.display().to_string());
+    for Wrong { flags, variables, settings } in wrong {
         std::fs::write(&file, &settings).expect("a settings file");
         let mut command = gitamp(["serve"]);
         command

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::sync_channel;
 
 use support::http_remote::HttpRemote;
-use support::{Daemon, PATIENCE, Process, Repository, free_port, get, run, wait_for, write_secret};
+use support::{Daemon, PATIENCE, Process, Repository, children, free_port, get, proc, run, wait_for, write_secret};
 
 const GROUP: &str = "apiVersion: gitamp/v1\nkind: Group\nselector: {matchAll: true}\n";
 const COLLECTOR: &str = "\
@@ -24,23 +24,6 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
 
 /// Sockets that the daemon holds while it starts the process that must not have them.
 const SOCKETS: usize = 300;
-
-fn proc(process: u32, file: &str) -> String {
-    String::from_utf8_lossy(&std::fs::read(format!("/proc/{process}/{file}")).unwrap_or_default()).into_owned()
-}
-
-/// The processes for transfers that a daemon runs.
-fn children(daemon: u32) -> Vec<u32> {
-    let all = std::fs::read_dir("/proc").expect("/proc is there");
-    let ids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    // Behind the name in brackets: the state, and the parent.
-    let parent = |id: u32| {
-        let stat = proc(id, "stat");
-        let (_, rest) = stat.rsplit_once(") ")?;
-        rest.split(' ').nth(1)?.parse::<u32>().ok()
-    };
-    ids.filter(|id| parent(*id) == Some(daemon) && proc(*id, "cmdline").contains("git-transport")).collect()
-}
 
 /// What a process has open, as its links say.
 fn open(process: u32) -> Vec<String> {

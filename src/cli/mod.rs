@@ -19,6 +19,7 @@ mod man;
 mod matching;
 mod notes;
 mod orders;
+mod panics;
 mod render;
 mod rollout;
 pub mod schema;
@@ -131,6 +132,7 @@ fn command() -> clap::Command {
 
 /// The program: reads the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
+    panics::be_discreet();
     let outcome = match Arguments::parse().command {
         Some(command) => command.run(),
         None => return ExitCode::from(2),

@@ -40,6 +40,7 @@ impl Arguments {
             tracing::warn!("{warning}");
         }
         raise_file_limit();
+        keep_no_core_files();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(daemon::run(settings))?;
         Ok(ExitCode::SUCCESS)
@@ -70,6 +71,14 @@ fn filter(asked: &str) -> Result<EnvFilter, ParseError> {
     let filter = EnvFilter::try_new(asked)?;
     let is_quiet = filter.max_level_hint().is_some_and(|level| level <= LevelFilter::WARN);
     if is_quiet || asked.contains("notify") { Ok(filter) } else { EnvFilter::try_new(format!("notify=warn,{asked}")) }
+}
+
+/// What is in memory is nobody's to read from a disk: tokens and keys are among it. Where a program collects core files it heeds this limit, too
+/// (systemd-coredump and apport do).
+fn keep_no_core_files() {
+    if let Err(error) = rlimit::Resource::CORE.set(0, 0) {
+        tracing::warn!("core files cannot be switched off, and would hold secrets: {error}");
+    }
 }
 
 /// One file an agent: the limit is raised as far as the system lets us, and told.

@@ -143,3 +143,19 @@ pub struct Unwritten {
     #[source]
     pub error: RecordError,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Layers that are merged come to more than one file may have.
+    #[test]
+    fn a_configuration_of_more_nodes_than_a_file_may_have_is_read_after_a_restart() {
+        let most = yaml::Limits::default().nodes;
+        let body = Bytes::from(format!("a: [{}]\n", vec!["1"; most * 3 / 2].join(",")));
+        let node = yaml::parse(&"x".into(), &body, &READABLE).expect("readable").expect("a document");
+        let hash = yaml::config_hash(&node);
+        assert!(yaml::parse(&"x".into(), &body, &yaml::Limits::default()).is_err(), "as a file it is refused");
+        assert_eq!(read_config("configs/x", &hash.to_string(), &body).expect("the same").hash(), hash);
+    }
+}

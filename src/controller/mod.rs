@@ -155,21 +155,29 @@ struct GroupState {
     revision: String,
     next: Option<Next>,
     timer: Option<Timestamp>,
-    /// The layers of its newest good definition; `None`: this process has seen none.
+    /// The layers of its newest good definition, and while a rollout runs those that it was rendered from; `None`: nobody knows.
     layers: Option<Arc<[Arc<str>]>>,
 }
 
 impl GroupState {
-    /// Takes the layers of a newer definition. What runs meanwhile was rendered from those of before, and is judged by both.
-    fn take_layers(&mut self, layers: Option<Arc<[Arc<str>]>>) {
-        let before = self.layers.take().filter(|_| self.machine.rollout().is_some());
-        self.layers = match (layers, before) {
+    /// Takes the layers of the definition in this revision. What runs meanwhile was rendered from those of before, and is judged by both. True
+    /// when that is something else than the record says.
+    fn take_layers(&mut self, layers: Option<Arc<[Arc<str>]>>, revision: &str) -> bool {
+        let Some(running) = self.machine.rollout() else {
+            self.layers = layers;
+            return false;
+        };
+        let before = self.layers.take();
+        self.layers = match (layers, &before) {
+            // Nobody wrote down what it was rendered from: everything counts until it is over.
+            (Some(_), None) if running.revision != revision => None,
             (Some(new), Some(before)) => {
-                let both: BTreeSet<Arc<str>> = new.iter().chain(&*before).cloned().collect();
+                let both: BTreeSet<Arc<str>> = new.iter().chain(&**before).cloned().collect();
                 Some(both.into_iter().collect())
             }
             (layers, _) => layers,
         };
+        self.layers != before
     }
 }
 

@@ -1,11 +1,18 @@
 //! Who may give which order, whose commit it is, and how much of what is refused the journal takes in.
 
 use super::*;
+use crate::agent::{
+    AgentEvent, AgentId, AgentReport, Capabilities, ConfigState, ConfigStatus, ConnectionId, Health, ReportedHash,
+    Transport,
+};
 use crate::controller::content::Written;
 use crate::controller::storage::ORDERS_FILE;
-use crate::controller::tests::{CONFIG, GROUP, NOW, revision, take, written};
+use crate::controller::tests::{
+    CONFIG, GROUP, NOW, connected, kept, revision, take, work_off, work_off_keeping, written,
+};
 use crate::controller::{Action, Options, Revision};
 use crate::fleet::snapshot::RolloutTrailer;
+use crate::labels::Labels;
 
 fn controller() -> Controller {
     Controller::new(Options { observe: false, forget_after: Duration::from_secs(3600) })
@@ -205,6 +212,123 @@ fn what_is_approved_is_all_that_lies_between_what_ran_and_what_is_to_run() {
         ])
     );
     assert_eq!(files_of(&name, None), paths(&[]));
+}
+
+/// An agent of this name that has nothing yet.
+fn comes(controller: &mut Controller, number: u8, name: &str) {
+    let (id, connection) = (AgentId::new(&[number; 16]).expect("a uid"), ConnectionId(u64::from(number)));
+    let report = AgentReport {
+        capabilities: Some(Capabilities(0x7C47)),
+        labels: Some(Labels::new([("name", name)])),
+        config: Some(ConfigState { hash: ReportedHash::None, status: ConfigStatus::Unset, message: None }),
+        health: Some(Health { healthy: true, message: None }),
+        ..AgentReport::default()
+    };
+    controller.handle_agent(connected(id, connection, Transport::WebSocket), NOW);
+    controller.handle_agent(AgentEvent::Report { id, connection, report: Box::new(report) }, NOW);
+}
+
+/// A group whose second layer is elsewhere, and both files that it may be in.
+fn layered(number: u8, second: &str, contents: [&str; 2]) -> Revision {
+    let group = format!(
+        "apiVersion: gitamp/v1\nkind: Group\nselector: {{matchAll: true}}\nlayers: [./collector.yaml, /base/{second}.yaml]\n"
+    );
+    let [one, two] = contents.map(|verbosity| format!("exporters: {{debug: {{verbosity: {verbosity}}}}}\n"));
+    let files = [
+        ("all/group.yaml", group.as_str()),
+        ("all/collector.yaml", CONFIG),
+        ("base/one.yaml", &one),
+        ("base/two.yaml", &two),
+    ];
+    let mut revision = revision(number, &files);
+    revision.info.trailer = (number > 1).then_some(RolloutTrailer::Hold);
+    revision
+}
+
+#[test]
+fn what_runs_is_judged_by_the_layers_that_it_was_rendered_from_also_after_a_restart() {
+    let ann = who(Role::Approve, Some("ann@example.org"), false);
+    let options = Options { observe: false, forget_after: Duration::from_secs(3600) };
+    let mut controller = controller();
+    let (mut files, mut now) = (std::collections::BTreeMap::new(), NOW);
+    controller.handle_revision(layered(1, "one", ["basic", "normal"]), NOW);
+    comes(&mut controller, 1, "x");
+    work_off_keeping(&mut controller, None, &mut now, &mut files);
+    controller.handle_revision(layered(2, "one", ["detailed", "normal"]), now);
+    drop(kept(&mut controller, &mut files, now));
+    let paths = |controller: &Controller| -> Vec<Vec<String>> {
+        let ranges = controller.ranges(&promote(), &ann);
+        assert!(!ranges.is_empty(), "it waits for a word");
+        ranges.iter().map(|range| range.paths.iter().map(ToString::to_string).collect()).collect()
+    };
+    assert_eq!(paths(&controller), [["all", "defaults.yaml", "base/one.yaml"]]);
+    // The same configuration, now from another file: what waits came from the one, and is in the other.
+    let moved = || layered(3, "two", ["basic", "detailed"]);
+    controller.handle_revision(moved(), now);
+    drop(kept(&mut controller, &mut files, now));
+    let both = [["all", "defaults.yaml", "base/one.yaml", "base/two.yaml"]];
+    assert_eq!(paths(&controller), both);
+
+    let (mut restored, problems) = Controller::restore(options.clone(), &files, now).expect("our own version");
+    assert_eq!(
+        (paths(&restored), problems),
+        (both.map(|paths| paths.map(str::to_owned).to_vec()).to_vec(), Vec::new())
+    );
+    restored.handle_revision(moved(), now);
+    assert_eq!(paths(&restored), both, "its first look takes nothing away");
+    // A record of an earlier release does not say it: then everything counts, until it is over.
+    let record = files.get_mut("groups/all/@record.yaml").expect("a record");
+    let text = String::from_utf8_lossy(record).into_owned();
+    let without: Vec<&str> = text.split("layers:\n").collect();
+    let [before, after] = without[..] else { panic!("{text}") };
+    let after: String =
+        after.lines().skip_while(|line| line.starts_with("- ")).map(|line| format!("{line}\n")).collect();
+    *record = bytes::Bytes::from(format!("{before}{after}"));
+    let (mut restored, problems) = Controller::restore(options, &files, now).expect("our own version");
+    assert_eq!((paths(&restored), problems), (vec![Vec::<String>::new()], Vec::new()));
+    restored.handle_revision(moved(), now);
+    assert_eq!(paths(&restored), [Vec::<String>::new()]);
+}
+
+#[test]
+fn who_moved_agents_wrote_a_part_of_what_they_are_given() {
+    let ann = who(Role::Approve, Some("ann@example.org"), false);
+    let group = |names: &str| {
+        format!(
+            "apiVersion: gitamp/v1\nkind: Group\nselector: {{matchExpressions: [{{key: name, operator: In, values: [{names}]}}]}}\n"
+        )
+    };
+    let other = CONFIG.replace("{debug: {}}", "{debug: {verbosity: detailed}}");
+    let fleet = |number: u8, a: &str, b: &str| {
+        let (a, b) = (group(a), group(b));
+        let files = [
+            ("a/group.yaml", a.as_str()),
+            ("a/collector.yaml", CONFIG),
+            ("b/group.yaml", &b),
+            ("b/collector.yaml", &other),
+        ];
+        let mut revision = revision(number, &files);
+        revision.info.trailer = (number > 1).then_some(RolloutTrailer::Hold);
+        revision
+    };
+    let mut controller = controller();
+    let mut now = NOW;
+    controller.handle_revision(fleet(1, "x, y", "z"), NOW);
+    for (number, name) in (1..).zip(["x", "y", "z"]) {
+        comes(&mut controller, number, name);
+    }
+    work_off(&mut controller, None, &mut now);
+    controller.handle_revision(fleet(2, "x", "y, z"), now);
+    drop(stored(&mut controller, now));
+    let b = GroupName::new("b");
+    assert_eq!(controller.groups[&b].machine.rollout().map(|rollout| rollout.kind), Some(Kind::Move));
+    let command = Command::Promote { target: "b".to_owned(), now: false };
+    let id = |number: u8| CommitId([number; 20]);
+    let ranges = controller.ranges(&command, &ann);
+    assert!(ranges.contains(&Range { since: Some(id(1)), head: id(2), paths: Vec::new() }), "{ranges:?}");
+    let refused = give_of(&mut controller, command.clone(), &ann, &["ann@example.org"]).expect_err("her own");
+    assert!(refused.message.contains("wrote or committed a part of what b waits with"), "{refused:?}");
+    give_of(&mut controller, command, &ann, &["bob@example.org"]).expect("somebody else's");
 }
 
 #[test]

@@ -254,6 +254,9 @@ pub struct GroupFile {
     /// What waits for the end of the running rollout (`onNewCommit: finish`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<NextFile>,
+    /// The layers that its rollout was rendered from, while there is one; earlier releases did not write them down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
     /// Its agents ([`crate::roster::known::Known`]); earlier releases did not write them down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<String>,
@@ -500,6 +503,7 @@ impl GroupFile {
             restarts_told: 0,
             restarting: BTreeMap::new(),
             next: None,
+            layers: Vec::new(),
             members: None,
         }
     }

@@ -158,7 +158,8 @@ impl Controller {
         let machine =
             Machine::restore(file.rollouts, rules(&definition), self.options.observe, self.options.forget_after, now);
         self.roster.restore(name, failures, ill, assumed, machine.desired(now).stable);
-        let state = GroupState { machine, definition, revision: file.revision, next, timer: None, layers: None };
+        let layers = (!file.layers.is_empty()).then(|| file.layers.into_iter().map(Arc::from).collect());
+        let state = GroupState { machine, definition, revision: file.revision, next, timer: None, layers };
         self.groups.insert(name.clone(), state);
         Ok(())
     }

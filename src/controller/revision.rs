@@ -296,7 +296,9 @@ impl Controller {
         for (name, definition, layers) in new {
             match self.groups.get_mut(&name) {
                 Some(state) => {
-                    state.take_layers(layers);
+                    if state.take_layers(layers, &report.revision) {
+                        self.storage.urgent.insert(name.clone());
+                    }
                     if state.definition != definition {
                         if !select_the_same(&state.definition, &definition) {
                             self.is_assigned = false;

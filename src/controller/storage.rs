@@ -265,6 +265,9 @@ impl Controller {
             hold: next.plan.hold.clone(),
             fast: next.plan.fast,
         });
+        if state.machine.rollout().is_some() {
+            file.layers = state.layers.iter().flat_map(|layers| layers.iter()).map(ToString::to_string).collect();
+        }
         if let Some(group) = self.roster.group(name) {
             // What a person forgave is forgotten by the record that allows the other try.
             let is_retry = state.machine.record().retries > group.desired.retries;

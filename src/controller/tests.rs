@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::content::Written;
 use super::record::{
     CommitFile, EarlierFile, FailureFile, FleetFile, GenerationFile, GenerationsFile, GroupFile, NextFile,
 };
@@ -323,7 +324,7 @@ fn what_was_damaged_in_the_journal_is_told_and_left_out() {
 }
 
 /// An agent comes that proved nothing.
-fn connected(id: AgentId, connection: ConnectionId, transport: Transport) -> AgentEvent {
+pub(super) fn connected(id: AgentId, connection: ConnectionId, transport: Transport) -> AgentEvent {
     AgentEvent::Connected { id, connection, transport, proofs: Labels::default() }
 }
 
@@ -368,19 +369,23 @@ fn open_commits_are_bounded() {
     assert!(notes.values().all(|note| note.len() < 64 * 1024), "none of them beyond what a note may hold");
 }
 
+fn keep(files: &mut BTreeMap<String, Bytes>, written: Written) {
+    for (path, file) in written.files {
+        match file {
+            Some(file) => drop(files.insert(path, file)),
+            None => drop(files.remove(&path)),
+        }
+    }
+}
+
 /// The files that the journal holds after these actions.
-fn kept(controller: &mut Controller, files: &mut BTreeMap<String, Bytes>, now: Timestamp) -> Vec<Reported> {
+pub(super) fn kept(controller: &mut Controller, files: &mut BTreeMap<String, Bytes>, now: Timestamp) -> Vec<Reported> {
     let mut reports = Vec::new();
     while let Some(action) = controller.poll_action() {
         match action {
             Action::Store(store) => {
                 controller.handle_stored(store.ticket, now);
-                for (path, file) in written(store).files {
-                    match file {
-                        Some(file) => drop(files.insert(path, file)),
-                        None => drop(files.remove(&path)),
-                    }
-                }
+                keep(files, written(store));
             }
             Action::Report(reported) => reports.extend(reported),
             Action::Offer { .. } | Action::Restart { .. } | Action::Withdraw { .. } | Action::Notice(_) => {}
@@ -495,11 +500,24 @@ fn what_a_revision_leaves_as_it_is_is_not_planned() {
 }
 
 /// Lets agents take what they are offered, and time pass, until nothing is under way in any group; who is offered `bad` fails.
-fn work_off(controller: &mut Controller, bad: Option<ConfigHash>, now: &mut Timestamp) {
+pub(super) fn work_off(controller: &mut Controller, bad: Option<ConfigHash>, now: &mut Timestamp) {
+    work_off_keeping(controller, bad, now, &mut BTreeMap::new());
+}
+
+/// The same, with the files that the journal holds.
+pub(super) fn work_off_keeping(
+    controller: &mut Controller,
+    bad: Option<ConfigHash>,
+    now: &mut Timestamp,
+    files: &mut BTreeMap<String, Bytes>,
+) {
     for _ in 0..10_000 {
         while let Some(action) = controller.poll_action() {
             match action {
-                Action::Store(store) => controller.handle_stored(store.ticket, *now),
+                Action::Store(store) => {
+                    controller.handle_stored(store.ticket, *now);
+                    keep(files, written(store));
+                }
                 Action::Offer { connection, id, config, .. } => {
                     let is_bad = bad == Some(config.hash());
                     let status = if is_bad { ConfigStatus::Failed } else { ConfigStatus::Applied };

@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::roles::{RoleRule, Roles};
-use super::{Denied, Identity, MOST_LABELS, Source, check_key, presentable};
+use super::{Denied, Identity, MOST_LABELS, Source, check_key, discreet, presentable};
 use crate::labels::Labels;
 use crate::time::{Timestamp, parse_duration};
 
@@ -70,7 +70,7 @@ impl IssuersFile {
     /// # Errors
     /// When it is malformed.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        let file: Self = serde_yaml::from_str(text).map_err(|error| discreet(&error.to_string()))?;
         if file.issuers.len() > MOST {
             return Err(format!("{} issuers, and at most {MOST} fit", file.issuers.len()));
         }
@@ -129,7 +129,7 @@ impl Public {
 
 #[derive(Deserialize)]
 struct Jwks {
-    keys: Vec<Jwk>,
+    keys: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +139,8 @@ struct Jwk {
     kid: Option<String>,
     #[serde(default, rename = "use")]
     used_for: Option<String>,
+    #[serde(default)]
+    key_ops: Option<Vec<String>>,
     #[serde(default)]
     alg: Option<String>,
     #[serde(default)]
@@ -169,6 +171,7 @@ impl Jwk {
             _ => return None,
         };
         let may = self.used_for.as_deref().is_none_or(|purpose| purpose == "sig")
+            && self.key_ops.as_ref().is_none_or(|uses| uses.iter().any(|purpose| purpose == "verify"))
             && self.alg.as_deref().is_none_or(|algorithm| algorithm == public.algorithm());
         may.then_some(public)
     }
@@ -201,16 +204,19 @@ impl Issuer {
             return Err(format!("more than {} labels", MOST_LABELS - 2));
         }
         entry.labels.keys().try_for_each(|key| check_key(key))?;
-        let read: Jwks = serde_json::from_str(jwks).map_err(|error| format!("no JWKS: {error}"))?;
+        let read: Jwks =
+            serde_json::from_str(jwks).map_err(|error| format!("no JWKS: {}", discreet(&error.to_string())))?;
         let roles = Roles::of(entry)?;
         let rules = format!("{:?}", (&entry.issuer, &entry.audience, &entry.labels, &roles));
         let keys: Vec<Key> = read
             .keys
-            .iter()
+            .into_iter()
+            // Keys of kinds that are not known, or that lack something, are passed over (RFC 7517, 5).
             .filter_map(|jwk| {
+                let jwk: Jwk = serde_json::from_value(jwk).ok()?;
                 let public = jwk.public()?;
                 let source = Sha256::digest(format!("{rules}{public:?}")).into();
-                Some(Key { id: jwk.kid.clone(), public, source })
+                Some(Key { id: jwk.kid, public, source })
             })
             .take(MOST + 1)
             .collect();
@@ -568,6 +574,8 @@ mod tests {
         let keys = json!({"keys": [Signer::ed().jwk("one")]}).to_string();
         for (entry, keys, words) in [
             (entry(""), "{}", "no JWKS"),
+            (entry(""), "\"gitamp_the-token\"", "no JWKS: invalid type: string \"***\", expected"),
+            (entry(""), "{\"keys\": \"gitamp_the-token\"}", "no JWKS: invalid type: string \"***\", expected"),
             (
                 entry(""),
                 r#"{"keys": [{"kty": "oct"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}"#,

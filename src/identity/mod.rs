@@ -99,6 +99,30 @@ pub enum Denied {
     Agent,
 }
 
+/// What a reader says is wrong with a file, without what stands in the file: somebody may have put a token itself there. Names of fields stay.
+fn discreet(error: &str) -> String {
+    let is_name = |text: &str| {
+        let most = if text.chars().all(|c| c.is_ascii_alphabetic()) { 20 } else { 8 };
+        text.len() <= most && text.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    let mut said = String::new();
+    let mut rest = error;
+    while let Some(begin) = rest.find(['"', '`']) {
+        let (before, quoted) = rest.split_at(begin);
+        let mark = if quoted.starts_with('"') { '"' } else { '`' };
+        // What is quoted may hold the mark itself: the last one before what the reader says of its own.
+        let inside = &quoted[1..];
+        let end = inside.find(&format!("{mark}, expected")).or_else(|| inside.find(mark)).unwrap_or(inside.len());
+        let text = &inside[..end];
+        said.push_str(before);
+        said.push(mark);
+        said.push_str(if mark == '`' && is_name(text) { text } else { "***" });
+        said.push(mark);
+        rest = inside.get(end + 1..).unwrap_or_default();
+    }
+    said + rest
+}
+
 /// `text`, when it may be the value of a label: not empty, printable, and not too long.
 fn presentable(text: &str) -> Option<&str> {
     let fine = !text.is_empty() && text.len() <= LONGEST_VALUE && !text.chars().any(char::is_control);
@@ -127,4 +151,30 @@ fn check_key(key: &str) -> Result<(), String> {
     }
     let fine = presentable(key).is_some_and(|key| key.len() <= 256 && !key.contains(char::is_whitespace));
     if fine { Ok(()) } else { Err("a label's name is empty, too long, or holds white space".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_a_file_is_not_repeated() {
+        for (error, said) in [
+            (
+                "invalid type: string \"gitamp_x\", expected struct TokenFile",
+                "invalid type: string \"***\", expected struct TokenFile",
+            ),
+            ("invalid type: string \"a\\\"gitamp_x\\\"b\", expected a", "invalid type: string \"***\", expected a"),
+            (
+                "unknown field `gitamp_x1`, expected one of `name`, `sha256` at line 1",
+                "unknown field `***`, expected one of `name`, `sha256` at line 1",
+            ),
+            ("unknown field `jwksfile`, expected `issuers`", "unknown field `jwksfile`, expected `issuers`"),
+            ("unknown field `a`b`, expected `issuers`", "unknown field `***`, expected `issuers`"),
+            ("missing field `jwksFile` at line 1 column 10", "missing field `jwksFile` at line 1 column 10"),
+            ("an open \"quote", "an open \"***\""),
+        ] {
+            assert_eq!(discreet(error), said);
+        }
+    }
 }

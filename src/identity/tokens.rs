@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Denied, Identity, Source, check_labels, presentable};
+use super::{Denied, Identity, Source, check_labels, discreet, presentable};
 use crate::labels::Labels;
 use crate::time::Timestamp;
 
@@ -78,7 +78,7 @@ impl TokenFile {
     /// # Errors
     /// When it is malformed; the reason names the token.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: Option<Self> = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        let file: Option<Self> = serde_yaml::from_str(text).map_err(|error| discreet(&error.to_string()))?;
         let file = file.unwrap_or_default();
         file.check()?;
         Ok(file)
@@ -226,6 +226,12 @@ mod tests {
             (format!("tokens: [{}]", one("{env: ''}")), "the value of the label `env`"),
             (format!("tokens: [{}]", one("{'a b': x}")), "white space"),
             (format!("tokens: [{}, {}]", one("{}"), one("{}")), "stands there twice"),
+            ("gitamp_the-token-itself".to_owned(), "string \"***\", expected"),
+            ("tokens: [gitamp_the-token-itself]".to_owned(), "tokens[0]: invalid type: string \"***\""),
+            (
+                "tokens: [{gitamp_the-token-itself: x}]".to_owned(),
+                "unknown field `***`, expected one of `name`, `sha256`",
+            ),
             (
                 format!("tokens: [{}, {{name: eu, sha256: {}}}]", one("{env: prod}"), "cd".repeat(32)),
                 "another one of this name has other labels",

@@ -201,9 +201,18 @@ async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll
     Ok(is_settled || !verdict.is_about_labels)
 }
 
-/// Ends the sessions of agents whose last proof does not count any more: their next poll would be refused.
+/// Ends the sessions of agents whose last proof is not believed any more: their next poll would be refused.
 pub(super) async fn end_doubted(server: &Server) {
-    let doubted = server.polls.doubted(|proof| !server.believes(proof));
+    end(server, server.polls.doubted(|proof| !server.believes(proof))).await;
+}
+
+/// The same of those whose proof ended by itself.
+async fn end_expired(server: &Server) {
+    let now = server.clock.wall();
+    end(server, server.polls.doubted(|proof| proof.expires.is_some_and(|end| end <= now))).await;
+}
+
+async fn end(server: &Server, doubted: Vec<(AgentId, Arc<Poll>)>) {
     for (id, poll) in doubted {
         let mut guard = poll.connection.lock().await;
         let Some(mut connection) = guard.take() else { continue };
@@ -216,12 +225,24 @@ pub(super) async fn end_doubted(server: &Server) {
     }
 }
 
-/// Ends the sessions of agents whose polls stopped, for as long as the server runs.
+/// How far the wall clock may go from ours before it is taken for one that was set, or for a machine that slept.
+const SLEPT: Duration = Duration::from_secs(2);
+
+/// Ends the sessions of agents whose polls stopped, or whose proof ended, for as long as the server runs; and has all connections judge anew
+/// what others dated when the wall clock jumped, because their timers stood still.
 pub(super) async fn sweep(server: Arc<Server>) {
     let expiry = server.options.poll_expiry;
     let pause = (expiry / 16).clamp(Duration::from_millis(10), Duration::from_secs(5));
+    let apart = || i128::from(server.clock.wall().as_millis()) - i128::from(server.clock.now().as_millis());
+    let mut before = apart();
     loop {
         tokio::time::sleep(pause).await;
+        let after = apart();
+        if after.abs_diff(before) >= SLEPT.as_millis() {
+            before = after;
+            server.links.doubt_all();
+        }
+        end_expired(&server).await;
         let now = server.clock.now();
         let before = Timestamp::from_millis(now.as_millis().saturating_sub(expiry.as_millis() as u64));
         for (id, poll) in server.polls.silent(before) {

@@ -608,11 +608,19 @@ pub fn read_file(path: &Path) -> Result<(ServeArgs, Places), FileError> {
     let text = std::str::from_utf8(&bytes).map_err(|error| malformed(format!("it is not UTF-8: {error}")))?;
     // A file of comments only is an empty document, which says nothing, and that is fine.
     let mut args = serde_yaml::from_str::<Option<ServeArgs>>(text).map(Option::unwrap_or_default).map_err(|error| {
-        let what = with_place(&error.to_string(), text);
+        let what = with_place(&without_text(&error.to_string()), text);
         malformed(format!("{what}; the keys are the flags of `gitamp serve`, without the dashes in front"))
     })?;
     args.flatten().map_err(|key| malformed(format!("`{key}` and `verify` say the same: leave one out")))?;
     Ok((args, Places::of(text)))
+}
+
+/// The reader's words without a text that stands where a setting should: somebody may have named the file of a secret.
+fn without_text(message: &str) -> String {
+    let parts = message
+        .split_once("invalid type: string \"")
+        .and_then(|(before, rest)| Some((before, rest.rsplit_once("\", expected")?.1)));
+    parts.map_or_else(|| message.to_owned(), |(before, after)| format!("{before}invalid type: text, expected{after}"))
 }
 
 /// The reader gives no place to errors that concern the file's outermost mapping (its first key, a key given twice): finds the last

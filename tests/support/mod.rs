@@ -398,6 +398,24 @@ impl Daemon {
     }
 }
 
+/// A file of a process below `/proc`; empty when the process is over.
+pub(crate) fn proc(process: u32, file: &str) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{process}/{file}")).unwrap_or_default()).into_owned()
+}
+
+/// The processes for transfers that a daemon runs.
+pub(crate) fn children(daemon: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").expect("/proc is there");
+    let ids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    // Behind the name in brackets: the state, and the parent.
+    let parent = |id: u32| {
+        let stat = proc(id, "stat");
+        let (_, rest) = stat.rsplit_once(") ")?;
+        rest.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    ids.filter(|id| parent(*id) == Some(daemon) && proc(*id, "cmdline").contains("git-transport")).collect()
+}
+
 /// `GET path`: the status and the body.
 pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
