@@ -588,6 +588,32 @@ fn a_file_that_everybody_may_read_is_refused_when_it_is_used_as_well() {
 }
 
 #[test]
+fn a_state_directory_that_is_open_to_everybody_is_warned_of_and_a_new_one_is_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let repository = gateways(AT_ONCE);
+    for (mode, words) in [
+        (None, None),
+        (Some(0o755), Some("can be read by every user")),
+        (Some(0o777), Some("can be changed by every user")),
+    ] {
+        let mut daemon = Daemon::prepared_on(&repository.remote().display().to_string(), &[]);
+        if let Some(mode) = mode {
+            std::fs::create_dir_all(daemon.state()).expect("a directory");
+            std::fs::set_permissions(daemon.state(), std::fs::Permissions::from_mode(mode)).expect("ours");
+        }
+        daemon.restart();
+        wait_for("the warning that is due, and no other", || {
+            let log = daemon.process().log();
+            let warned = log.lines().find(|line| line.contains("of this machine"));
+            let is_it = |line: &str| words.is_some_and(|words| line.contains(words)) && line.contains("chmod 700");
+            if warned.map(is_it) == words.map(|_| true) { Ok(()) } else { Err(log.clone()) }
+        });
+        let found = std::fs::metadata(daemon.state()).expect("a directory").permissions().mode() & 0o777;
+        assert_eq!(found, mode.unwrap_or(0o700), "nobody's decision is changed");
+    }
+}
+
+#[test]
 fn the_search_finds_what_it_looks_for() {
     let mut secrets = Secrets::default();
     let value = secrets.make("here");

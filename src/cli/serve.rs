@@ -1,6 +1,8 @@
 //! `gitamp serve`: the daemon, from its settings to its exit code.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -39,6 +41,7 @@ impl Arguments {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
+        warn_of_open_directory(&settings.state_dir);
         raise_file_limit();
         keep_no_core_files();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -71,6 +74,20 @@ fn filter(asked: &str) -> Result<EnvFilter, ParseError> {
     let filter = EnvFilter::try_new(asked)?;
     let is_quiet = filter.max_level_hint().is_some_and(|level| level <= LevelFilter::WARN);
     if is_quiet || asked.contains("notify") { Ok(filter) } else { EnvFilter::try_new(format!("notify=warn,{asked}")) }
+}
+
+/// Whoever may write the directory of the state may put other records there, and whoever may read it sees what the fleet runs. One that we make is ours
+/// alone; another one is somebody's decision: volumes of Kubernetes are everybody's, in a pod without anybody else.
+fn warn_of_open_directory(state: &Path) {
+    let mode = std::fs::metadata(state).map_or(0, |found| found.permissions().mode() & 0o777);
+    let state = state.display();
+    if mode & 0o002 != 0 {
+        tracing::warn!(
+            "{state} (mode {mode:03o}) can be changed by every user of this machine, and with it what the fleet runs: chmod 700 {state}"
+        );
+    } else if mode & 0o005 != 0 {
+        tracing::warn!("{state} (mode {mode:03o}) can be read by every user of this machine: chmod 700 {state}");
+    }
 }
 
 /// What is in memory is nobody's to read from a disk: tokens and keys are among it. Where a program collects core files it heeds this limit, too

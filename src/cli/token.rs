@@ -208,10 +208,12 @@ impl Opened {
     }
 }
 
-/// Those of the file that is there; else everybody may read it, because no secret stands in it, and its owner alone may write it.
+/// Those of the file that is there, but for everybody's to write, with which no daemon would take it; else everybody may read it, because no
+/// secret stands in it, and its owner alone may write it.
 fn permissions(path: &Path) -> std::fs::Permissions {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).map_or_else(|_| std::fs::Permissions::from_mode(0o644), |found| found.permissions())
+    let mode = std::fs::metadata(path).map_or(0o644, |found| found.permissions().mode() & 0o7777);
+    std::fs::Permissions::from_mode(mode & !0o002)
 }
 
 fn content(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
