@@ -74,7 +74,9 @@
 //!   connection still answers on it, or both transports speak in turn. A reconnect alone never costs an agent its identity.
 //! - An offered heartbeat interval goes without an address: clients would take one for the whole set of their settings.
 //! - A stage's agents are drawn in the roster and recorded in the rollout: ranks and thresholds cross that line, agents do not.
-//! - An agent that vanished, or fell ill, is excused while those without the candidate are as sick: the rollout freezes instead.
+//! - An agent that vanished, or fell ill, is excused while those without the candidate are as sick: the rollout freezes instead. Where too
+//!   few of its group are without it, those are asked whom no rollout gave anything since it began; where there are none either, those
+//!   who had been well with it for long: when they fall sick together, it freezes, because to restart everybody is the worse mistake.
 //! - A failure of what goes back counts only when that was offered since: what was failed long ago says nothing about now.
 //! - Who an agent was before commits moved it is told by what it has and by the definitions that each of them replaced; these are
 //!   kept for a week, so that neither an agent nor a daemon that was away makes a move look like a newcomer.

@@ -137,13 +137,14 @@ impl Retry {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     gitamp promote prod/gateways                            the stage with `approval: manual`\n  \
-    gitamp promote prod/gateways --now                      also skips what it waits for: soak, bake, window\n  \
+    gitamp promote prod/gateways --now                      also skips the wait that runs: a window, a soak, ...\n  \
     gitamp promote 6dcb09b5 --reason \"the move of 300 agents is meant\"")]
 pub(super) struct Promote {
     /// A group, or a commit (at least seven of its hex digits)
     #[arg(value_name = "GROUP|COMMIT", value_parser = group)]
     target: String,
-    /// Skip what the rollout waits for now: soak, bake, window, approval
+    /// Approve, and skip the one wait that runs, and no other: for the groups of `dependsOn`, for the start of a stage (a window, agents that
+    /// are gone or have only just come), a soak, or the bake. Whoever was offered it still has to confirm it
     #[arg(long)]
     now: bool,
     #[command(flatten)]

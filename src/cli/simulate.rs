@@ -53,7 +53,7 @@ pub(super) struct Arguments {
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     agents: u32,
     /// What they say of themselves; may be repeated. A value is one text, or several with commas that agents take turns in;
-    /// {n} stands for the agent's number, and {n%3}, {n/100} for what that says
+    /// an n in braces stands for the agent's number, and {n%3}, {n/100} for what that says
     #[arg(long = "attr", value_name = "KEY=VALUE")]
     attributes: Vec<String>,
     /// The capability bits that they declare

@@ -232,6 +232,8 @@ pub struct Controller {
     timers: BTreeSet<(Timestamp, GroupName)>,
     /// When this process last did anything.
     awake: Option<Timestamp>,
+    /// When it does something again at the latest.
+    back_by: Option<Timestamp>,
 }
 
 impl Controller {
@@ -267,6 +269,7 @@ impl Controller {
             actions: VecDeque::new(),
             timers: BTreeSet::new(),
             awake: None,
+            back_by: None,
         }
     }
 

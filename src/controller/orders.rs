@@ -12,8 +12,8 @@ use crate::fleet::snapshot::CommitId;
 use crate::rollout::record::{Pin, Progress, Said};
 use crate::rollout::{Closed, MOST_REMEMBERED, Machine, Waiting};
 use crate::time::{Timestamp, show_duration};
-use crate::view::WaitingOn;
 use crate::view::command::{Command, Impact, NOT_STORED, Order, Refusal};
+use crate::view::present;
 
 /// Orders that the journal keeps beside its own history.
 const MOST_ORDERS: usize = 200;
@@ -247,7 +247,7 @@ impl Controller {
     fn check_open(&self, name: &GroupName) -> Result<(), Refusal> {
         let closed = self.roster.group(name).and_then(|group| group.desired.closed.as_ref());
         let Some(closed) = closed.filter(|closed| **closed != Closed::NotStored) else { return Ok(()) };
-        let reason = WaitingOn::from(&Waiting::Closed(closed.clone())).message;
+        let reason = present::waiting(&Waiting::Closed(closed.clone()), name.as_str()).message;
         Err(Refusal::new(format!("nothing is restarted in {name} now: {reason}")))
     }
 
@@ -342,7 +342,7 @@ impl Controller {
         let closed = self.groups.get(name).filter(|_| offers).and_then(|state| state.machine.desired(now).closed);
         match closed {
             Some(closed @ (Closed::Frozen { .. } | Closed::Suspended | Closed::Observing)) => {
-                format!("; not yet: {}", WaitingOn::from(&Waiting::Closed(closed)).message)
+                format!("; not yet: {}", present::waiting(&Waiting::Closed(closed), name.as_str()).message)
             }
             Some(Closed::Pinned { .. } | Closed::Unexpected { .. } | Closed::RolloutFailed | Closed::NotStored)
             | None => String::new(),

@@ -46,18 +46,19 @@ impl Controller {
 
     fn waiting(&self, name: &GroupName, state: &GroupState, now: Timestamp) -> Vec<WaitingOn> {
         let group = self.roster.group(name);
-        let mut waiting: Vec<WaitingOn> = state.machine.waiting(now).iter().map(WaitingOn::from).collect();
+        let tell = |reason: &Waiting| present::waiting(reason, name.as_str());
+        let mut waiting: Vec<WaitingOn> = state.machine.waiting(now).iter().map(tell).collect();
         if let Some(refused) = self.storage.refused.get(name) {
             waiting.push(present::record_refused(&refused.reason));
         } else if group.is_some_and(|group| group.desired.closed == Some(Closed::NotStored)) {
-            waiting.push(WaitingOn::from(&Waiting::Closed(Closed::NotStored)));
+            waiting.push(tell(&Waiting::Closed(Closed::NotStored)));
         }
         if let (Some(taken), Some(stable), Some(group)) = (state.machine.taken_back(), state.machine.stable(), group) {
             let holding = failures::not_back(group, taken.candidate, stable, taken.started, |id| self.roster.agent(id));
             waiting.extend(present::not_back(&holding, taken.candidate));
         }
         if state.next.is_some() {
-            waiting.push(WaitingOn::from(&Waiting::NewerCommit));
+            waiting.push(tell(&Waiting::NewerCommit));
         }
         if let Some((unavailable, limit)) = self.roster.fleet_limit(name, now) {
             waiting.push(present::fleet_budget(unavailable, limit));
@@ -87,7 +88,7 @@ impl Controller {
         let mut waiting_on = Vec::new();
         if waiting > 0 {
             let closed = group.desired.closed.clone().map(Waiting::Closed);
-            waiting_on.extend(closed.as_ref().map(WaitingOn::from));
+            waiting_on.extend(closed.as_ref().map(|closed| present::waiting(closed, name.as_str())));
             if closed.is_none() && !group.has_room(now) {
                 let tally = self.roster.tally(name, now);
                 let limit = budget::limit(group.desired.max_unavailable, tally.eligible).min(group.desired.room);

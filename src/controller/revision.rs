@@ -12,10 +12,11 @@ use crate::fleet::diagnostic::{Diagnostic, Severity};
 use crate::fleet::generations::Replaced;
 use crate::fleet::snapshot::{CommitId, CommitInfo, RolloutTrailer};
 use crate::fleet::{GroupDefinition, GroupName, RenderedFleet};
+use crate::rollout::Waiting;
 use crate::rollout::machine::{Effect, Machine, Plan};
 use crate::rollout::record::Said;
 use crate::time::Timestamp;
-use crate::view::{CommitReport, Ending, GroupReport};
+use crate::view::{CommitReport, Counts, Ending, GroupReport, present};
 
 impl Controller {
     /// Takes a revision; false when it is refused as a whole. Taking the same one again changes nothing.
@@ -366,8 +367,8 @@ impl Controller {
         let mut part = self.part(name, now);
         if effect == Effect::Waits {
             // The counts are about what runs, not about what waits for it.
-            (part.stage, part.counts) = (None, crate::view::Counts::default());
-            part.waiting_on = vec![(&crate::rollout::Waiting::NewerCommit).into()];
+            (part.stage, part.counts) = (None, Counts::default());
+            part.waiting_on = vec![present::waiting(&Waiting::NewerCommit, name.as_str())];
         }
         if effect == Effect::Started {
             let stable = part.stable.map_or_else(|| "nothing".to_owned(), |hash| hash.short());

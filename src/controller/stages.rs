@@ -94,7 +94,10 @@ impl Controller {
                 )
             }
             Some(_) => format!("{name} has failed {short}; `gitamp retry {name}` tries it again"),
-            None => format!("waits until {name} has finished {short}"),
+            None => {
+                let why = machine.stands_still().map_or_else(String::new, |why| format!(": {why}"));
+                format!("waits until {name} has finished {short}{why}")
+            }
         })
     }
 
@@ -124,11 +127,17 @@ impl Controller {
         }
     }
 
+    /// Whoever drives this comes back by then, whether or not anything is due: if not, it stood still.
+    pub fn expect_back(&mut self, by: Timestamp) {
+        self.back_by = Some(by);
+    }
+
     /// When the process stood still, so did every deadline, soak and bake.
     pub(super) fn notice_gap(&mut self, now: Timestamp) {
         // What was told once is over: a timer that has not been looked after since is late for no other reason.
         let awake = self.awake.replace(now).unwrap_or(now);
-        let late = self.poll_timeout().map(|due| now.since(due.max(awake)));
+        let due = self.poll_timeout().into_iter().chain(self.back_by.take()).min();
+        let late = due.map(|due| now.since(due.max(awake)));
         let Some(gap) = late.filter(|late| *late > GAP) else { return };
         self.notice(
             None,

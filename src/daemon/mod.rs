@@ -54,6 +54,9 @@ const BATCH: usize = 512;
 /// For an order's record to be stored before it is answered. Whoever asked waits for 15 s at most.
 const RECORDING: Duration = Duration::from_secs(6);
 
+/// The loop turns at least so often: whether the process stood still shows in turns that are late, also when nothing was due meanwhile.
+const PULSE: Duration = Duration::from_secs(30);
+
 /// From the signal to the end, whatever happens.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -196,13 +199,10 @@ impl Daemon {
         let mut batch = Vec::with_capacity(BATCH);
         self.perform();
         loop {
-            let timeout = self.controller.poll_timeout().map(|at| self.clock.instant(at));
-            let sleep = async {
-                match timeout {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let back_by = self.clock.now() + PULSE;
+            let timeout = self.controller.poll_timeout().map_or(back_by, |due| due.min(back_by));
+            self.controller.expect_back(back_by);
+            let sleep = tokio::time::sleep_until(self.clock.instant(timeout));
             let turn = tokio::select! {
                 () = &mut stop => return,
                 Some(stored) = inputs.stored.recv() => Turn::Stored(stored),

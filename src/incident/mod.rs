@@ -100,7 +100,7 @@ pub enum Situation {
     UnexpectedAgents,
     /// The rollout has stood still for longer than it should.
     WaitsTooLong,
-    /// Agents fall sick, with and without what is being introduced: the rollout stands still.
+    /// Agents fall sick, and not because of what is being introduced as far as can be told: the rollout stands still.
     Outage,
     /// Too many agents failed: stable goes back to everybody.
     RollingBack,

@@ -417,8 +417,8 @@ fn every_situation_of_a_group_has_its_words() {
         (
             held("outage", "frozen: 5 of 5"),
             "critical",
-            "gw: the rollout stands still, agents fall sick with and without it; 1111111",
-            "not the reason",
+            "gw: the rollout stands still, agents are sick and the commit seems not to be the reason; 1111111",
+            "gitamp abort gw",
         ),
     ] {
         assert_told(&status, severity, title, advice);

@@ -23,7 +23,9 @@ fn what(incident: &Incident, section: &Section) -> String {
         Situation::AgentsFailing => format!("{agents} failed"),
         Situation::UnexpectedAgents => "the rollout is held, the number of agents is not as expected".to_owned(),
         Situation::WaitsTooLong => "the rollout waits for too long".to_owned(),
-        Situation::Outage => "the rollout stands still, agents fall sick with and without it".to_owned(),
+        Situation::Outage => {
+            "the rollout stands still, agents are sick and the commit seems not to be the reason".to_owned()
+        }
         Situation::RollingBack => counted("rolling back"),
         Situation::RolledBack => counted("rolled back"),
         Situation::RolloutFailed => counted("the rollout failed"),
@@ -74,8 +76,9 @@ pub fn advice(incident: &Incident) -> Vec<String> {
                 .to_owned(),
         ],
         Situation::Outage => vec![
-            "look for what the agents have in common: this commit is not the reason".to_owned(),
+            "look for what the agents have in common: a backend, a network".to_owned(),
             "the rollout goes on by itself once they are well again".to_owned(),
+            format!("if it is this commit all the same: `gitamp abort {group}` takes it back"),
         ],
         Situation::RollingBack => vec![
             "agents go back to what was stable by themselves: nothing has to be done for that".to_owned(),

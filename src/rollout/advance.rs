@@ -6,7 +6,7 @@ use crate::fleet::strategy::{Amount, OnFailure, Stage};
 use crate::rollout::cohort::{Cohort, Draw, Opening};
 use crate::rollout::machine::{Machine, Outcome, is_failed, is_stopped};
 use crate::rollout::record::{Cause, Kind, Progress, RolloutRecord, WayBack};
-use crate::rollout::{DEFAULT_MAX_FAILURES, MOST_REMEMBERED, SETTLE, SETTLE_AT_MOST, budget};
+use crate::rollout::{DEFAULT_MAX_FAILURES, MOST_REMEMBERED, Peers, SETTLE, SETTLE_AT_MOST, Tally, budget};
 use crate::time::Timestamp;
 
 /// A rollout without stages of its own: everybody at once, unwatched.
@@ -38,6 +38,7 @@ impl Machine {
             self.watching_since = None;
             return false;
         }
+        self.note_who_fell_together(&rollout, now);
         let (failed, allowed) = (self.failures_that_count(&rollout), self.allowed_failures(&rollout));
         if failed > allowed || self.tally.failed > MOST_REMEMBERED {
             let goes_back = self.rules.strategy.on_failure == OnFailure::Rollback;
@@ -329,10 +330,12 @@ impl Machine {
         self.blocked(now).is_none() && !self.holds_back() && connected > 0 && connected * 10 >= of * 9
     }
 
-    /// Of those who were offered something and said no goodbye: how many are connected.
+    /// Of those who were offered something and said no goodbye: how many are there and well, or sick as others are and not waited for. Whoever
+    /// else is sick says nothing about it yet.
     pub(super) fn watched_agents(&self, now: Timestamp) -> (usize, usize) {
-        let connected = self.tally.confirmed + self.tally.offered;
-        (connected, connected + self.tally.cohort_vanished + self.absent(now))
+        let Tally { confirmed, offered, excused, cohort_vanished, .. } = self.tally;
+        let excused = if self.is_outage() { 0 } else { excused.min(offered) };
+        (confirmed + excused, confirmed + offered + cohort_vanished + self.absent(now))
     }
 
     /// Agents that the group had before a restart and that were not heard since; until they are forgotten.
@@ -391,7 +394,35 @@ impl Machine {
 
     pub(super) fn is_complete(&self) -> bool {
         let tally = &self.tally;
-        !tally.held_back && tally.cohort > 0 && tally.pending == 0 && tally.offered == 0 && tally.lost == 0
+        // As many as may fail are not waited for when they are sick as everybody is.
+        let excused = if self.is_outage() { 0 } else { tally.excused };
+        let open = (tally.offered + tally.lost).saturating_sub(excused);
+        !tally.held_back && tally.cohort > 0 && tally.pending == 0 && open == 0
+    }
+
+    /// More agents than may fail are sick with the candidate, and it is not because of it, as far as can be told.
+    pub(super) fn is_outage(&self) -> bool {
+        let Some(rollout) = self.rollout().filter(|rollout| !is_stopped(rollout)) else { return false };
+        let excused = self.tally.excused;
+        rollout.fell_together
+            || excused > 0 && self.failures_that_count(rollout) + excused > self.allowed_failures(rollout)
+    }
+
+    /// That all fell sick together, with nobody to compare them with, nobody could see any more after a restart: it is remembered until they
+    /// are well.
+    fn note_who_fell_together(&mut self, rollout: &RolloutRecord, now: Timestamp) {
+        let tally = &self.tally;
+        let fell_together = if rollout.fell_together {
+            tally.excused + tally.offered + tally.lost + self.absent(now) > 0
+        } else {
+            tally.compared_with == Peers::Nobody && self.is_outage()
+        };
+        if fell_together != rollout.fell_together
+            && let Some(current) = &mut self.record.rollout
+        {
+            current.fell_together = fell_together;
+            self.unstored = true;
+        }
     }
 
     /// At least one agent confirmed that was well before; where nobody was well, one that was ill will do.
@@ -404,7 +435,7 @@ impl Machine {
     pub(super) fn holds_back(&self) -> bool {
         let Some(rollout) = self.rollout().filter(|rollout| !is_stopped(rollout)) else { return false };
         let is_held = rollout.paused.is_some() || rollout.held.is_some();
-        rollout.kind != Kind::Revert && (is_held || self.tally.excused > 0)
+        rollout.kind != Kind::Revert && (is_held || self.is_outage())
     }
 
     pub(super) fn restless_until(&self, now: Timestamp) -> Option<Timestamp> {

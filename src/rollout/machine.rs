@@ -116,7 +116,7 @@ pub struct Machine {
     /// The groups that have to finish the same revision first, and have not; with the reason.
     pub(super) prerequisites: Vec<String>,
     /// The whole fleet is frozen.
-    fleet_frozen: Option<Said>,
+    pub(super) fleet_frozen: Option<Said>,
     /// True while the next stage's agents are to be drawn.
     pub(super) wants_draw: Option<Draw>,
     pub(super) finished: Vec<Finished>,
@@ -174,6 +174,12 @@ impl Machine {
         self.record.stables.first().copied()
     }
 
+    /// When that became stable.
+    fn stable_since(&self) -> Option<Timestamp> {
+        let promoted = self.stable().and_then(|stable| self.record.promoted.get(&stable));
+        promoted.map(|promoted| promoted.at.unwrap_or(promoted.started))
+    }
+
     /// The agents that the next stage asks for, once when they are to be drawn; then call [`Machine::open`].
     pub fn take_draw(&mut self) -> Option<Draw> {
         self.wants_draw.take()
@@ -208,15 +214,6 @@ impl Machine {
     /// True when the rollout runs, or its agents are on their way back: it exists and has not failed.
     pub fn is_running(&self) -> bool {
         self.rollout().is_some_and(|rollout| !is_failed(rollout))
-    }
-
-    /// True when the rollout needs a person: for approval, or because its commit holds it.
-    pub fn waits_for_a_word(&self) -> bool {
-        let is_asked = |rollout: &RolloutRecord| {
-            let needs = rollout.progress == Progress::Opening && rollout.approved <= rollout.stage;
-            rollout.held.is_some() || needs && self.stage().needs_approval
-        };
-        self.rollout().is_some_and(|rollout| !is_stopped(rollout) && is_asked(rollout))
     }
 
     /// True when a rollout that began since introduces something.
@@ -495,7 +492,7 @@ impl Machine {
         self.record.stables.truncate(STABLES);
         let mut earlier = Vec::new();
         let mut brought_by = rollout.revision.clone();
-        if let Some(Promoted { started, revision, earlier: before }) = self.record.promoted.remove(&candidate) {
+        if let Some(Promoted { started, revision, earlier: before, .. }) = self.record.promoted.remove(&candidate) {
             // An order to go back brings nothing of the newest commit.
             if self.record.undone.as_ref().is_some_and(|undone| undone.to == candidate) {
                 brought_by.clone_from(&revision);
@@ -504,7 +501,7 @@ impl Machine {
             earlier.push(Earlier { started, revision });
             earlier.drain(..earlier.len().saturating_sub(EARLIER));
         }
-        let promoted = Promoted { started: rollout.started, revision: brought_by, earlier };
+        let promoted = Promoted { started: rollout.started, at: Some(now), revision: brought_by, earlier };
         self.record.promoted.insert(candidate, promoted);
         let stables = &self.record.stables;
         self.record.promoted.retain(|hash, _| stables.contains(hash));
@@ -617,6 +614,8 @@ impl Machine {
             restoring_since,
             reverting: introduced.is_some_and(|rollout| rollout.kind == Kind::Revert),
             stable: self.stable(),
+            stable_since: self.stable_since(),
+            fell_together: introduced.is_some_and(|rollout| rollout.fell_together),
             successes: self.successes,
             retries: self.record.retries,
             wanted: self.record.wanted,

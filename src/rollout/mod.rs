@@ -80,12 +80,18 @@ pub struct Tally {
     pub excused: usize,
     /// Failed because they vanished and did not come back in time.
     pub failed_absent: usize,
+    /// When the last of those who were offered something counts as failed, and the last of the lost.
+    pub decided_by: (Option<Timestamp>, Option<Timestamp>),
+    /// While nothing may be offered: who has what the repository wants.
+    pub holding: usize,
     /// Those who are not in the cohort yet.
     pub outside: Outside,
     /// Holders of the candidate, and those who were offered it.
     pub treated: Sickness,
-    /// All others.
+    /// Those with whom they are compared.
     pub peers: Sickness,
+    /// Who that is.
+    pub compared_with: Peers,
     /// Failed the candidate, connected or not.
     pub failed: usize,
     /// Connected but not to be offered anything, for reasons that the roster lists.
@@ -130,6 +136,25 @@ pub struct Sickness {
     pub sick: usize,
 }
 
+impl Sickness {
+    /// True when these are as sick as those who have the candidate. Half their share is enough, because nobody falls sick all at once.
+    pub fn is_like(self, treated: Self) -> bool {
+        self.sick > 0 && self.sick * treated.of * 2 >= treated.sick * self.of
+    }
+}
+
+/// With whom agents that have the candidate are compared when they fall sick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peers {
+    /// The others of their group, who were not offered it.
+    #[default]
+    Group,
+    /// All of the fleet to whom no rollout has given anything since theirs began: too few of their group are left without it.
+    Fleet,
+    /// Nobody is without it. They are compared with themselves: with how they were while they had it already.
+    Nobody,
+}
+
 /// What a group's agents should have; the roster makes it so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
@@ -153,6 +178,10 @@ pub struct Desired {
     pub reverting: bool,
     /// What everybody else should have.
     pub stable: Option<ConfigHash>,
+    /// When it became stable; `None`: nothing is.
+    pub stable_since: Option<Timestamp>,
+    /// True while the rollout stands still because all who have the candidate fell sick together, with nobody to compare them with.
+    pub fell_together: bool,
     /// How many rollouts of this process succeeded: with each one, what happened before is settled.
     pub successes: u64,
     /// How often a person asked for another try: with each one, failures of the candidate are forgiven.
@@ -268,11 +297,15 @@ pub enum Waiting {
     Confirmation {
         /// How many.
         agents: usize,
+        /// When the last of them counts as failed, unless something is heard of it.
+        until: Option<Timestamp>,
     },
     /// Agents vanished after their offer and may still come back before their deadline.
     LostAgents {
         /// How many.
         agents: usize,
+        /// When the last of them counts as failed.
+        until: Option<Timestamp>,
     },
     /// Too many agents came only just now.
     Settling {
@@ -340,12 +373,16 @@ pub enum Waiting {
         /// Which and why, in words.
         reason: String,
     },
-    /// Agents that were not offered the candidate are as sick as those that were.
+    /// Agents are sick with the candidate, and it is not the candidate as far as can be told.
     Outage {
-        /// Those that were.
+        /// Those that have it.
         treated: Sickness,
-        /// Those that were not.
+        /// Those with whom they are compared.
         peers: Sickness,
+        /// Who that is.
+        with: Peers,
+        /// True when these are well again: the others have a moment to follow.
+        is_over: bool,
     },
     /// The next stage waits until the record of it is stored and its agents are known.
     Opening {
@@ -359,4 +396,43 @@ pub enum Waiting {
     },
     /// A newer commit waits for the end of the running rollout.
     NewerCommit,
+}
+
+impl Waiting {
+    /// When it is over by itself, at the latest; `None`: that depends on agents, on a person or on the repository.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Closed(Closed::Pinned { until, .. })
+            | Self::Settling { until }
+            | Self::Soak { until }
+            | Self::Bake { until } => Some(*until),
+            Self::Budget { until, .. }
+            | Self::TooManyMissing { until, .. }
+            | Self::Confirmation { until, .. }
+            | Self::LostAgents { until, .. } => *until,
+            Self::Window(outside) => outside.opens,
+            Self::Closed(
+                Closed::Suspended
+                | Closed::Observing
+                | Closed::Frozen { .. }
+                | Closed::Unexpected { .. }
+                | Closed::RolloutFailed
+                | Closed::NotStored,
+            )
+            | Self::NoAgents
+            | Self::NobodyEligible { .. }
+            | Self::Illness { .. }
+            | Self::NotWatching { .. }
+            | Self::NoProof
+            | Self::Failed { .. }
+            | Self::RollingBack { .. }
+            | Self::Paused { .. }
+            | Self::Approval { .. }
+            | Self::Prerequisite { .. }
+            | Self::Outage { .. }
+            | Self::Opening { .. }
+            | Self::Undone { .. }
+            | Self::NewerCommit => None,
+        }
+    }
 }

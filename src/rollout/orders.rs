@@ -242,5 +242,6 @@ pub(super) fn fresh(
         fast: false,
         held: None,
         paused: None,
+        fell_together: false,
     }
 }

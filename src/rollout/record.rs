@@ -182,6 +182,9 @@ pub struct RolloutRecord {
     /// A person holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Said>,
+    /// All who have the candidate fell sick together, with nobody to compare them with: it stands still until they are well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fell_together: bool,
 }
 
 impl RolloutRecord {
@@ -220,6 +223,9 @@ pub struct Pin {
 pub struct Promoted {
     /// When its rollout started.
     pub started: Timestamp,
+    /// When it became stable; `None`: the record is of a release that did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
     /// The revision that brought it.
     pub revision: String,
     /// When and how it had become that before, the newest last.

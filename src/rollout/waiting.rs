@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::rollout::advance::takes_everybody;
 use crate::rollout::machine::{Machine, is_stopped};
 use crate::rollout::record::{Kind, Progress, RolloutRecord};
-use crate::rollout::{Tally, WATCH_INTERVAL, Waiting, budget};
+use crate::rollout::{Peers, Tally, WATCH_INTERVAL, Waiting, budget};
 use crate::time::Timestamp;
 
 impl Machine {
@@ -50,10 +50,42 @@ impl Machine {
         reasons
     }
 
-    /// Agents are sick with it that would have failed, were not those without it as sick.
+    /// Agents are sick with it that would have failed, were it not that everybody is sick.
     fn outage(&self) -> Option<Waiting> {
-        let Tally { excused, treated, peers, .. } = self.tally;
-        (excused > 0).then_some(Waiting::Outage { treated, peers })
+        let Tally { treated, peers, compared_with, .. } = self.tally;
+        let is_known = self.tally.excused > 0;
+        let with = if is_known { compared_with } else { Peers::Nobody };
+        let is_over = with != Peers::Nobody && !peers.is_like(treated);
+        self.is_outage().then_some(Waiting::Outage { treated, peers, with, is_over })
+    }
+
+    /// True when the rollout needs a person: for approval, or because its commit holds it.
+    pub fn waits_for_a_word(&self) -> bool {
+        let is_asked = |rollout: &RolloutRecord| {
+            let needs = rollout.progress == Progress::Opening && rollout.approved <= rollout.stage;
+            rollout.held.is_some() || needs && self.stage().needs_approval
+        };
+        self.rollout().is_some_and(|rollout| !is_stopped(rollout) && is_asked(rollout))
+    }
+
+    /// What keeps it from going on that agents and time do not end, in words for those who wait for it.
+    pub fn stands_still(&self) -> Option<&'static str> {
+        let is_held = |rollout: &RolloutRecord| rollout.paused.is_some() || rollout.held.is_some();
+        if self.fleet_frozen.is_some() || self.record.frozen.is_some() {
+            Some("it is frozen")
+        } else if self.rules.suspend {
+            Some("it is suspended")
+        } else if self.record.undone.is_some() {
+            Some("a person went back behind that (undo)")
+        } else if self.rollout().is_some_and(is_held) {
+            Some("it is paused")
+        } else if self.waits_for_a_word() {
+            Some("its stage needs a person's word")
+        } else if self.is_unproven() {
+            Some("no agent matches it yet")
+        } else {
+            None
+        }
     }
 
     /// Nobody is there who could be offered anything.
@@ -172,11 +204,12 @@ impl Machine {
         if tally.unready > 0 {
             waiting.push(Waiting::Illness { agents: tally.unready });
         }
-        if tally.offered > 0 {
-            waiting.push(Waiting::Confirmation { agents: tally.offered });
+        if tally.offered > tally.excused {
+            let agents = tally.offered - tally.excused;
+            waiting.push(Waiting::Confirmation { agents, until: tally.decided_by.0 });
         }
         if tally.lost > 0 {
-            waiting.push(Waiting::LostAgents { agents: tally.lost });
+            waiting.push(Waiting::LostAgents { agents: tally.lost, until: tally.decided_by.1 });
         }
     }
 

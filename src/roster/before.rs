@@ -37,6 +37,16 @@ impl Roster {
         })
     }
 
+    /// An agent that comes with the configuration already, ill, and that nobody offered anything, was ill before us.
+    pub(super) fn recall_illness(&mut self, id: AgentId) {
+        let Some(member) = self.agents.get(&id) else { return };
+        let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) else { return };
+        let adopted = member.offer.as_ref().is_some_and(|offer| offer.connection.is_none() && !offer.confirmed);
+        if group.assumed.is_none() && adopted && member.is_ill() && group.ill.insert(id) {
+            group.memory_changed = true;
+        }
+    }
+
     /// The agents of no group that the process before this one knew, until they are forgotten.
     pub fn restore_outsiders(&mut self, known: Known, until: Timestamp) {
         self.outsiders = Some((known, until));

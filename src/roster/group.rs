@@ -8,10 +8,11 @@ use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus};
 use crate::config::{ConfigHash, RenderedConfig};
 use crate::labels::Labels;
 use crate::rollout::cohort::{self, Draw, Drawable, Opening};
-use crate::rollout::{Closed, Desired, MOST_REMEMBERED, SETTLE, Sickness, Tally, budget};
+use crate::rollout::{Closed, Desired, MOST_REMEMBERED, SETTLE, Tally, budget};
 use crate::roster::failures;
 use crate::roster::known::Known;
 use crate::roster::member::{Member, Offer};
+use crate::roster::peers::{Bystanders, Kept, LongWell};
 use crate::roster::restarts::Restarts;
 use crate::roster::standing::{HeldReason, Standing, Verdict};
 use crate::time::Timestamp;
@@ -88,13 +89,17 @@ pub struct Group {
     pub restarts: Restarts,
     /// True when failures or illnesses changed since the last look.
     pub memory_changed: bool,
-    tally: Tally,
+    pub(super) tally: Tally,
+    pub(super) long_well: LongWell,
     /// How many had fallen sick when members are judged anew one by one: meanwhile the counts are of only some of them.
-    sickness: Option<(Sickness, Sickness)>,
+    pub(super) kept: Option<Kept>,
     held: BTreeMap<HeldReason, usize>,
     /// Who waits for an offer: those that take no room first, then by rank.
     pending: BTreeSet<(bool, u64, AgentId)>,
     failed_of_hash: usize,
+    /// When those count as failed who were offered something, and those who are lost.
+    offered: BTreeSet<(Timestamp, AgentId)>,
+    lost: BTreeSet<(Timestamp, AgentId)>,
     vanished: BTreeSet<(Timestamp, AgentId)>,
     joined_since: Option<(Timestamp, usize)>,
 }
@@ -172,25 +177,6 @@ impl Group {
         };
         self.desired.watched
             && (self.desired.candidate == Some(hash) || self.desired.restoring_since.is_some_and(is_restored))
-    }
-
-    /// True when those who were not offered the candidate fell as sick as those who were, since the rollout began: then it is not
-    /// this candidate. Half their share is enough, because nobody falls sick all at once.
-    pub fn peers_are_as_sick(&self) -> bool {
-        let (treated, peers) = self.sickness.unwrap_or((self.tally.treated, self.tally.peers));
-        self.desired.candidate.is_some() && peers.sick > 0 && peers.sick * treated.of * 2 >= treated.sick * peers.of
-    }
-
-    /// From now on the sick are counted as they are now, until [`Group::count_sickness_again`]: `desired` leads to a judgement of
-    /// everybody, and is about the same rollout.
-    pub fn keep_sickness(&mut self, desired: &Desired) {
-        let is_same = (desired.candidate, desired.since) == (self.desired.candidate, self.desired.since);
-        self.sickness = is_same.then_some((self.tally.treated, self.tally.peers));
-    }
-
-    /// Everybody is judged.
-    pub fn count_sickness_again(&mut self) {
-        self.sickness = None;
     }
 
     /// True when the member was given something new since stable: how it is now may be because of that.
@@ -446,6 +432,9 @@ impl Group {
         if verdict.standing == Standing::Pending && !verdict.unready {
             self.pending.insert((!verdict.unavailable, self.rank(id), id));
         }
+        if let Some((open, at)) = self.open(verdict) {
+            open.insert((at, id));
+        }
         if let (true, Some(at)) = (verdict.vanished, gone_at) {
             self.vanished.insert((at, id));
         }
@@ -457,9 +446,27 @@ impl Group {
         if verdict.standing == Standing::Pending {
             self.pending.remove(&(!verdict.unavailable, self.rank(id), id));
         }
+        if let Some((open, at)) = self.open(verdict) {
+            open.remove(&(at, id));
+        }
         if let (true, Some(at)) = (verdict.vanished, gone_at) {
             self.vanished.remove(&(at, id));
         }
+    }
+
+    /// Where it is written down when the outcome of an offer is decided at the latest.
+    fn open(&mut self, verdict: &Verdict) -> Option<(&mut BTreeSet<(Timestamp, AgentId)>, Timestamp)> {
+        let open = match verdict.standing {
+            Standing::Offered => &mut self.offered,
+            Standing::Lost => &mut self.lost,
+            Standing::Unplaced
+            | Standing::Held(_)
+            | Standing::Pending
+            | Standing::Confirmed
+            | Standing::Failed
+            | Standing::Away => return None,
+        };
+        verdict.until.filter(|_| !verdict.excused).map(|at| (open, at))
     }
 
     fn count(&mut self, verdict: &Verdict, by: isize) {
@@ -475,9 +482,11 @@ impl Group {
         add(&mut tally.unavailable, verdict.unavailable);
         add(&mut tally.vanished, verdict.vanished);
         add(&mut tally.back, verdict.back);
+        add(&mut tally.holding, verdict.holding);
         let sickness = if verdict.treated { &mut tally.treated } else { &mut tally.peers };
         add(&mut sickness.of, verdict.eligible || verdict.vanished);
         add(&mut sickness.sick, (verdict.eligible || verdict.vanished) && verdict.sick);
+        self.long_well.change(verdict.long_well, by);
         match verdict.standing {
             Standing::Held(reason) => {
                 add(&mut tally.held, true);
@@ -546,8 +555,9 @@ impl Group {
     }
 
     /// The counts.
-    pub fn tally(&self, now: Timestamp, forget_after: Duration) -> Tally {
+    pub fn tally(&self, now: Timestamp, forget_after: Duration, fleet: &Bystanders) -> Tally {
         let assumed = self.assumed(now);
+        let (treated, compared) = self.compare(fleet);
         Tally {
             // While nothing may leave, agents that wait are no longer counted as such: that nobody waits proves nothing. What is only held
             // back says so itself.
@@ -558,6 +568,10 @@ impl Group {
             assumed,
             assumed_until: self.assumed.as_ref().filter(|_| assumed > 0).map(|assumed| assumed.until),
             failed: self.failed_of_hash,
+            decided_by: (self.offered.last().map(|(at, _)| *at), self.lost.last().map(|(at, _)| *at)),
+            treated,
+            peers: compared.peers,
+            compared_with: compared.with,
             unavailable: self.tally.unavailable + assumed,
             forgotten_at: self.vanished.first().map(|(at, _)| *at + forget_after),
             ..self.tally.clone()

@@ -86,6 +86,8 @@ pub struct Offer {
     pub confirmed: bool,
     /// True once the agent reported good health with it.
     pub well: bool,
+    /// Since when it has been well with it, but for what befell it since; later by as much as this process stood still.
+    pub well_since: Option<Timestamp>,
     /// True once the rollout that it belonged to is over: what happens now is no evidence any more.
     pub settled: bool,
     /// True once the slot was told to drop it.
@@ -107,6 +109,7 @@ impl Offer {
             answered: false,
             confirmed: false,
             well: false,
+            well_since: None,
             settled: false,
             withdrawn: false,
             void: false,
@@ -133,6 +136,8 @@ pub struct Member {
     pub ill_since: Option<Timestamp>,
     /// When it really fell ill.
     pub fell_ill: Option<Timestamp>,
+    /// When it was last sick as everybody was; later by as much as this process stood still since.
+    pub excused_at: Option<Timestamp>,
     /// The names in its effective configuration.
     pub effective: Option<Arc<ComponentNames>>,
     /// The names of what its build could run.
@@ -177,6 +182,7 @@ impl Default for Member {
             health: None,
             ill_since: None,
             fell_ill: None,
+            excused_at: None,
             effective: None,
             available: None,
             effective_at: None,
@@ -218,6 +224,14 @@ impl Member {
         self.health.as_ref().is_some_and(|health| !health.healthy)
     }
 
+    /// When it really fell ill, or vanished; `None`: it is well as far as it says, or left in order.
+    pub fn fell_sick(&self) -> Option<Timestamp> {
+        match self.gone {
+            Some(gone) => (!gone.goodbye).then_some(gone.left),
+            None => self.fell_ill.filter(|_| self.is_connected() && self.is_ill()),
+        }
+    }
+
     /// Until when it is in the middle of the last restart that it was told.
     pub fn restarting_until(&self) -> Option<Timestamp> {
         self.restarted_at.map(|at| at + RESTART_TAKES)
@@ -247,7 +261,9 @@ impl Member {
     pub fn shift(&mut self, gap: std::time::Duration) {
         if let Some(offer) = &mut self.offer {
             offer.at = offer.at + gap;
+            offer.well_since = offer.well_since.map(|at| at + gap);
         }
+        self.excused_at = self.excused_at.map(|at| at + gap);
         if let Some(at) = &mut self.ill_since {
             *at = *at + gap;
         }

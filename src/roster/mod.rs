@@ -18,6 +18,7 @@ mod load;
 pub mod member;
 mod moves;
 mod offers;
+pub mod peers;
 pub mod restarts;
 mod retries;
 pub mod standing;
@@ -40,6 +41,7 @@ use crate::roster::group::{Failure, Group};
 use crate::roster::known::Known;
 use crate::roster::load::FleetLoad;
 use crate::roster::member::{Gone, Link, Member, Placement};
+use crate::roster::peers::Bystanders;
 use crate::roster::standing::{Standing, Verdict, judge};
 use crate::time::Timestamp;
 
@@ -100,6 +102,8 @@ pub struct Roster {
     to_dispatch: BTreeSet<GroupName>,
     /// The budget over all groups together.
     fleet: FleetLoad,
+    /// Those with whom agents are compared that have a candidate, where too few of their group have none.
+    bystanders: Bystanders,
     /// Agents that a person wants to keep what they have, known or not.
     pins: BTreeMap<AgentId, Timestamp>,
     /// Agents that a process before this one told to restart, until they are heard.
@@ -129,6 +133,7 @@ impl Roster {
             assumptions: BTreeSet::new(),
             to_dispatch: BTreeSet::new(),
             fleet: FleetLoad::default(),
+            bystanders: Bystanders::default(),
             pins: BTreeMap::new(),
             restarting: BTreeMap::new(),
             outsiders: None,
@@ -198,7 +203,7 @@ impl Roster {
 
     /// The counts of a group; all zero for one without agents.
     pub fn tally(&self, name: &GroupName, now: Timestamp) -> Tally {
-        self.groups.get(name).map(|group| group.tally(now, self.forget_after)).unwrap_or_default()
+        self.groups.get(name).map(|group| group.tally(now, self.forget_after, &self.bystanders)).unwrap_or_default()
     }
 
     /// A group's agents.
@@ -250,6 +255,7 @@ impl Roster {
                     // What it gave is judged by the group that takes the agent: a directory may just have another name by now.
                     offer.group = None;
                 }
+                self.bystanders.change(member.verdict.bystander, -1);
                 member.verdict = Verdict::NOBODY;
             }
             self.judge(id, now);
@@ -278,7 +284,7 @@ impl Roster {
         // Who waits is ordered by the seed: counts come out as they went in, before anything changes.
         let members: Vec<AgentId> = if only_room { Vec::new() } else { group.members.iter().copied().collect() };
         if let Some(group) = self.groups.get_mut(name) {
-            group.keep_sickness(&desired);
+            group.keep_sickness(&desired, &self.bystanders);
         }
         for id in &members {
             self.uncount(*id);
@@ -404,16 +410,6 @@ impl Roster {
         self.dispatch_later(id);
     }
 
-    /// An agent that comes with the configuration already, ill, and that nobody offered anything, was ill before us.
-    fn recall_illness(&mut self, id: AgentId) {
-        let Some(member) = self.agents.get(&id) else { return };
-        let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) else { return };
-        let adopted = member.offer.as_ref().is_some_and(|offer| offer.connection.is_none() && !offer.confirmed);
-        if group.assumed.is_none() && adopted && member.is_ill() && group.ill.insert(id) {
-            group.memory_changed = true;
-        }
-    }
-
     fn count_heard(&mut self, id: AgentId, by: isize) {
         let name = self.agents.get(&id).and_then(|member| member.placement.group());
         if let Some(group) = name.and_then(|name| self.groups.get_mut(name)) {
@@ -486,6 +482,7 @@ impl Roster {
         {
             let before = group.load();
             group.count_out(id, &verdict, member.gone.map(|gone| gone.at));
+            self.bystanders.change(verdict.bystander, -1);
             self.fleet.change(before, group.load());
             self.changed.insert(name.clone());
         }
@@ -495,7 +492,7 @@ impl Roster {
     fn judge(&mut self, id: AgentId, now: Timestamp) {
         let Some(member) = self.agents.get(&id) else { return };
         let group = member.placement.group().and_then(|name| self.groups.get(name));
-        let verdict = group.map_or(Verdict::NOBODY, |group| judge(id, member, group, now));
+        let verdict = group.map_or(Verdict::NOBODY, |group| judge(id, member, group, &self.bystanders, now));
         // `suspend` stops every offer, also those that allow no more than before.
         let is_open = |group: &&Group| {
             let stops = |closed: &Closed| {
@@ -523,13 +520,20 @@ impl Roster {
         let held = member.config.as_ref().and_then(|(state, _)| state.known()).filter(|_| is_confirmed);
         if let Some(offer) = member.offer.as_mut().filter(|offer| Some(offer.hash) == held) {
             offer.confirmed = true;
+            if member.health.as_ref().is_none_or(|health| health.healthy) {
+                offer.well_since.get_or_insert(now);
+            }
             offer.well |= member.health.as_ref().is_some_and(|health| health.healthy);
         }
         let before = group.load();
         group.count_in(id, &verdict, member.gone.map(|gone| gone.at));
+        self.bystanders.change(verdict.bystander, 1);
         self.fleet.change(before, group.load());
         self.changed.insert(name.clone());
         member.moved &= !is_confirmed;
+        if verdict.excused && !verdict.recovers {
+            member.excused_at = Some(now);
+        }
         member.verdict = verdict;
     }
 

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash};
 use crate::config::ConfigHash;
+use crate::rollout::Closed;
 use crate::roster::group::{Failure, Group};
 use crate::roster::member::{Member, Offer};
+use crate::roster::peers::{Bystander, Bystanders, RECOVERY, TOGETHER, WELL_FOR_LONG};
 use crate::time::{Timestamp, show_duration};
 
 /// A bare "Config apply timeout exceeded" may be a slow shutdown of the collector before; for so long a recovery is awaited. And a
@@ -105,10 +107,18 @@ pub struct Verdict {
     pub outside: bool,
     /// True when it has the candidate, or was offered it.
     pub treated: bool,
+    /// True when nothing may be offered, and it has what the repository wants.
+    pub holding: bool,
     /// True when it fell sick since the rollout began.
     pub sick: bool,
-    /// True when it would count as failed, were the others not as sick.
+    /// True when it would count as failed, were it not that everybody is sick.
     pub excused: bool,
+    /// True when it is excused because everybody was until a moment ago.
+    pub recovers: bool,
+    /// When it fell sick, where it has the candidate and had been well with it for long.
+    pub long_well: Option<Timestamp>,
+    /// Where it was left alone: others are compared with it.
+    pub bystander: Option<Bystander>,
 }
 
 impl Verdict {
@@ -127,8 +137,12 @@ impl Verdict {
         failure: None,
         outside: false,
         treated: false,
+        holding: false,
         sick: false,
         excused: false,
+        recovers: false,
+        long_well: None,
+        bystander: None,
     };
 
     fn stands(mut self, standing: Standing) -> Self {
@@ -154,7 +168,7 @@ impl Verdict {
         Self { failure, ..failed }
     }
 
-    /// The others are as sick: it is looked at again in a while.
+    /// It is sick as everybody is: it is looked at again in a while.
     fn excused(self, standing: Standing, now: Timestamp) -> Self {
         Self { excused: true, ..self.open(standing, now + ILLNESS_DEBOUNCE) }
     }
@@ -168,8 +182,8 @@ impl Verdict {
 }
 
 /// Judges `member` of `group`.
-pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
-    let mut verdict = judge_standing(id, member, group, now);
+pub fn judge(id: AgentId, member: &Member, group: &Group, fleet: &Bystanders, now: Timestamp) -> Verdict {
+    let mut verdict = judge_standing(id, member, group, fleet, now);
     // Whether stable works is not asked while something else is introduced: who says that it did not is asked when it goes back.
     let is_beside = |failure: &Failure| verdict.outside && Some(failure.hash) == group.desired.stable;
     if verdict.failure.as_ref().is_some_and(is_beside) {
@@ -184,20 +198,63 @@ pub fn judge(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Ver
     let treated = !verdict.outside
         && match verdict.standing {
             Standing::Offered | Standing::Confirmed | Standing::Failed | Standing::Lost => true,
-            Standing::Unplaced | Standing::Held(_) | Standing::Pending | Standing::Away => false,
+            // Who vanished with it long after its offer is not expected to say anything more, but neither is it without it.
+            Standing::Away => group.desired.candidate.is_some_and(|candidate| group.holds(member, candidate)),
+            Standing::Unplaced | Standing::Held(_) | Standing::Pending => false,
         };
-    Verdict { treated: treated && group.desired.candidate.is_some(), ..verdict }
+    let treated = treated && group.desired.candidate.is_some();
+    let long_well = member.fell_sick().filter(|at| treated && verdict.sick && was_long_well(member, *at));
+    let bystander = if treated { None } else { bystander(id, member, group, &verdict) };
+    Verdict { treated, long_well, bystander, ..verdict }
+}
+
+/// True when it had been well for long with what it was given when it fell sick then.
+fn was_long_well(member: &Member, fell_sick: Timestamp) -> bool {
+    let well_since = member.offer.as_ref().and_then(|offer| offer.well_since);
+    well_since.is_some_and(|since| since + WELL_FOR_LONG <= fell_sick)
+}
+
+/// An agent that has what is stable in its group, and was given nothing else since that became stable.
+fn bystander(id: AgentId, member: &Member, group: &Group, verdict: &Verdict) -> Option<Bystander> {
+    let since = group.desired.stable_since?;
+    let is_there = verdict.eligible || verdict.vanished && verdict.reachable;
+    let has_it = |state: &ConfigState| state.known() == group.desired.stable && state.status != ConfigStatus::Failed;
+    let is_alone = is_there && member.state().is_some_and(has_it) && !member.moved && !group.was_tried(id, member);
+    is_alone.then(|| Bystander { since, fell_sick: member.fell_sick() })
+}
+
+/// What becomes of an agent that would fail for being sick: it is excused when everybody is, and for a while longer; and where nobody is there
+/// with whom it could be compared, and it had been well for long, it is seen first whether others fall sick together with it. `None`: it
+/// failed.
+fn spare(
+    base: &Verdict,
+    standing: Standing,
+    member: &Member,
+    group: &Group,
+    fleet: &Bystanders,
+    now: Timestamp,
+) -> Option<Verdict> {
+    let fell_sick = member.fell_sick();
+    if group.excuses(fell_sick, fleet) {
+        return Some(base.clone().excused(standing, now));
+    }
+    let recovered = member.excused_at.map(|at| at + RECOVERY).filter(|end| *end > now);
+    if let Some(end) = recovered.filter(|_| group.desired.candidate.is_some()) {
+        return Some(Verdict { excused: true, recovers: true, ..base.clone().open(standing, end) });
+    }
+    let is_open = fell_sick.is_some_and(|at| was_long_well(member, at)) && group.has_no_peers(fleet);
+    let since = member.ill_since.or(member.gone.map(|gone| gone.at));
+    let seen = since.map(|since| since + TOGETHER).filter(|end| is_open && *end > now);
+    seen.map(|end| base.clone().open(standing, end))
 }
 
 /// True when it fell ill, or vanished, since the group's rollout began.
 fn fell_sick(member: &Member, group: &Group) -> bool {
-    let is_since = |at: Timestamp| group.desired.since.is_some_and(|since| at >= since);
-    let has_vanished = member.gone.is_some_and(|gone| !gone.goodbye && is_since(gone.left));
-    let is_ill = member.is_connected() && member.is_ill() && member.fell_ill.is_some_and(is_since);
-    has_vanished || is_ill
+    let fell_sick = member.fell_sick();
+    fell_sick.is_some_and(|at| group.desired.since.is_some_and(|since| at >= since))
 }
 
-fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -> Verdict {
+fn judge_standing(id: AgentId, member: &Member, group: &Group, fleet: &Bystanders, now: Timestamp) -> Verdict {
     let ill_before = group.ill.contains(&id) && member.is_eligible();
     let outside = group.desired.candidate.is_some() && !group.in_cohort(id, member);
     let sick = fell_sick(member, group);
@@ -205,7 +262,7 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
     let base = Verdict { ill_before, back, reachable, outside, sick, ..Verdict::NOBODY };
     let desired = group.desired_for(id, member);
     if !member.is_connected() {
-        return judge_absent(id, member, group, desired, base, now);
+        return judge_absent(id, member, group, desired, base, fleet, now);
     }
     let busy_until = busy_until(member, group.desired.progress_deadline).filter(|until| *until > now);
     let eligible = member.is_eligible();
@@ -246,10 +303,7 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, now: Timestamp) -
         };
         return base.stands(Standing::Held(reason));
     };
-    match member.state() {
-        Some(state) if state.is_about(hash) => judge_holder(hash, id, member, group, state, base, now),
-        Some(_) | None => judge_other(hash, id, member, group, base, now),
-    }
+    judge_holder(hash, id, member, group, base, fleet, now)
 }
 
 /// The agent holds, or failed, a candidate that is not rolled out any more.
@@ -263,7 +317,28 @@ fn judge_keeper(id: AgentId, member: &Member, group: &Group, base: Verdict) -> V
     if state.status == ConfigStatus::Failed && group.desired.wanted == Some(hash) {
         return base.fails(hash, failure_message(state));
     }
-    base.stands(Standing::Held(HeldReason::KeepsCandidate))
+    // What is rolled out is nothing that it keeps: it goes on once offers may leave again.
+    let goes_on = match group.desired.closed {
+        Some(Closed::RolloutFailed) | None => false,
+        Some(
+            Closed::Suspended
+            | Closed::Observing
+            | Closed::Frozen { .. }
+            | Closed::Pinned { .. }
+            | Closed::Unexpected { .. }
+            | Closed::NotStored,
+        ) => group.desired.watched && group.desired.wanted == Some(hash),
+    };
+    let reason = if goes_on { HeldReason::GroupClosed } else { HeldReason::KeepsCandidate };
+    Verdict { holding: goes_on, ..base }.stands(Standing::Held(reason))
+}
+
+fn illness_words(member: &Member, deadline: Duration) -> String {
+    let message = member.health.as_ref().and_then(|health| health.message.as_ref());
+    message.map_or_else(
+        || format!("applied, but not healthy within {}", show_duration(deadline)),
+        |message| format!("applied, but unhealthy: {message}"),
+    )
 }
 
 /// What it said when it failed.
@@ -277,6 +352,7 @@ fn judge_absent(
     group: &Group,
     desired: Option<ConfigHash>,
     base: Verdict,
+    fleet: &Bystanders,
     now: Timestamp,
 ) -> Verdict {
     let Some(gone) = member.gone else { return base.stands(Standing::Away) };
@@ -297,23 +373,26 @@ fn judge_absent(
     if now < end {
         return base.open(Standing::Lost, end);
     }
-    if group.peers_are_as_sick() {
-        return base.excused(Standing::Lost, now);
+    if let Some(spared) = spare(&base, Standing::Lost, member, group, fleet, now) {
+        return spared;
     }
     let words = format!("vanished after the offer and was not back within {}", show_duration(deadline));
     base.vanishes_for_good(offer.hash, words)
 }
 
-/// The agent reports the configuration that it should have.
+/// The agent reports the configuration that it should have; or another one, or none.
 fn judge_holder(
     hash: ConfigHash,
     id: AgentId,
     member: &Member,
     group: &Group,
-    state: &ConfigState,
     base: Verdict,
+    fleet: &Bystanders,
     now: Timestamp,
 ) -> Verdict {
+    let Some(state) = member.state().filter(|state| state.is_about(hash)) else {
+        return judge_other(hash, id, member, group, base, now);
+    };
     let deadline = group.desired.progress_deadline;
     let since = member.config.as_ref().map_or(now, |(_, since)| *since);
     let offered_at = member.offer.as_ref().map_or(since, |offer| offer.at);
@@ -332,14 +411,10 @@ fn judge_holder(
             if now < end {
                 return base.open(Standing::Offered, end);
             }
-            if group.peers_are_as_sick() {
-                return base.excused(Standing::Offered, now);
+            if let Some(spared) = spare(&base, Standing::Offered, member, group, fleet, now) {
+                return spared;
             }
-            let message = member.health.as_ref().and_then(|health| health.message.clone());
-            let words = message.map_or_else(
-                || format!("applied, but not healthy within {}", show_duration(deadline)),
-                |message| format!("applied, but unhealthy: {message}"),
-            );
+            let words = illness_words(member, deadline);
             // Who was well with it before it came here is one of this group's by now.
             let was_well = member.offer.as_ref().is_some_and(|offer| offer.confirmed);
             if is_others && !was_well { base.fails_beside(hash, words) } else { base.fails(hash, words) }
@@ -576,9 +651,9 @@ mod tests {
             let mut member = reconnected();
             member.take(says(hash, ConfigStatus::Applying), FOUND);
             member.take(runs(healthy, effective), FOUND);
-            let before = judge(id, &member, &group, FOUND);
+            let before = judge(id, &member, &group, &Bystanders::default(), FOUND);
             assert_eq!((before.standing, before.until), (Standing::Offered, Some(until)), "{why}");
-            assert_eq!(judge(id, &member, &group, concluded).standing, after, "{why}");
+            assert_eq!(judge(id, &member, &group, &Bystanders::default(), concluded).standing, after, "{why}");
         }
     }
 
@@ -598,7 +673,7 @@ mod tests {
             member.take(report, FOUND);
             member.take(runs(true, &["receivers/nop"]), FOUND);
             let is_taking_room = |member: &Member, now| {
-                let verdict = judge(id, member, &group, now);
+                let verdict = judge(id, member, &group, &Bystanders::default(), now);
                 assert_eq!(verdict.standing, Standing::Confirmed, "{status:?}");
                 verdict.unavailable
             };
@@ -625,7 +700,11 @@ mod tests {
             member.take(says(hash, ConfigStatus::Applied), later);
             member.take(runs(true, effective), later);
             member.capabilities.0 |= Capabilities::REPORTS_EFFECTIVE_CONFIG.0;
-            assert_eq!(judge(id, &member, &group, later + LATE_CONFIRMATION).standing, standing, "{why}");
+            assert_eq!(
+                judge(id, &member, &group, &Bystanders::default(), later + LATE_CONFIRMATION).standing,
+                standing,
+                "{why}"
+            );
         }
     }
 
@@ -638,9 +717,15 @@ mod tests {
         member.take(says(ConfigHash::new([8; 32]), ConfigStatus::Applied), FOUND);
         member.take(says(hash, ConfigStatus::Applying), FOUND);
         member.take(runs(true, &["receivers/nop"]), FOUND);
-        assert_eq!(judge(id, &member, &group, FOUND + LATE_CONFIRMATION).standing, Standing::Offered);
+        assert_eq!(
+            judge(id, &member, &group, &Bystanders::default(), FOUND + LATE_CONFIRMATION).standing,
+            Standing::Offered
+        );
         // An agent that polls keeps its connection when it is started anew: it says the same once more.
         member.take(says(hash, ConfigStatus::Applying), FOUND);
-        assert_eq!(judge(id, &member, &group, FOUND + LATE_CONFIRMATION).standing, Standing::Confirmed);
+        assert_eq!(
+            judge(id, &member, &group, &Bystanders::default(), FOUND + LATE_CONFIRMATION).standing,
+            Standing::Confirmed
+        );
     }
 }

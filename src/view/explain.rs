@@ -212,7 +212,9 @@ fn should_have(facts: &Facts<'_>, desired: Option<&str>) -> Vec<String> {
         let stage = facts.stage.map_or_else(String::new, |stage| format!(" (stage {stage})"));
         text.push(format!("A rollout of {} runs{stage}; this agent's turn has not come.", short(candidate)));
     }
-    if let Some(wanted) = wanted.filter(|wanted| desired != Some(wanted.as_str())) {
+    // Who holds it already, while nothing may be offered, has been told that above.
+    let has_it = facts.member.state().and_then(ConfigState::known) == group.desired.wanted;
+    if let Some(wanted) = wanted.filter(|wanted| desired != Some(wanted.as_str()) && !has_it) {
         let revision = facts.revision.map_or_else(String::new, |revision| format!(" ({revision})"));
         text.push(format!("The repository says {}{revision}.", short(&wanted)));
     }
@@ -235,6 +237,9 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
             text.push(format!("It fell ill only just now, and is offered it{}.", within(" in at most ")));
         }
         Standing::Pending => text.push("It will be offered it when there is room.".to_owned()),
+        Standing::Offered | Standing::Lost if member.verdict.excused => {
+            text.push(format!("{offered}, and {}.", present::EXCUSED));
+        }
         Standing::Offered => {
             text.push(format!("{offered}; the outcome is awaited{}.", within(", for at most ")));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::agent::{AgentId, Capabilities, ConfigStatus, ReportedHash, Transport};
 use crate::config::ConfigHash;
 use crate::rollout::record::{Cause, Said, WayBack};
-use crate::rollout::{Closed, Tally, Waiting};
+use crate::rollout::{Closed, Peers, Sickness, Tally, Waiting};
 use crate::roster::failures::Cluster;
 use crate::roster::group::Group;
 use crate::roster::member::{Member, Placement};
@@ -15,6 +15,9 @@ use crate::view::{AgentStatus, Counts, FailureCluster, WaitingOn};
 
 /// How the sentence about a rollout begins that a person ended.
 pub const ABORTED: &str = "aborted";
+
+/// Why an agent that is sick with the candidate does not count as failed.
+pub const EXCUSED: &str = "it is sick, but others are as well: it does not count as failed meanwhile";
 
 /// Agents that a reason names one by one.
 const MOST_NAMED: usize = 5;
@@ -57,69 +60,63 @@ impl From<&Cluster> for FailureCluster {
     }
 }
 
-impl From<&Waiting> for WaitingOn {
-    fn from(waiting: &Waiting) -> Self {
-        match waiting {
-            Waiting::Closed(closed) => says(closed_name(closed), closed_sentence(closed)),
-            Waiting::NoAgents => says("no-agents", "no agent matches yet: the first to come will prove it".to_owned()),
-            Waiting::NobodyEligible { selected } => Self {
-                agents: Some(*selected),
-                ..says("nobody-eligible", format!("{selected} agents match, but none can be offered a configuration"))
-            },
-            Waiting::Budget { pending, unavailable, assumed, limit, until } => Self {
-                agents: Some(*pending),
-                until: *until,
-                ..says("budget", budget_sentence(*pending, *unavailable, *assumed, *limit))
-            },
-            Waiting::Illness { agents } => Self {
-                agents: Some(*agents),
-                ..says(
-                    "illness",
-                    format!("{agents} fell ill only just now; they are offered it in half a minute at the latest"),
-                )
-            },
-            Waiting::Confirmation { agents } => Self {
-                agents: Some(*agents),
-                ..says("confirmation", format!("{} offered it, unconfirmed yet", count(*agents, "was", "were")))
-            },
-            Waiting::LostAgents { agents } => Self {
-                agents: Some(*agents),
-                ..says("lost", format!("{agents} vanished after the offer; they have until their progressDeadline"))
-            },
-            Waiting::Settling { until } => {
-                Self { until: Some(*until), ..says("settling", "many agents have only just come".to_owned()) }
-            }
-            Waiting::TooManyMissing { missing, of, until } => Self {
-                agents: Some(*missing),
-                until: *until,
-                ..says(
-                    "missing",
-                    format!("{missing} of {of} are gone without a goodbye; more than a fifth is too many"),
-                )
-            },
-            Waiting::Soak { until } => Self { until: Some(*until), ..says("soak", "soaking".to_owned()) },
-            Waiting::Bake { until } => Self { until: Some(*until), ..says("bake", "baking".to_owned()) },
-            Waiting::NotWatching { connected, of } => says(
-                "not-watching",
-                format!(
-                    "soak and bake stand still: {connected} of {of} offered agents are connected, nine in ten are needed"
-                ),
+/// Why the rollout of this group does not go on, when that ends by itself, and what ends it otherwise.
+pub fn waiting(waiting: &Waiting, group: &str) -> WaitingOn {
+    let told = match waiting {
+        Waiting::Closed(closed) => says(closed_name(closed), closed_sentence(closed, group)),
+        Waiting::NoAgents => says("no-agents", "no agent matches yet: the first to come will prove it".to_owned()),
+        Waiting::NobodyEligible { selected } => WaitingOn {
+            agents: Some(*selected),
+            ..says("nobody-eligible", format!("{selected} agents match, but none can be offered a configuration"))
+        },
+        Waiting::Budget { pending, unavailable, assumed, limit, .. } => WaitingOn {
+            agents: Some(*pending),
+            ..says("budget", budget_sentence(*pending, *unavailable, *assumed, *limit))
+        },
+        Waiting::Illness { agents } => WaitingOn {
+            agents: Some(*agents),
+            ..says(
+                "illness",
+                format!("{agents} fell ill only just now; they are offered it in half a minute at the latest"),
+            )
+        },
+        Waiting::Confirmation { agents, .. } => WaitingOn {
+            agents: Some(*agents),
+            ..says("confirmation", format!("{} offered it, unconfirmed yet", count(*agents, "was", "were")))
+        },
+        Waiting::LostAgents { agents, .. } => WaitingOn {
+            agents: Some(*agents),
+            ..says(
+                "lost",
+                format!("{agents} vanished after the offer; they count as failed after their progressDeadline"),
+            )
+        },
+        Waiting::Settling { .. } => says("settling", "many agents have only just come".to_owned()),
+        Waiting::TooManyMissing { missing, of, .. } => WaitingOn {
+            agents: Some(*missing),
+            ..says("missing", format!("{missing} of {of} are gone without a goodbye; more than a fifth is too many"))
+        },
+        Waiting::Soak { .. } => says("soak", "soaking".to_owned()),
+        Waiting::Bake { .. } => says("bake", "baking".to_owned()),
+        Waiting::NotWatching { connected, of } => says(
+            "not-watching",
+            format!(
+                "soak and bake stand still: {connected} of {of} offered agents are there and well, nine in ten are needed"
             ),
-            Waiting::NoProof => says("no-proof", "no agent that was well before has confirmed it".to_owned()),
-            Waiting::Failed { .. }
-            | Waiting::RollingBack { .. }
-            | Waiting::Paused { .. }
-            | Waiting::Approval { .. }
-            | Waiting::Window(_)
-            | Waiting::Prerequisite { .. }
-            | Waiting::Outage { .. }
-            | Waiting::Opening { .. }
-            | Waiting::Undone { .. } => stage_reason(waiting),
-            Waiting::NewerCommit => {
-                says("newer-commit", "the running rollout goes first (onNewCommit: finish)".to_owned())
-            }
-        }
-    }
+        ),
+        Waiting::NoProof => says("no-proof", "no agent that was well before has confirmed it".to_owned()),
+        Waiting::Failed { .. }
+        | Waiting::RollingBack { .. }
+        | Waiting::Paused { .. }
+        | Waiting::Approval { .. }
+        | Waiting::Window(_)
+        | Waiting::Prerequisite { .. }
+        | Waiting::Outage { .. }
+        | Waiting::Opening { .. }
+        | Waiting::Undone { .. } => stage_reason(waiting, group),
+        Waiting::NewerCommit => says("newer-commit", "the running rollout goes first (onNewCommit: finish)".to_owned()),
+    };
+    WaitingOn { until: waiting.until(), ..told }
 }
 
 fn says(reason: &str, message: String) -> WaitingOn {
@@ -127,11 +124,11 @@ fn says(reason: &str, message: String) -> WaitingOn {
 }
 
 /// Why a stage does not start, or why a rollout stopped.
-fn stage_reason(waiting: &Waiting) -> WaitingOn {
-    match waiting {
+fn stage_reason(reason: &Waiting, group: &str) -> WaitingOn {
+    match reason {
         Waiting::Failed { cause, way_back, nothing_stable } => WaitingOn {
             agents: failures_of(cause),
-            ..says("failed", failed_sentence(cause, *way_back, *nothing_stable))
+            ..says("failed", failed_sentence(cause, *way_back, *nothing_stable, group))
         },
         Waiting::RollingBack { cause, left } => WaitingOn {
             agents: Some(*left),
@@ -144,33 +141,32 @@ fn stage_reason(waiting: &Waiting) -> WaitingOn {
                 ),
             )
         },
-        Waiting::Paused { said } => says("paused", format!("paused {}; `gitamp resume` lets it go on", said_by(said))),
+        Waiting::Paused { said } => {
+            says("paused", format!("paused {}; `gitamp resume {group}` lets it go on", said_by(said)))
+        }
         Waiting::Approval { stage } => {
-            says("approval", format!("stage `{stage}` needs a person's word: `gitamp promote` gives it"))
+            says("approval", format!("stage `{stage}` needs a person's word: `gitamp promote {group}` gives it"))
         }
-        Waiting::Window(outside) => WaitingOn {
-            until: outside.opens,
-            ..says("window", outside.opens.map_or_else(|| outside.to_string(), |_| outside.why.clone()))
-        },
+        Waiting::Window(outside) => {
+            let why = outside.opens.map_or_else(|| outside.to_string(), |_| outside.why.clone());
+            says("window", format!("{why}; `gitamp promote {group} --now` does not wait for it"))
+        }
         Waiting::Prerequisite { reason } => {
-            says("depends-on", format!("{reason} (dependsOn); `gitamp promote --now` begins without it"))
+            says("depends-on", format!("{reason} (dependsOn); `gitamp promote {group} --now` begins without it"))
         }
-        Waiting::Outage { treated, peers } => WaitingOn {
-            agents: Some(treated.sick),
-            ..says(
-                "outage",
-                format!(
-                    "frozen: {} of {} agents with it fell sick, but so did {} of {} without it: it is not this commit",
-                    treated.sick, treated.of, peers.sick, peers.of
-                ),
-            )
-        },
+        Waiting::Outage { treated, peers, with, is_over } => {
+            let sentence = match is_over {
+                true => recovery_sentence(*treated),
+                false => outage_sentence(*treated, *peers, *with, group),
+            };
+            WaitingOn { agents: Some(treated.sick), ..says("outage", sentence) }
+        }
         Waiting::Opening { stage } => says("opening", format!("stage `{stage}` is about to start")),
         Waiting::Undone { said } => says(
             "undone",
             format!(
-                "undone {}: the group keeps an earlier configuration than the repository says; a commit that changes it or \
-                     `gitamp resume` ends that",
+                "undone {}; the group keeps an earlier configuration than the repository says; a commit that changes it or \
+                     `gitamp resume {group}` ends that",
                 said_by(said)
             ),
         ),
@@ -187,8 +183,43 @@ fn stage_reason(waiting: &Waiting) -> WaitingOn {
         | Waiting::Bake { .. }
         | Waiting::NotWatching { .. }
         | Waiting::NoProof
-        | Waiting::NewerCommit => waiting.into(),
+        | Waiting::NewerCommit => waiting(reason, group),
     }
+}
+
+fn outage_sentence(treated: Sickness, peers: Sickness, with: Peers, group: &str) -> String {
+    let Sickness { sick, of } = treated;
+    match with {
+        Peers::Group => {
+            format!(
+                "frozen: {sick} of {of} agents with it fell sick or vanished, but so did {} of {} without it: it is not this commit, and goes on \
+                 when they are well",
+                peers.sick, peers.of
+            )
+        }
+        Peers::Fleet => {
+            format!(
+                "frozen: {sick} of {of} agents with it fell sick or vanished, but so did {} of {} in the rest of the fleet to which nothing was \
+                 rolled out meanwhile: it is not this commit, and goes on when they are well",
+                peers.sick, peers.of
+            )
+        }
+        Peers::Nobody => {
+            format!(
+                "frozen: {sick} of {of} agents with it are sick or gone. That befell them together, after they had been well with it for \
+                 long, and nobody is without it to compare them with: nothing is rolled back, and it goes on when they are well; if it is this \
+                 commit all the same, `gitamp abort {group}` takes it back"
+            )
+        }
+    }
+}
+
+fn recovery_sentence(treated: Sickness) -> String {
+    let Sickness { sick, of } = treated;
+    format!(
+        "frozen: {sick} of {of} agents with it are sick or gone, and those without it were as well until just now: they have two minutes to get \
+         well, too"
+    )
 }
 
 fn failures_of(cause: &Cause) -> Option<usize> {
@@ -208,16 +239,17 @@ pub fn cause_sentence(cause: &Cause) -> String {
     }
 }
 
-fn failed_sentence(cause: &Cause, way_back: WayBack, nothing_stable: bool) -> String {
+fn failed_sentence(cause: &Cause, way_back: WayBack, nothing_stable: bool, group: &str) -> String {
     let cause = cause_sentence(cause);
+    let again = format!("`gitamp retry {group}` tries it once more");
     match way_back {
         WayBack::None if nothing_stable => {
-            format!("{cause}; nothing is stable to go back to: revert the commit, or commit a correction")
+            format!("{cause}; nothing is stable to go back to: revert the commit, or correct it; {again}")
         }
-        WayBack::None => format!("{cause}; revert the commit, or commit a correction"),
+        WayBack::None => format!("{cause}; revert the commit, or correct it; {again}"),
         WayBack::Done { failed } => {
             let back = if failed == 0 { "everybody is back on stable" } else { "whoever can use stable is back on it" };
-            format!("{cause}; {back}, the repository says otherwise: revert the commit, or correct it")
+            format!("{cause}; {back}, the repository says otherwise: revert the commit, or correct it; {again}")
         }
         WayBack::Failed { failed, allowed } => format!(
             "{cause}; the way back to stable stopped too, because {} failed there and {allowed} may: a person has to look",
@@ -277,17 +309,25 @@ fn closed_name(closed: &Closed) -> &'static str {
     }
 }
 
-fn closed_sentence(closed: &Closed) -> String {
+fn closed_sentence(closed: &Closed, group: &str) -> String {
     match closed {
         Closed::Suspended => "suspended: nothing is offered until `suspend: true` is gone".to_owned(),
         Closed::Frozen { said, whole_fleet } => {
-            let what = if *whole_fleet { "the whole fleet is frozen" } else { "frozen" };
-            format!("{what} {}; nothing is offered, not even to roll back, until `gitamp unfreeze`", said_by(said))
+            let (what, end) = match whole_fleet {
+                true => ("the whole fleet is frozen", "gitamp unfreeze".to_owned()),
+                false => ("frozen", format!("gitamp unfreeze {group}")),
+            };
+            format!("{what} {}; nothing is offered, not even to roll back, until `{end}`", said_by(said))
         }
-        Closed::Pinned { said, .. } => {
-            format!("pinned {}: the agents keep what they have; `gitamp unpin` ends that", said_by(said))
+        Closed::Pinned { until, said } => {
+            format!(
+                "pinned until {until} {}; the agents keep what they have, and `gitamp unpin {group}` ends that",
+                said_by(said)
+            )
         }
-        Closed::Observing => "this daemon only watches (--observe)".to_owned(),
+        Closed::Observing => {
+            "this daemon only watches, and offers nothing until it is started without --observe".to_owned()
+        }
         Closed::Unexpected { selected, min, max } => {
             let bound = match (min, max) {
                 (Some(min), Some(max)) => format!("{min} to {max}"),
@@ -295,7 +335,9 @@ fn closed_sentence(closed: &Closed) -> String {
                 (None, Some(max)) => format!("at most {max}"),
                 (None, None) => "any number".to_owned(),
             };
-            format!("{selected} agents match, {bound} are expected (expect)")
+            let more = if min.is_some_and(|min| *selected < min as usize) { "bring agents back, or " } else { "" };
+            let matching = count(*selected, "agent matches", "agents match");
+            format!("{matching}, {bound} are expected: {more}correct the selector or `expect`")
         }
         Closed::RolloutFailed => {
             "the rollout failed and there is nothing good to give instead: a commit has to say what to do".to_owned()
@@ -459,14 +501,15 @@ pub fn standing(member: &Member) -> (&'static str, Option<String>) {
         }
         Placement::Group(_) => {}
     }
+    let excuse = member.verdict.excused.then(|| EXCUSED.to_owned());
     match member.verdict.standing {
         Standing::Unplaced => ("unknown", None),
         Standing::Held(reason) => ("held", Some(held_sentence(reason).to_owned())),
         Standing::Pending => ("pending", Some("waits for room in the budget".to_owned())),
-        Standing::Offered => ("offered", None),
+        Standing::Offered => ("offered", excuse),
         Standing::Confirmed => ("confirmed", None),
         Standing::Failed => ("failed", None),
         Standing::Away => ("away", None),
-        Standing::Lost => ("lost", None),
+        Standing::Lost => ("lost", excuse),
     }
 }

@@ -5,7 +5,7 @@ use crate::labels::Selector;
 use crate::rollout::record::{Progress, RolloutRecord};
 use crate::rollout::{Tally, Waiting};
 use crate::time::Timestamp;
-use crate::view::{StageState, StageStatus, WaitingOn};
+use crate::view::{StageState, StageStatus};
 
 /// What is known of a group's rollout.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,8 @@ fn counted(size: usize, is_current: bool, course: Course<'_>) -> StageStatus {
     let is_about_it = tally.candidate == Some(rollout.candidate);
     StageStatus {
         size,
-        confirmed: if is_about_it { tally.confirmed.min(size) } else { 0 },
+        // While nothing may be offered, the counts are about what is stable.
+        confirmed: if is_about_it { tally.confirmed.min(size) } else { tally.holding.min(size) },
         failed: if is_current && is_about_it { tally.failed } else { 0 },
         ..StageStatus::default()
     }
@@ -87,7 +88,7 @@ fn state(progress: &Progress) -> StageState {
 fn until(progress: &Progress, waiting: &[Waiting]) -> Option<Timestamp> {
     match progress {
         Progress::Opening | Progress::Soaking { .. } | Progress::Baking { .. } => {
-            waiting.iter().filter_map(|waiting| WaitingOn::from(waiting).until).max()
+            waiting.iter().filter_map(Waiting::until).max()
         }
         Progress::Rolling | Progress::RollingBack { .. } | Progress::Failed { .. } => None,
     }
@@ -153,6 +154,7 @@ mod tests {
             fast: false,
             held: None,
             paused: None,
+            fell_together: false,
         }
     }
 

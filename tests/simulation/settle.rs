@@ -83,7 +83,11 @@ impl Story {
             let group = status.groups.iter().find(|group| Some(&group.name) == agent.group.as_ref());
             let is_frozen =
                 group.is_some_and(|group| group.waiting_on.iter().any(|waiting| waiting.reason == "outage"));
+            // As many as may fail do not hold a rollout up while others are as sick.
+            let id = agent.id.parse().expect("an id");
+            let is_excused = state.controller.roster().agent(id).is_some_and(|member| member.verdict.excused);
             let is_settled = is_frozen
+                || is_excused
                 || matches!(
                     agent.state.as_str(),
                     "confirmed" | "failed" | "held" | "unmanaged" | "orphaned" | "conflict" | "pending"

@@ -28,6 +28,9 @@ use agent::{ModelAgent, Step};
 /// Agents that poll do so this often.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
+/// The daemon's loop turns so often, whatever is due.
+const PULSE: Duration = Duration::from_secs(30);
+
 /// Of so many processes that take over from another one, the first reads the journal as text: to write and to read YAML takes longer
 /// than everything else that happens in between.
 const READ_EVERY: usize = 8;
@@ -216,6 +219,7 @@ impl<O: Observer> World<O> {
     /// The process, or the machine that it is on, stands still for so long. What the agents do meanwhile it learns afterwards; `at_once`:
     /// in one batch.
     pub fn stand_still(&mut self, length: Duration, at_once: bool) {
+        self.state.controller.expect_back(self.state.now + PULSE);
         self.state.now = self.state.now + length;
         for agent in self.state.agents.values_mut() {
             agent.wait_longer(length);
