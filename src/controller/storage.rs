@@ -272,10 +272,13 @@ impl Controller {
             // What a person forgave is forgotten by the record that allows the other try.
             let is_retry = state.machine.record().retries > group.desired.retries;
             let forgiven = state.machine.rollout().map(|rollout| rollout.candidate).filter(|_| is_retry);
-            file.failures = group
-                .failures
-                .iter()
-                .filter(|(id, failure)| Some(failure.hash) != forgiven && !self.is_forgiven(**id))
+            let remembered =
+                group.failures.iter().filter(|(id, failure)| Some(failure.hash) != forgiven && !self.is_forgiven(**id));
+            // Where there are too many, what gates count is what a successor has to know.
+            let (evidence, others): (Vec<_>, Vec<_>) = remembered.partition(|(_, failure)| failure.is_evidence());
+            file.failures = evidence
+                .into_iter()
+                .chain(others)
                 .take(MOST_REMEMBERED)
                 .map(|(id, failure)| {
                     (

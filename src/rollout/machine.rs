@@ -610,7 +610,8 @@ impl Machine {
             holds_back: introduced.is_some() && (blocked.is_some() || self.holds_back()),
             // Also while it may not begin: who was moved here keeps what it has until then.
             moving: rollout.is_some_and(|rollout| rollout.kind == Kind::Move && !is_stopped(rollout)),
-            retry: introduced.is_some_and(|rollout| rollout.retry),
+            // Also while it is frozen: who failed before has not failed since.
+            retry: rollout.is_some_and(|rollout| rollout.retry && !is_stopped(rollout)),
             restoring_since,
             reverting: introduced.is_some_and(|rollout| rollout.kind == Kind::Revert),
             stable: self.stable(),

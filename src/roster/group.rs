@@ -36,6 +36,9 @@ pub struct Failure {
 /// When a failure was that is no evidence.
 const BEGINNING: Timestamp = Timestamp::from_millis(0);
 
+/// When a failure was that becomes evidence with the stage of its agent. Records tell times to the second.
+const BEFORE_ITS_STAGE: Timestamp = Timestamp::from_millis(1_000);
+
 impl Failure {
     /// One with these words, at the beginning of time.
     pub fn new(hash: ConfigHash, message: Arc<str>) -> Self {
@@ -45,7 +48,17 @@ impl Failure {
     /// True when it says something about what its group rolls out. What another group gave the agent, or what it failed long before, only
     /// keeps it from being offered that again.
     pub fn is_evidence(&self) -> bool {
-        self.at > BEGINNING
+        self.at > BEFORE_ITS_STAGE
+    }
+
+    /// What the agent said before its stage has come, of something that nobody knows to be given by another group: it counts when the stage
+    /// comes.
+    pub fn before_its_stage(self) -> Self {
+        Self { at: BEFORE_ITS_STAGE, ..self }
+    }
+
+    fn awaits_stage(&self) -> bool {
+        self.at == BEFORE_ITS_STAGE
     }
 }
 
@@ -202,7 +215,8 @@ impl Group {
             })
             // Who failed it elsewhere proves nothing: a stage of such agents alone would wait for ever.
             .filter(|(id, _)| {
-                !self.failures.get(id).is_some_and(|one| Some(one.hash) == candidate && !one.is_evidence())
+                let is_elsewhere = |one: &Failure| !one.is_evidence() && !one.awaits_stage();
+                !self.failures.get(id).is_some_and(|one| Some(one.hash) == candidate && is_elsewhere(one))
             })
             // Who had it before agents were moved here takes no part in their rollout: the stages are shares of the others.
             .filter(|(_, member)| !self.desired.moving || !self.had_before(member))
@@ -296,6 +310,12 @@ impl Group {
         restored.or(self.desired.candidate).or(self.desired.wanted).or(self.desired.stable)
     }
 
+    /// What the member said of the candidate that it failed, before its stage had come; it has come now.
+    pub fn failed_before_its_stage(&self, id: AgentId, hash: ConfigHash) -> Option<&Failure> {
+        let is_introduced = self.desired.candidate == Some(hash) && !self.desired.introduces_old();
+        self.failures.get(&id).filter(|failure| is_introduced && failure.hash == hash && failure.awaits_stage())
+    }
+
     /// Whether a failure counts for or against what runs: what goes back, or is stable already, may have been failed long before.
     fn counts_failure(&self, failure: &Failure) -> bool {
         let desired = &self.desired;
@@ -374,6 +394,7 @@ impl Group {
     /// Forgets an agent that is gone for good. What it failed stays remembered, as far as the journal can remember it.
     pub fn forget(&mut self, id: AgentId) {
         self.members.remove(&id);
+        self.memory_changed |= self.to_retry.remove(&id).is_some();
         if self.desired.watched {
             return;
         }

@@ -1,6 +1,7 @@
 //! What agents tell of what a group gave them that they have left since: it counts there, and nowhere else.
 
 use crate::agent::{AgentId, ConfigStatus};
+use crate::rollout::MOST_REMEMBERED;
 use crate::roster::Roster;
 use crate::roster::group::{Assumed, Failure};
 use crate::roster::standing::{failure_message, is_bare_timeout};
@@ -30,6 +31,9 @@ impl Roster {
             }
             let is_its = offer.group.as_ref() == Some(name) && desired.since.is_none_or(|since| offer.made >= since);
             let counts = is_its && group.judges(offer.hash, Some(offer));
+            if !counts && group.failures.len() >= MOST_REMEMBERED {
+                continue;
+            }
             let at = if counts { now } else { failure.at };
             group.remember(id, member.labels.as_ref(), Failure { at, ..failure.clone() });
             self.changed.insert(name.clone());
@@ -37,7 +41,8 @@ impl Roster {
     }
 
     /// An agent says that it failed what its group rolls out, and its stage has not come: long ago, for example, or by what a process before
-    /// this one gave it. That is remembered while it says so, because an agent that loses its disk says it no more.
+    /// this one gave it. That is remembered while it says so, because an agent that loses its disk says it no more; and it counts once the
+    /// stage has come.
     fn remember_beside(&mut self, id: AgentId) {
         let Some(member) = self.agents.get(&id) else { return };
         let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) else { return };
@@ -56,11 +61,14 @@ impl Roster {
         let failure = Failure::new(hash, failure_message(state));
         if is_its
             && !is_asked_again
+            && group.failures.len() < MOST_REMEMBERED
             && !group.has_failed(id, hash)
+            // Of those who hold what is held back just now it counts at once.
+            && !group.holds_kept(id, member)
             && group.desired_for(id, member) != Some(hash)
             && !is_bare_timeout(&failure.message)
         {
-            group.remember(id, member.labels.as_ref(), failure);
+            group.remember(id, member.labels.as_ref(), failure.before_its_stage());
         }
     }
 }

@@ -278,7 +278,8 @@ impl Roster {
         let is_over = desired.successes != group.desired.successes;
         // What was confirmed in one rollout is no evidence in the next, also where that brings the same once more.
         let is_other = desired.candidate != group.desired.candidate;
-        let forgiven = desired.candidate.filter(|_| group.is_retry(&desired));
+        // While the group is frozen nothing is rolled out, and what will be is what is wanted.
+        let forgiven = desired.candidate.or(desired.wanted).filter(|_| group.is_retry(&desired));
         let only_room = Desired { room: desired.room, reach: desired.reach, ..group.desired.clone() } == desired;
         let begins_move = desired.moving && !group.desired.moving;
         // Who waits is ordered by the seed: counts come out as they went in, before anything changes.

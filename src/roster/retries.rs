@@ -21,7 +21,9 @@ impl Roster {
         let group = group.ok_or("the agent is in no group, and nothing is given to it")?;
         let failure = group.failures.get(&id).ok_or("the agent has not failed: there is nothing to try again")?;
         let is_stuck = group.desired.closed == Some(Closed::RolloutFailed);
-        if is_stuck || group.desired_for(id, member) != Some(failure.hash) {
+        let is_given =
+            group.desired.candidate == Some(failure.hash) || group.desired_for(id, member) == Some(failure.hash);
+        if is_stuck || !is_given {
             return Err("its group does not give that to anybody now: `gitamp retry GROUP` tries a rollout again");
         }
         if has(member, failure.hash) && (member.is_ill() || group.runs_something_else(failure.hash, member)) {

@@ -280,6 +280,9 @@ fn judge_standing(id: AgentId, member: &Member, group: &Group, fleet: &Bystander
     if !eligible {
         return base.stands(Standing::Held(HeldReason::CannotReport));
     }
+    if let Some(failure) = desired.and_then(|hash| group.failed_before_its_stage(id, hash)) {
+        return base.fails(failure.hash, failure.message.clone());
+    }
     if desired.or(group.desired.wanted).is_some_and(|hash| group.has_failed(id, hash)) {
         return base.stands(Standing::Failed);
     }
@@ -314,7 +317,8 @@ fn judge_keeper(id: AgentId, member: &Member, group: &Group, base: Verdict) -> V
     if group.has_failed(id, hash) {
         return base.stands(Standing::Failed);
     }
-    if state.status == ConfigStatus::Failed && group.desired.wanted == Some(hash) {
+    let is_tried_again = group.desired.retry || member.retried == Some(hash);
+    if state.status == ConfigStatus::Failed && group.desired.wanted == Some(hash) && !is_tried_again {
         return base.fails(hash, failure_message(state));
     }
     // What is rolled out is nothing that it keeps: it goes on once offers may leave again.

@@ -203,18 +203,24 @@ async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll
 
 /// Ends the sessions of agents whose last proof is not believed any more: their next poll would be refused.
 pub(super) async fn end_doubted(server: &Server) {
-    end(server, server.polls.doubted(|proof| !server.believes(proof))).await;
+    end(server, |proof| !server.believes(proof)).await;
 }
 
-/// The same of those whose proof ended by itself.
+/// The same of those whose proof ended by itself, and who had the time for another poll since: it is with the next one that an agent shows
+/// that it was given another. Meanwhile nothing leaves, because configurations leave with the answers to polls.
 async fn end_expired(server: &Server) {
+    let patience = server.options.poll_expiry / 3;
     let now = server.clock.wall();
-    end(server, server.polls.doubted(|proof| proof.expires.is_some_and(|end| end <= now))).await;
+    end(server, |proof| proof.expires.is_some_and(|end| end + patience <= now)).await;
 }
 
-async fn end(server: &Server, doubted: Vec<(AgentId, Arc<Poll>)>) {
-    for (id, poll) in doubted {
+async fn end(server: &Server, is_doubtful: impl Fn(&Proof) -> bool) {
+    for (id, poll) in server.polls.doubted(&is_doubtful) {
         let mut guard = poll.connection.lock().await;
+        if !is_doubtful(&lock(&poll.proof)) {
+            // A poll that was answered just now brought another one.
+            continue;
+        }
         let Some(mut connection) = guard.take() else { continue };
         server.polls.close(id, &poll, server);
         server.traffic.gate.revoked.one();

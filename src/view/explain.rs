@@ -256,10 +256,14 @@ fn next(facts: &Facts<'_>, reason: Option<&str>) -> Vec<String> {
             let failure = facts.group.and_then(|group| group.failures.get(&facts.id));
             let what = failure.map_or_else(String::new, |one| format!(" {}: {}", one.hash.short(), one.message));
             text.push(format!("It failed{what}"));
-            let desired = facts.group.and_then(|group| group.desired_for(facts.id, member));
+            let gives = |hash| {
+                facts.group.is_some_and(|group| {
+                    group.desired.candidate == Some(hash) || group.desired_for(facts.id, member) == Some(hash)
+                })
+            };
             let retry = if facts.can_retry {
                 format!(", or somebody says `gitamp retry {name}`")
-            } else if failure.is_some_and(|failure| desired == Some(failure.hash)) {
+            } else if failure.is_some_and(|failure| gives(failure.hash)) {
                 format!(", or somebody says `gitamp retry {}`", facts.id)
             } else {
                 String::new()
