@@ -408,14 +408,15 @@ impl Machine {
             || excused > 0 && self.failures_that_count(rollout) + excused > self.allowed_failures(rollout)
     }
 
-    /// That all fell sick together, with nobody to compare them with, nobody could see any more after a restart: it is remembered until they
-    /// are well.
+    /// That all fell sick together, with nobody to compare them with, nobody could see any more after a restart: it is remembered until most
+    /// of them are well. Who stays sick then is judged as anybody else: one that never recovers holds up nothing for ever.
     fn note_who_fell_together(&mut self, rollout: &RolloutRecord, now: Timestamp) {
-        let tally = &self.tally;
+        let Tally { treated, peers, compared_with, .. } = self.tally;
         let fell_together = if rollout.fell_together {
-            tally.excused + tally.offered + tally.lost + self.absent(now) > 0
+            self.absent(now) > 0 || treated.sick > 0 && treated.sick * 2 >= treated.of
         } else {
-            tally.compared_with == Peers::Nobody && self.is_outage()
+            // Of these it is because of that, and not because other peers, who have a rollout of their own by now, were as sick.
+            compared_with == Peers::Nobody && peers.sick * 2 >= peers.of && self.is_outage()
         };
         if fell_together != rollout.fell_together
             && let Some(current) = &mut self.record.rollout

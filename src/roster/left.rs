@@ -3,7 +3,7 @@
 use crate::agent::{AgentId, ConfigStatus};
 use crate::rollout::MOST_REMEMBERED;
 use crate::roster::Roster;
-use crate::roster::group::{Assumed, Failure};
+use crate::roster::group::Failure;
 use crate::roster::standing::{failure_message, is_bare_timeout};
 use crate::time::Timestamp;
 
@@ -48,12 +48,6 @@ impl Roster {
         let Some(group) = member.placement.group().and_then(|name| self.groups.get_mut(name)) else { return };
         let Some((hash, state)) = member.state().and_then(|state| Some((state.known()?, state))) else { return };
         let desired = &group.desired;
-        // A rollout of the process before may have given it that: then it counts as soon as its stage comes, and is no old story.
-        let began_before = |since: Timestamp, known_until: Timestamp| since + self.forget_after < known_until;
-        let may_be_new = |assumed: &Assumed| desired.since.is_none_or(|since| began_before(since, assumed.known_until));
-        if group.assumed.as_ref().is_some_and(may_be_new) {
-            return;
-        }
         let is_asked_again = desired.retry && desired.candidate == Some(hash)
             || member.retried == Some(hash)
             || group.to_retry.get(&id) == Some(&hash);

@@ -167,7 +167,9 @@ impl Group {
         let (treated, compared) = self.compare(fleet);
         let long_well = self.kept.as_ref().map_or(&self.long_well, |kept| &kept.long_well);
         match compared.with {
-            Peers::Group | Peers::Fleet => compared.peers.is_like(treated),
+            Peers::Group => compared.peers.is_like(treated),
+            // One that is ill somewhere else is no outage.
+            Peers::Fleet => compared.peers.sick >= compared.peers.of.min(2) && compared.peers.is_like(treated),
             Peers::Nobody => {
                 self.desired.fell_together || fell_sick.is_some_and(|at| long_well.fell_together(at, treated))
             }
