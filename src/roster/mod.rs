@@ -251,7 +251,7 @@ impl Roster {
             if let Some(member) = self.agents.get_mut(&id) {
                 member.placement = Placement::Orphaned(name.clone());
                 member.leave(None);
-                if let Some(offer) = &mut member.offer {
+                if let Some(offer) = member.offer.as_mut().filter(|offer| offer.group.as_ref() == Some(name)) {
                     // What it gave is judged by the group that takes the agent: a directory may just have another name by now.
                     offer.group = None;
                 }

@@ -277,7 +277,8 @@ impl Judge {
                     let given = agent.connection.and_then(|connection| self.put.get(&connection));
                     member.moved || given.is_some_and(|given| given.short() == short)
                 }
-                Standing::Held(HeldReason::RolloutHeld | HeldReason::NothingForIt) => false,
+                Standing::Held(HeldReason::RolloutHeld) => member.moved,
+                Standing::Held(HeldReason::NothingForIt) => false,
                 Standing::Held(_) => true,
                 Standing::Unplaced
                 | Standing::Pending

@@ -69,7 +69,7 @@ impl Judge {
             was.kind == is.kind && was.stage == is.stage && was.progress != Progress::Opening && is.draws > was.draws
         };
         if was.is_some_and(is_drawn_anew) {
-            self.check_replacement(world, group, before);
+            self.check_replacement(world, group, before, after);
         }
         if opened(is) > was.map_or(0, opened) && !was.is_some_and(|was| was.hurried) {
             self.check_window(world, group, after, is);
@@ -78,9 +78,11 @@ impl Judge {
 
     /// Others were drawn in the place of a stage's agents, who are gone: not while those who were there before a restart may still
     /// come back.
-    fn check_replacement(&self, world: &State, group: &str, before: Option<&Stored>) {
+    fn check_replacement(&self, world: &State, group: &str, before: Option<&Stored>, after: &Stored) {
         let Some(restarted) = &self.restarted else { return };
         let Some(population) = restarted.population.get(group) else { return };
+        // With a success the group is what it is by then.
+        let population = (*population).min(after.file.rollouts.population);
         // It may have been decided by the rules before the last commit.
         let definitions = self.accepted.get(group).map(|group| &group.definition);
         let definitions = definitions.into_iter().chain(before.map(|before| &before.definition));
@@ -89,7 +91,7 @@ impl Judge {
         let until = restarted.took_over + deadline.min(world.options.forget_after);
         let heard = self.members(world, group).filter(|(_, agent)| agent.told_status().is_some()).count();
         assert!(
-            heard >= *population || world.now >= until,
+            heard >= population || world.now >= until,
             "{group}: others were drawn, and {} of {population} may still come back after the restart",
             population - heard
         );
