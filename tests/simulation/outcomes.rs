@@ -153,14 +153,22 @@ impl Judge {
 
     /// True when a person wants what the agent failed to be tried once more, and the agent has not done so since.
     pub(crate) fn is_first_retry(&self, agent: &ModelAgent, hash: ConfigHash, group: &str, epoch: u64) -> bool {
-        let own = self.retried_agents.get(&agent.id).filter(|own| own.group == group && own.epoch == epoch);
+        let stored = self.files.get(group);
+        // An order holds as long as the group gives that, whatever else is wanted by now.
+        let is_given = stored.is_some_and(|stored| {
+            stored.stable() == Some(hash) || stored.rollout().is_some_and(|rollout| rollout.candidate == hash)
+        });
+        let own = self.retried_agents.get(&agent.id);
+        let own = own.filter(|own| own.group == group && (own.epoch == epoch || is_given));
         if own.is_some_and(|own| !agent.received[own.received..].contains(&hash)) {
             return true;
         }
         // A newer commit that waits for the end of that very rollout changes what is wanted, and not what the person asked.
-        let rollout = self.files.get(group).and_then(|stored| stored.rollout());
+        let rollout = stored.and_then(|stored| stored.rollout());
         let still_runs = rollout.is_some_and(|rollout| rollout.retry && rollout.candidate == hash);
-        let Some(retry) = self.retried.get(group).filter(|retry| retry.epoch == epoch || still_runs) else {
+        let is_stable = stored.is_some_and(|stored| stored.stable() == Some(hash));
+        let holds = |retry: &&Retry| retry.epoch == epoch || still_runs || is_stable;
+        let Some(retry) = self.retried.get(group).filter(holds) else {
             return false;
         };
         let before = retry.received.get(&agent.id).copied().unwrap_or(0);
