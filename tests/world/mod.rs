@@ -222,7 +222,8 @@ impl<O: Observer> World<O> {
         self.state.controller.expect_back(self.state.now + PULSE);
         self.state.now = self.state.now + length;
         for agent in self.state.agents.values_mut() {
-            agent.wait_longer(length);
+            // The controller waits for a minute more, for what was said meanwhile and is not read yet.
+            agent.wait_longer(length + Duration::from_secs(60));
         }
         self.observer.stood_still(&self.state, length);
         while let Some(first) = self.state.queue.first_entry().filter(|first| first.key().0 <= self.state.now) {
