@@ -74,6 +74,7 @@
 //!   connection still answers on it, or both transports speak in turn. A reconnect alone never costs an agent its identity.
 //! - An offered heartbeat interval goes without an address: clients would take one for the whole set of their settings.
 //! - A stage's agents are drawn in the roster and recorded in the rollout: ranks and thresholds cross that line, agents do not.
+//! - What agents tell in one batch is all counted before anybody is offered anything: a failure comes before the room that another one leaves.
 //! - An agent that vanished, or fell ill, is excused while those without the candidate are as sick: the rollout freezes instead. Where too
 //!   few of its group are without it, those are asked whom no rollout gave anything since it began; where there are none either, those
 //!   who had been well with it for long: when they fall sick together, it freezes, because to restart everybody is the worse mistake.

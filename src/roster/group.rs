@@ -29,7 +29,8 @@ pub struct Failure {
     pub form: Arc<str>,
     /// True when it vanished, and never said anything.
     pub is_absent: bool,
-    /// When; the beginning of time when it is no evidence about anything that runs ([`Failure::is_evidence`]).
+    /// When; the beginning of time when it is no evidence about anything that runs ([`Failure::is_evidence`]), and a second later when it
+    /// becomes evidence with its agent's stage ([`Failure::before_its_stage`]).
     pub at: Timestamp,
 }
 

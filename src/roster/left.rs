@@ -1,4 +1,5 @@
-//! What agents tell of what a group gave them that they have left since: it counts there, and nowhere else.
+//! Failures that agents tell and that nobody asked for: of what a group gave them that they have left since, which counts there and nowhere
+//! else, and of what their own group has not given them yet, which counts when their stage comes.
 
 use crate::agent::{AgentId, ConfigStatus};
 use crate::rollout::MOST_REMEMBERED;
