@@ -264,6 +264,9 @@ impl Member {
             offer.well_since = offer.well_since.map(|at| at + gap);
         }
         self.excused_at = self.excused_at.map(|at| at + gap);
+        if let Some(link) = &mut self.link {
+            link.found_applying = link.found_applying.map(|at| at + gap);
+        }
         if let Some(at) = &mut self.ill_since {
             *at = *at + gap;
         }
