@@ -500,6 +500,13 @@ fn judge_well(
     if member.retried == Some(hash) && now < unverified_until {
         return base.open(Standing::Offered, unverified_until);
     }
+    let on_its_way = member.offer.as_ref().filter(|offer| member.moved && offer.hash != hash);
+    if on_its_way.is_some()
+        && let Some(until) = base.until
+    {
+        // It had this before as well, but what its group of before gave it may still change that.
+        return base.open(Standing::Offered, until);
+    }
     let is_given = |offer: &&Offer| offer.hash == hash && offer.connection.is_some();
     let offer = member.offer.as_ref().filter(is_given).filter(|_| member.offered_elsewhere(hash).is_none());
     let Some(offer) = offer.filter(|offer| group.judges(hash, Some(offer))) else {
