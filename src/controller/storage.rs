@@ -301,7 +301,7 @@ impl Controller {
             file.restarts = restarts.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();
             // Who is claimed is told as soon as this is stored.
             file.restarts_told = group.restarts.told + group.restarts.claimed.len();
-            let under_way = group.restarts.under_way(now).take(MOST_REMEMBERED);
+            let under_way = self.roster.under_way(group, now).into_iter().take(MOST_REMEMBERED);
             file.restarting = under_way.map(|(id, at)| (id.to_string(), at)).collect();
             file.members = Some(group.known(now).to_text());
             file.ill_before = group.ill.iter().take(MOST_REMEMBERED).map(ToString::to_string).collect();

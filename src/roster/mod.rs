@@ -457,8 +457,11 @@ impl Roster {
             if heard {
                 group.count_heard(1);
             }
-            if let Some(labels) = self.agents.get(&id).and_then(|member| member.labels.as_ref()) {
-                group.reform(id, labels);
+            if let Some(member) = self.agents.get(&id) {
+                group.memory_changed |= member.restarting_until().is_some_and(|until| until > now);
+                if let Some(labels) = &member.labels {
+                    group.reform(id, labels);
+                }
             }
         }
         self.recall_retry(id);

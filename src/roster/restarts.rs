@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::agent::{AgentId, Capabilities, ConnectionId};
 use crate::fleet::GroupName;
+use crate::roster::group::Group;
 use crate::roster::{Roster, RosterAction};
 use crate::time::Timestamp;
 
@@ -35,15 +36,17 @@ impl Restarts {
     pub fn is_over(&self) -> bool {
         self.waiting.is_empty() && self.to_come.is_empty() && self.claimed.is_empty()
     }
-
-    /// Who is in the middle of a restart, and who is told as soon as that is stored; since when.
-    pub fn under_way(&self, now: Timestamp) -> impl Iterator<Item = (AgentId, Timestamp)> {
-        let recent = self.recent.iter().map(|(id, at)| (*id, *at)).filter(move |(_, at)| *at + RESTART_TAKES > now);
-        recent.chain(self.claimed.iter().map(move |id| (*id, now)))
-    }
 }
 
 impl Roster {
+    /// Who is in the middle of a restart, whichever group told it to, and who is told as soon as that is stored; since when.
+    pub fn under_way(&self, group: &Group, now: Timestamp) -> BTreeMap<AgentId, Timestamp> {
+        let here = group.members.iter().filter_map(|id| Some((*id, self.agents.get(id)?.restarted_at?)));
+        let recent = group.restarts.recent.iter().map(|(id, at)| (*id, *at));
+        let told = recent.chain(here).filter(|(_, at)| *at + RESTART_TAKES > now);
+        told.chain(group.restarts.claimed.iter().map(|id| (*id, now))).collect()
+    }
+
     /// The connected agents of a group that take the restart command, and how many do not.
     pub fn restartable(&self, name: &GroupName) -> (Vec<AgentId>, usize) {
         let Some(group) = self.groups.get(name) else { return (Vec::new(), 0) };
