@@ -452,10 +452,12 @@ impl Controller {
     fn close(&mut self, name: &GroupName, mut desired: Desired, now: Timestamp) {
         let Some(current) = self.roster.group(name).map(|group| &group.desired) else { return };
         if current.candidate.is_some() && desired.candidate.is_some() && desired.candidate != current.candidate {
-            // Another one takes its place, perhaps because this one failed: nobody else is offered it meanwhile.
-            if current.closed.is_none() {
-                let closed = Desired { closed: Some(Closed::NotStored), ..current.clone() };
-                self.publish(name, closed, now);
+            // Another one takes its place, perhaps because this one failed: nobody else is offered it meanwhile, nor gets what waits for
+            // a poll.
+            if !current.replaced {
+                let closed = current.closed.clone().or(Some(Closed::NotStored));
+                let replaced = Desired { closed, replaced: true, ..current.clone() };
+                self.publish(name, replaced, now);
             }
             return;
         }

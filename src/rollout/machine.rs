@@ -608,6 +608,7 @@ impl Machine {
             draws: introduced.map_or(0, |rollout| rollout.draws),
             since: introduced.map(|rollout| rollout.started),
             holds_back: introduced.is_some() && (blocked.is_some() || self.holds_back()),
+            replaced: false,
             // Also while it may not begin: who was moved here keeps what it has until then.
             moving: rollout.is_some_and(|rollout| rollout.kind == Kind::Move && !is_stopped(rollout)),
             // Also while it is frozen: who failed before has not failed since.

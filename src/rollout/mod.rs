@@ -168,6 +168,8 @@ pub struct Desired {
     pub since: Option<Timestamp>,
     /// True: who does not have the candidate yet is not offered it for now.
     pub holds_back: bool,
+    /// True: something else is to take the candidate's place, as soon as that is stored. Whom it has not reached yet does not get it.
+    pub replaced: bool,
     /// True: the candidate is stable itself, on its way to agents that a commit moved here; who is not in the cohort keeps what it has.
     pub moving: bool,
     /// True: a person asked for this other try, and who failed the candidate before may be offered it once more.

@@ -36,11 +36,12 @@ use crate::fleet::assign::{Assigner, Assignment};
 use crate::fleet::generations::Generations;
 use crate::labels::Labels;
 use crate::rollout::cohort::{Draw, Opening};
-use crate::rollout::{Closed, Desired, Tally};
+use crate::rollout::{Desired, Tally};
 use crate::roster::group::{Failure, Group};
 use crate::roster::known::Known;
 use crate::roster::load::FleetLoad;
 use crate::roster::member::{Gone, Link, Member, Placement};
+use crate::roster::offers::still_wanted;
 use crate::roster::peers::Bystanders;
 use crate::roster::standing::{Standing, Verdict, judge};
 use crate::time::Timestamp;
@@ -497,14 +498,7 @@ impl Roster {
         let Some(member) = self.agents.get(&id) else { return };
         let group = member.placement.group().and_then(|name| self.groups.get(name));
         let verdict = group.map_or(Verdict::NOBODY, |group| judge(id, member, group, &self.bystanders, now));
-        // `suspend` stops every offer, also those that allow no more than before.
-        let is_open = |group: &&Group| {
-            let stops = |closed: &Closed| {
-                matches!(closed, Closed::Suspended | Closed::Observing | Closed::Frozen { .. } | Closed::Pinned { .. })
-            };
-            !group.desired.closed.as_ref().is_some_and(stops)
-        };
-        let desired = group.filter(is_open).and_then(|group| group.desired_for(id, member));
+        let desired = group.and_then(|group| still_wanted(group, id, member));
         if verdict != member.verdict {
             self.uncount(id);
             self.settle(id, verdict, now);

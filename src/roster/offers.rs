@@ -4,7 +4,9 @@ use crate::agent::AgentId;
 use crate::config::ConfigHash;
 use crate::fleet::GroupName;
 use crate::fleet::strategy::Amount;
-use crate::roster::member::{Link, Offer};
+use crate::rollout::Closed;
+use crate::roster::group::Group;
+use crate::roster::member::{Link, Member, Offer};
 use crate::roster::standing::Standing;
 use crate::roster::{Roster, RosterAction};
 use crate::time::Timestamp;
@@ -148,4 +150,17 @@ impl Roster {
         // Whatever the judgement, an agent that was just offered something does not wait for an offer.
         self.agents.get(&id).is_some_and(|member| member.verdict.standing != Standing::Pending)
     }
+}
+
+/// What an agent may still get if it waits in its slot.
+pub(super) fn still_wanted(group: &Group, id: AgentId, member: &Member) -> Option<ConfigHash> {
+    // `suspend` stops every offer, also those that allow no more than before.
+    let stops = |closed: &Closed| {
+        matches!(closed, Closed::Suspended | Closed::Observing | Closed::Frozen { .. } | Closed::Pinned { .. })
+    };
+    if group.desired.closed.as_ref().is_some_and(stops) {
+        return None;
+    }
+    let is_replaced = |hash: &ConfigHash| group.desired.replaced && group.desired.candidate == Some(*hash);
+    group.desired_for(id, member).filter(|hash| !is_replaced(hash))
 }

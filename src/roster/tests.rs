@@ -9,6 +9,7 @@ use crate::config::ConfigHash;
 use crate::fleet::GroupDefinition;
 use crate::fleet::strategy::{Amount, Strategy};
 use crate::labels::{Labels, Operator, Requirement, Selector};
+use crate::rollout::Closed;
 use crate::roster::group::Assumed;
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
