@@ -78,13 +78,23 @@ impl Judge {
         (is_busy || is_ill) && !has_failed() || is_restarting && agent.is_eligible()
     }
 
+    /// True when an agent that was told to restart then counts as restarting once more, because a process took over meanwhile: what the
+    /// journal knows of when that was is when it was stored.
+    fn may_restart(&self, world: &State, told: Timestamp) -> bool {
+        self.restarted.as_ref().is_some_and(|restarted| {
+            let is_recent = restarted.took_over < told + RESTART_TAKES + RESTART_TAKES;
+            is_recent && world.now < restarted.took_over + RESTART_TAKES
+        })
+    }
+
     /// Truth against the budget of the group, and of the fleet. True when it was judged to the agent: nobody may have been taken for one
     /// who is back after a restart.
     pub(crate) fn check_budget(&self, world: &State, target: &str, group: &str, strategy: &Strategy) -> bool {
         let agent = &world.agents[target];
         let is_counted = agent.counted.is_some_and(|(_, since)| since + strategy.progress_deadline > world.now);
         let is_applying = agent.told_status().is_some_and(|state| state.status == ConfigStatus::Applying);
-        let is_restarting = agent.restarted.is_some_and(|at| at + RESTART_TAKES > world.now);
+        let is_restarting =
+            agent.restarted.is_some_and(|at| at + RESTART_TAKES > world.now || self.may_restart(world, at));
         if is_counted || is_applying || is_restarting || agent.given.is_some() || agent.told_ill() {
             // It takes no room that is not taken already.
             return true;
