@@ -10,6 +10,12 @@ pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// True for what must not stand as it is on a line that a person reads: it steers a terminal, ends the line, turns the direction of writing, or
+/// is not seen.
+pub fn is_deceptive(c: char) -> bool {
+    c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 /// Most labels one agent may have; the wire decoder refuses more before it takes memory for them.
 pub const MOST_LABELS: usize = 256;
 
@@ -142,6 +148,16 @@ impl Labels {
     }
 }
 
+/// A label for people: `key=value`. What a certificate or a JWT says is kept as it is, for selectors; a value that would look like another one
+/// here, or like several labels, stands in quotes, with escapes.
+pub fn shown(key: &str, value: &str) -> String {
+    if value.contains([',', '"']) || value.trim() != value || value.contains(is_deceptive) {
+        format!("{key}={value:?}")
+    } else {
+        format!("{key}={value}")
+    }
+}
+
 impl fmt::Debug for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
@@ -149,10 +165,10 @@ impl fmt::Debug for Labels {
 }
 
 impl fmt::Display for Labels {
-    /// `key=value, key=value`, as `kubectl` prints labels.
+    /// `key=value, key=value`, as `kubectl` prints labels; see [`shown`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (key, value)) in self.iter().enumerate() {
-            write!(f, "{}{key}={value}", if index == 0 { "" } else { ", " })?;
+            write!(f, "{}{}", if index == 0 { "" } else { ", " }, shown(key, value))?;
         }
         Ok(())
     }
@@ -279,6 +295,16 @@ impl Requirement {
     /// What it compares with; empty for `Exists` and `DoesNotExist`.
     pub fn values(&self) -> &[String] {
         &self.values
+    }
+
+    /// What these labels have instead, as the rest of a sentence: `and env is "dev"`.
+    pub fn found_in(&self, labels: &Labels) -> String {
+        let key = &self.key;
+        match labels.get(key) {
+            Some(_) if self.proven && !labels.is_proven(key) => format!("and {key} is only claimed"),
+            Some(value) => format!("and {key} is {value:?}"),
+            None => format!("and there is no {key}"),
+        }
     }
 
     /// True when the labels meet the condition.
@@ -466,6 +492,44 @@ mod tests {
         }
         let both = Selector::new(vec![requirement("env", Operator::Exists, &[])]);
         assert_eq!(both.and(&both.demanding_proof()).to_string(), "env, proven env");
+    }
+
+    #[test]
+    fn what_is_unmet_is_told_with_what_is_there() {
+        let labels = Labels::new([("env", "prod")]).with_proofs(&Labels::proven([("team", "a\u{200b}")]));
+        let plain = requirement("env", Operator::In, &["dev"]);
+        for (requirement, words) in [
+            (plain.clone(), "and env is \"prod\""),
+            (plain.demanding_proof(), "and env is only claimed"),
+            (requirement("team", Operator::In, &["a"]).demanding_proof(), "and team is \"a\\u{200b}\""),
+            (requirement("zone", Operator::Exists, &[]).demanding_proof(), "and there is no zone"),
+        ] {
+            assert_eq!(requirement.found_in(&labels), words, "{requirement}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_what_it_is_and_looks_like_no_other() {
+        let odd: Vec<char> = ('\0'..=char::MAX).filter(|c| is_deceptive(*c)).collect();
+        assert!(odd.len() > 200 && odd.contains(&'\u{202e}') && odd.contains(&'\u{feff}'), "{odd:?}");
+        for c in odd {
+            let value = format!("pr{c}od");
+            let labels = Labels::proven([("env", value.as_str())]);
+            let shown = labels.to_string();
+            assert!(!shown.contains(is_deceptive) && shown.contains('\\'), "{c:?}: {shown}");
+            assert!(requirement("env", Operator::In, &[&value]).matches(&labels), "{c:?}");
+            assert!(!requirement("env", Operator::In, &["prod"]).matches(&labels), "{c:?}");
+        }
+        for (value, shown) in [
+            ("a b", "o=a b"),
+            ("C:\\x", "o=C:\\x"),
+            ("", "o="),
+            ("shop, env=prod", "o=\"shop, env=prod\""),
+            (" shop", "o=\" shop\""),
+            ("say \"x\"", "o=\"say \\\"x\\\"\""),
+        ] {
+            assert_eq!(Labels::proven([("o", value)]).to_string(), shown);
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -302,6 +303,39 @@ async fn large_messages_pass_whole_in_both_directions() {
 }
 
 #[tokio::test]
+async fn versions_1_2_and_1_3_are_spoken_and_older_ones_are_not() {
+    let files = Files::new();
+    let mut house = House::open(files.settings(false, false), ClientCertificates::Welcome, QUICK).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(fixture("ca.pem")).expect("a certificate")).expect("an authority");
+    let (roots, name) = (Arc::new(roots), ServerName::try_from("localhost").expect("a name"));
+    for (who, version) in [(1, &rustls::version::TLS12), (2, &rustls::version::TLS13)] {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
+        let config = config.expect("a version").with_root_certificates(Arc::clone(&roots)).with_no_client_auth();
+        let stream = TcpStream::connect(house.at).await.expect("accepted");
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name.clone(), stream);
+        let stream = bounded("a handshake", connecting).await.expect("spoken");
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+        let upgraded = tokio_tungstenite::client_async(format!("wss://{}/v1/opamp", house.at), stream);
+        let (mut socket, _) = bounded("an upgrade", upgraded).await.expect("upgraded");
+        say(&mut socket, &hello(who)).await;
+        house.report(who).await;
+        hear(&mut socket).await.expect("an answer");
+    }
+    // The greeting of a client that knows version 1.1 alone, with a cipher of that time: it is told so in an alert.
+    let mut hello = vec![22, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    let mut stream = TcpStream::connect(house.at).await.expect("accepted");
+    stream.write_all(&hello).await.expect("written");
+    let mut answer = Vec::new();
+    bounded("an answer", stream.read_to_end(&mut answer)).await.expect("in order");
+    assert_eq!((answer[0], answer[5], answer.len()), (21, 2, 7), "a fatal alert and nothing else: {answer:?}");
+    counted(1, || house.traffic.tls.broken.get()).await;
+}
+
+#[tokio::test]
 async fn agents_that_poll_do_so_over_tls() {
     let files = Files::new();
     let mut house = House::open(files.settings(false, false), ClientCertificates::Welcome, QUICK).await;
@@ -436,6 +470,24 @@ async fn only_certificates_that_count_come_in() {
 }
 
 #[tokio::test]
+async fn authorities_may_be_several_and_each_needs_its_list() {
+    let files = Files::new();
+    let read = |name: &str| std::fs::read(fixture(name)).expect("a file of the tests");
+    files.write("ca", &[read("ca.pem"), read("foreign-ca.pem")].concat());
+    let house = House::open(files.settings(true, false), ClientCertificates::Demanded, QUICK).await;
+    for (own, comes_in) in [("client", true), ("foreign", true), ("revoked", true), ("ended", false)] {
+        assert_eq!(house.websocket(Some(own)).await.is_ok(), comes_in, "{own}");
+    }
+    // A list counts on when it should have been renewed, and says nothing for another authority: its certificates are refused.
+    files.put("stale.crl", "crl");
+    let house = House::open(files.settings(true, true), ClientCertificates::Demanded, QUICK).await;
+    for (own, comes_in) in [("client", true), ("foreign", false), ("revoked", false), ("ended", false)] {
+        assert_eq!(house.websocket(Some(own)).await.is_ok(), comes_in, "{own}");
+    }
+    counted(3, || house.traffic.tls.uncertified.get()).await;
+}
+
+#[tokio::test]
 async fn a_revoked_certificate_ends_its_connection_and_no_other() {
     let files = Files::new();
     files.put("ca.pem", "ca");
@@ -503,7 +555,8 @@ async fn a_connection_that_is_kept_for_polls_ends_with_its_certificate() {
     }
     files.put("revoked.crl", "crl");
     ended(gone).await;
-    assert_eq!(house.traffic.gate.revoked.get(), 1);
+    // The connection, and the agent that polled over it.
+    counted(2, || house.traffic.gate.revoked.get()).await;
     assert_eq!(ask(&mut kept, "", &heartbeat(2, 2)).await, 200, "the other one is as it was");
 
     // One that ends by itself. A slow machine may need longer to come in at all.
@@ -528,6 +581,84 @@ async fn a_connection_that_is_kept_for_polls_ends_with_its_certificate() {
         }
     }
     panic!("no certificate came in before its end");
+}
+
+/// One request over a connection of its own, with this certificate; the status of the answer.
+async fn poll_as(house: &House, own: &str, message: &AgentToServer) -> u16 {
+    let mut stream = house.connect(Some(own)).await.expect("a handshake");
+    ask(&mut stream, "", message).await
+}
+
+#[tokio::test]
+async fn agents_that_poll_go_with_their_certificate_and_those_that_renewed_it_stay() {
+    let files = Files::new();
+    files.put("ca.pem", "ca");
+    files.put("empty.crl", "crl");
+    let mut house = House::open(files.settings(true, true), ClientCertificates::Demanded, QUICK).await;
+    // Each poll on a connection of its own: nothing but the session is left of them. The third one shows its next certificate meanwhile.
+    for (who, own) in [(1, "revoked"), (2, "client"), (3, "revoked")] {
+        assert_eq!(poll_as(&house, own, &hello(who)).await, 200, "{own}");
+        house.report(who).await;
+    }
+    assert_eq!(poll_as(&house, "again", &heartbeat(3, 1)).await, 200, "the same names");
+    files.put("revoked.crl", "crl");
+    house.gone(1).await;
+    counted(1, || house.traffic.gate.revoked.get()).await;
+    for (who, own, number) in [(2, "client", 1), (3, "again", 2)] {
+        assert_eq!(poll_as(&house, own, &heartbeat(who, number)).await, 200, "{own}");
+    }
+    assert!(house.events.try_recv().is_err(), "they are there as before");
+    // The authority is replaced by one that issued none of them.
+    files.put("foreign-ca.pem", "ca");
+    house.both_gone(2, 3).await;
+    counted(3, || house.traffic.gate.revoked.get()).await;
+}
+
+#[tokio::test]
+async fn a_request_that_takes_its_time_is_judged_by_what_counts_at_its_end() {
+    let mut keyring = Keyring::new();
+    let token = keyring.issue("gone", 1, "prod", None);
+    let house = keyring.open(false).await;
+    let body = hello(1).encode_to_vec();
+    let head = |more: &str| {
+        format!(
+            "POST /v1/opamp HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/x-protobuf\r\n{more}Content-Length: {}\r\n\r\n",
+            body.len()
+        )
+    };
+    // The head comes in while the proof counts; that it did is seen by the answer to `Expect`.
+    let begin = async |house: &House, own: Option<&str>, more: String| {
+        let mut stream = house.connect(own).await.expect("a handshake");
+        let head = head(&format!("Expect: 100-continue\r\n{more}"));
+        stream.write_all(head.as_bytes()).await.expect("written");
+        let mut answer = [0; 25];
+        bounded("leave to go on", stream.read_exact(&mut answer)).await.expect("in order");
+        assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
+    };
+    let finish = async |mut stream: TlsStream<TcpStream>| {
+        stream.write_all(&body).await.expect("written");
+        let mut answer = Vec::new();
+        bounded("an answer", stream.read_to_end(&mut answer)).await.expect("in order");
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let slow = begin(&house, None, format!("Authorization: Bearer {token}\r\n")).await;
+    keyring.revoke("gone");
+    reached("the revocation", || house.traffic.gate.reloads.get() == 1).await;
+    let answer = finish(slow).await;
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("the token is not known"), "{answer}");
+    assert_eq!(house.traffic.polling_agents.get(), 0, "and nothing is left of it");
+
+    let files = Files::new();
+    files.put("ca.pem", "ca");
+    files.put("empty.crl", "crl");
+    let house = House::open(files.settings(true, true), ClientCertificates::Demanded, QUICK).await;
+    let slow = begin(&house, Some("revoked"), String::new()).await;
+    files.put("revoked.crl", "crl");
+    counted(1, || house.traffic.gate.revoked.get()).await;
+    let answer = finish(slow).await;
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("does not count any more"), "{answer}");
+    assert_eq!(house.traffic.polling_agents.get(), 0);
 }
 
 #[tokio::test]
@@ -724,8 +855,8 @@ async fn nobody_takes_the_uid_of_an_agent_that_proved_something_else() {
     let answer = hear(&mut thief).await.expect("an answer").error_response.expect("an error");
     assert!(answer.error_message.contains("somebody else"), "{answer:?}");
     assert_eq!(hear(&mut thief).await, Err(CloseCode::Policy));
-    let (status, body) = house.poll(&staging, &hello(1)).await;
-    assert!(status == 403 || status == 200 && !body.is_empty(), "{status}");
+    assert_eq!(house.poll(&staging, &hello(1)).await.0, 403);
+    assert_eq!(house.traffic.polling_agents.get(), 0, "nothing is left of it");
     counted(2, || house.traffic.gate.impostors.get()).await;
     house.links.offer(connection, agent(1), config(7, 100), false);
     assert!(body_of(hear(&mut owner).await).is_some(), "the owner is served as before");
@@ -884,6 +1015,40 @@ async fn a_machine_that_slept_lets_nobody_stay_whose_proof_ended_meanwhile() {
     assert_eq!(house.poll(&long, &heartbeat(4, 1)).await.0, 200);
 }
 
+/// An agent that polls shows its next token with its next poll: until that had the time to come, the end of the one before changes nothing.
+#[tokio::test]
+async fn an_agent_that_polls_has_the_time_of_a_poll_to_show_its_next_token() {
+    let mut keyring = Keyring::new();
+    let (clock, slept) = Clock::start_on_a_machine_that_sleeps();
+    // A third of it is the time for the next poll. Nothing in this test waits for that: the wall clock alone goes on.
+    let options = AgentServerOptions { poll_expiry: Duration::from_secs(1_800), ..AgentServerOptions::default() };
+    let grace = options.poll_expiry / 3;
+    let noon = clock.wall() + Duration::from_secs(36_000);
+    let long_over = keyring.issue("long over", 1, "prod", Some(noon));
+    let just_over = keyring.issue("just over", 2, "prod", Some(noon + grace));
+    let next = keyring.issue("just over", 3, "prod", None);
+    let mut house = keyring.open_at(false, options, clock).await;
+    for (token, who) in [(&long_over, 1), (&just_over, 2), (&just_over, 3)] {
+        assert_eq!(house.poll(token, &hello(who)).await.0, 200);
+        house.report(who).await;
+    }
+    let wake_at = |at: Timestamp| {
+        let ahead = at.as_millis() - clock.wall().as_millis();
+        slept.fetch_add(ahead, std::sync::atomic::Ordering::Relaxed);
+    };
+    // One has been over for longer than the grace, the other for a moment. All are judged at the same time.
+    wake_at(noon + grace + Duration::from_secs(60));
+    house.gone(1).await;
+    assert_eq!(house.poll(&just_over, &heartbeat(2, 1)).await.0, 401, "meanwhile it gets nothing");
+    assert_eq!(house.poll(&next, &heartbeat(2, 1)).await.0, 200);
+    assert!(house.events.try_recv().is_err(), "two and three are there as before");
+    wake_at(noon + grace * 2 + Duration::from_secs(60));
+    house.gone(3).await;
+    assert_eq!(house.poll(&next, &heartbeat(2, 2)).await.0, 200);
+    assert!(house.events.try_recv().is_err(), "two was never gone");
+    assert_eq!(house.traffic.gate.revoked.get(), 2);
+}
+
 #[tokio::test]
 async fn limits_hold_for_one_address_and_one_token_and_nobody_else() {
     let mut keyring = Keyring::new();
@@ -973,14 +1138,31 @@ fn files_that_cannot_be_used_are_named() {
         };
         let error = open(with(name, &path));
         assert!(error.contains(words) && !error.contains("BEGIN"), "{name} {source}: {error}");
+        assert_eq!(error.matches(path.to_str().expect("UTF-8")).count(), 1, "{error}");
     }
+    // Whoever may change an authority, or a list, lets anybody in, or back in.
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(files.path(name), std::fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    files.put("ca.pem", "ca");
+    files.put("empty.crl", "crl");
+    for name in ["ca", "crl"] {
+        mode(name, 0o646);
+        let error = open(files.settings(true, true));
+        let path = files.path(name).display().to_string();
+        assert!(error.starts_with(&path) && error.contains("every user of this machine may change it"), "{error}");
+        mode(name, 0o664);
+    }
+    let opened = Tls::open(files.settings(true, true), ClientCertificates::Demanded, QUICK, Arc::default());
+    assert!(opened.is_ok(), "{opened:?}");
 }
 
 /// The program as a user runs it.
 mod program {
     use super::{Files, fixture};
-    use crate::support::{Daemon, Repository, gitamp, run, wait_for};
+    use crate::support::{Daemon, Process, Repository, gitamp, run, wait_for};
     use gitamp::simulate::{Attribute, DelayRange, Endpoint, Fleet, Options, client_config};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::time::Duration;
 
     const GROUP: &str = "\
@@ -1046,6 +1228,12 @@ rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
         });
         assert_eq!(daemon.metric("gitamp_tls_files_unusable"), Some(1.0));
         assert!(daemon.process().log().contains("stays in use"));
+        files.put("server.pem", "certificate");
+        wait_for("the pair that is in use to be back", || {
+            let log = daemon.process().log();
+            if log.contains("the files of TLS can be used again") { Ok(()) } else { Err(log) }
+        });
+        assert_eq!(daemon.metric("gitamp_tls_files_unusable"), Some(0.0));
         // Who shows nothing stays outside.
         let strangers = fleet(&daemon, "wss", None);
         wait_for("strangers to be refused", || {
@@ -1151,6 +1339,78 @@ rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
     }
 
     #[test]
+    fn a_file_of_tokens_keeps_its_mode_and_its_place_and_everybody_loses_the_right_to_change_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, link) = (directory.path().join("tokens.yaml"), directory.path().join("link.yaml"));
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        let mode = || std::fs::metadata(&path).expect("the file").permissions().mode() & 0o7777;
+        let ask = |arguments: &[&str]| {
+            let output = run(gitamp(["token"]).args(arguments).arg("--file").arg(&link));
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        std::fs::write(&path, "").expect("written");
+        for (before, after, whose) in [
+            (0o644, 0o644, None),
+            (0o600, 0o600, None),
+            (0o660, 0o660, None),
+            (0o666, 0o664, Some("Its owner and group alone can now")),
+            (0o602, 0o600, Some("Its owner alone can now")),
+        ] {
+            for arguments in [["new", "eu"], ["revoke", "eu"]] {
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(before)).expect("chmod");
+                let said = ask(&arguments);
+                assert_eq!(mode(), after, "{before:o}: {arguments:?}");
+                let is_told = said.contains("Every user of this machine");
+                assert_eq!(is_told, whose.is_some(), "{said}");
+                let words = [format!("(mode {before:o})"), whose.unwrap_or_default().to_owned()];
+                assert!(!is_told || words.iter().all(|words| said.contains(words)), "{said}");
+            }
+        }
+        assert!(link.is_symlink(), "what is named stays a link to where the file is");
+        // Whoever may give files away gives the new one to whom the old one belonged.
+        if chown(&path, Some(1), Some(1)).is_ok() {
+            ask(&["new", "eu"]);
+            let found = std::fs::metadata(&path).expect("the file");
+            assert_eq!((found.uid(), found.gid()), (1, 1));
+        }
+        // Who reads alone changes nothing, and a new file is its owner's to write.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("chmod");
+        ask(&["list"]);
+        assert_eq!(mode(), 0o666);
+        std::fs::remove_file(&path).expect("removed");
+        ask(&["new", "eu"]);
+        assert_eq!(std::fs::metadata(&link).expect("the file").permissions().mode() & 0o7777, 0o644);
+    }
+
+    #[test]
+    fn a_certificate_that_ended_is_told_in_the_log_and_the_status() {
+        let repository = Repository::with(&[("g/group.yaml", GROUP), ("g/collector.yaml", &collector("basic"))]);
+        let files = Files::new();
+        files.put("ended.pem", "certificate");
+        files.put("ended-key.pem", "key");
+        let flag = |name: &str, file: &str| format!("--{name}={}", files.path(file).display());
+        let daemon = Daemon::start(&repository, &[&flag("tls-cert-file", "certificate"), &flag("tls-key-file", "key")]);
+        let words = "the certificate ended 2021-01-01T00:00:00Z: agents refuse it";
+        assert!(daemon.ask(&["status"]).contains(words));
+        wait_for("the log to tell", || {
+            let log = daemon.process().log();
+            if log.contains(&format!("TLS: {words}")) { Ok(()) } else { Err(log) }
+        });
+        files.put("server.pem", "certificate");
+        files.put("server-key.pem", "key");
+        wait_for("another one to be used", || {
+            let status = daemon.ask(&["status"]);
+            if status.contains("certificate until 2120-01-01T00:00:00Z") && !status.contains(words) {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+        assert_eq!(daemon.process().log().matches(words).count(), 1, "once is enough");
+    }
+
+    #[test]
     fn an_open_port_needs_a_word() {
         let repository = Repository::with(&[("g/group.yaml", GROUP), ("g/collector.yaml", &collector("basic"))]);
         let state = tempfile::tempdir().expect("a temporary directory");
@@ -1165,11 +1425,23 @@ rollout: {stages: [{name: all, agents: 100%, soak: 0s}], bake: 0s}
             !output.status.success() && words.contains("--tls-cert-file") && words.contains("--insecure"),
             "{words}"
         );
-        let log = state.path().join("log");
-        let process = crate::support::Process::start(&mut serve(&["--insecure"]), &log);
-        wait_for("it to be said", || {
-            let log = process.log();
-            if log.contains("neither encryption nor authentication") { Ok(()) } else { Err(log) }
-        });
+        // At every start, and no level of the log hides it.
+        for level in ["info", "error", "off", "gitamp=off,gitamp::insecure=off"] {
+            for format in ["human", "json"] {
+                let log = state.path().join(format!("{level}-{format}"));
+                let flags = [format!("--log={level}"), format!("--log-format={format}"), "--insecure".to_owned()];
+                let process = Process::start(&mut serve(&flags.each_ref().map(String::as_str)), &log);
+                let line = wait_for("it to be said", || {
+                    let log = process.log();
+                    let said = log.lines().find(|line| line.contains("neither encryption nor authentication"));
+                    said.map(str::to_owned).ok_or(format!("{flags:?}: {log}"))
+                });
+                let json = serde_json::from_str::<serde_json::Value>(&line);
+                match format {
+                    "json" => assert_eq!(json.expect("JSON, as every other line")["level"], "WARN", "{line}"),
+                    _ => assert!(json.is_err() && line.contains("WARN"), "{line}"),
+                }
+            }
+        }
     }
 }

@@ -223,7 +223,7 @@ fn keys_are_replaced_one_after_the_other_and_others_beside_them_are_passed_over(
     let (mut signs, mut wraps) = (newest.key("2027"), new.key("2026"));
     (signs["key_ops"], wraps["key_ops"]) = (json!(["verify"]), json!(["wrapKey"]));
     let foreign = [
-        json!({"kty": "oct", "k": "GawgguFyGrWKav7AX4VKUg", "kid": "2026"}),
+        json!({"kty": "OKP", "crv": "Ed448", "x": "AA", "kid": "2026"}),
         json!({"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA", "kid": "2026", "alg": "ES384"}),
         json!({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}),
         json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA", "kid": "2026"}),

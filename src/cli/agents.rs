@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use super::admin_client::{AdminClient, DaemonPlace};
-use super::screen::{Rows, Tint, clean, clean_short, short_hash, tinted};
+use super::screen::{Rows, Tint, clean, clean_json, clean_short, labels, short_hash, tinted};
 use super::status::Output;
 use super::{Failure, print};
 use crate::view::{AgentList, AgentQuery, AgentStatus};
@@ -80,7 +80,7 @@ impl Arguments {
         let list: AgentList = runtime.block_on(client.get(&target(&query)))?;
         match self.output {
             Output::Human => print(&self.human(&list))?,
-            Output::Json => print(&(serde_json::to_string_pretty(&list)? + "\n"))?,
+            Output::Json => print(&clean_json(&serde_json::to_string_pretty(&list)?))?,
         }
         let Some(id) = &self.agent else { return Ok(ExitCode::SUCCESS) };
         match list.agents.len() + list.more {
@@ -187,7 +187,8 @@ fn details(agent: &AgentStatus) -> String {
     if !agent.available_components.is_empty() {
         line("could run", &format!("{} components, listed with --output json", agent.available_components.len()));
     }
-    list(&mut text, "labels", agent.labels.iter().map(|(key, value)| format!("{key}={value}")));
+    list(&mut text, "proven", labels(agent, true));
+    list(&mut text, "labels", labels(agent, false));
     list(&mut text, "components", agent.components.iter().cloned());
     text
 }
@@ -220,7 +221,7 @@ mod tests {
             healthy: Some(false),
             health_message: Some("down".to_owned()),
             labels: [("host.name".to_owned(), "gw-1".to_owned()), ("region".to_owned(), "eu".to_owned())].into(),
-            proven: Vec::new(),
+            proven: vec!["region".to_owned()],
             components: vec!["receivers otlp".to_owned()],
             available_components: Vec::new(),
         }
@@ -280,9 +281,10 @@ ID                                    GROUP          STATE   CONFIG        STATU
   should have ffff56789abcdef0123
   it said     port in use\\nreally
   health      unhealthy: down
+  proven
+    region=eu
   labels
     host.name=gw-1
-    region=eu
   components
     receivers otlp
 "

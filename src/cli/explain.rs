@@ -6,7 +6,7 @@ use clap::Args;
 use hyper::StatusCode;
 
 use super::admin_client::{AdminClient, AdminError, DaemonPlace};
-use super::screen::{Tint, clean, clean_short, tinted};
+use super::screen::{Tint, clean, clean_json, clean_short, labels, tinted};
 use super::status::Output;
 use super::{Failure, print};
 use crate::view::Explanation;
@@ -60,7 +60,7 @@ impl Arguments {
         };
         match self.output {
             Output::Human => print(&human(&explanation))?,
-            Output::Json => print(&(serde_json::to_string_pretty(&explanation)? + "\n"))?,
+            Output::Json => print(&clean_json(&serde_json::to_string_pretty(&explanation)?))?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -69,9 +69,9 @@ impl Arguments {
 fn human(explanation: &Explanation) -> String {
     let agent = &explanation.agent;
     let mut text = format!("{}  {}\n", tinted(&clean(&agent.id), Tint::Bold), clean(&agent.state));
-    let labels: Vec<String> = agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     for (title, lines) in [
-        ("labels", &labels),
+        ("proven", &labels(agent, true).collect()),
+        ("labels", &labels(agent, false).collect()),
         ("group", &explanation.belongs),
         ("it says", &explanation.reports),
         ("should have", &explanation.should_have),
@@ -110,6 +110,7 @@ mod tests {
                 state: "pending".to_owned(),
                 labels: [("host.name".to_owned(), "gw-1\u{1b}[2J".to_owned()), ("region".to_owned(), "eu".to_owned())]
                     .into(),
+                proven: vec!["region".to_owned()],
                 ..AgentStatus::default()
             },
             belongs: vec!["It belongs to a.".to_owned(), "b wants region In (us), and region is \"eu\".".to_owned()],
@@ -122,8 +123,8 @@ mod tests {
             anstream::adapter::strip_str(&human(&explanation)).to_string(),
             "\
 0191  pending
+  proven      region=eu
   labels      host.name=gw-1\\u{1b}[2J
-              region=eu
   group       It belongs to a.
               b wants region In (us), and region is \"eu\".
   it says     It polls over HTTP.

@@ -13,7 +13,7 @@ use crate::cli::limits::LimitArgs;
 use crate::cli::{Failure, print};
 use crate::fleet::assign::{Assigner, Match, Verdict};
 use crate::fleet::{self, GroupName, RenderedFleet};
-use crate::labels::{Labels, Requirement};
+use crate::labels::Labels;
 
 /// Groups that do not select the agent are listed up to this number, the nearest ones first.
 const MOST_OTHERS: usize = 20;
@@ -167,18 +167,8 @@ fn reason(verdict: &Verdict, labels: &Labels) -> String {
                 0 => String::new(),
                 more => format!(" (and {more} more)"),
             };
-            format!("wants {first}, {}{more}", found(first, labels))
+            format!("wants {first}, {}{more}", first.found_in(labels))
         }
-    }
-}
-
-fn found(requirement: &Requirement, labels: &Labels) -> String {
-    if requirement.demands_proof() && !labels.is_proven(requirement.key()) && labels.get(requirement.key()).is_some() {
-        return format!("and {} is only claimed", requirement.key());
-    }
-    match labels.get(requirement.key()) {
-        Some(value) => format!("and {} is {value:?}", requirement.key()),
-        None => format!("and there is no {}", requirement.key()),
     }
 }
 

@@ -8,7 +8,8 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use owo_colors::{OwoColorize, Style};
 
 use crate::time::{Timestamp, show_duration};
-use crate::view::text::is_invisible;
+use crate::view::AgentStatus;
+use crate::view::text::is_deceptive;
 
 /// Digits of a hash or a commit that people are shown.
 const SHORT: usize = 12;
@@ -51,8 +52,7 @@ pub(super) fn clean(text: &str) -> String {
         match c {
             '\n' => clean.push_str("\\n"),
             '\t' => clean.push(' '),
-            '\u{2028}' | '\u{2029}' => clean.extend(c.escape_unicode()),
-            c if c.is_control() || is_invisible(c) => clean.extend(c.escape_unicode()),
+            c if is_deceptive(c) => clean.extend(c.escape_unicode()),
             c => clean.push(c),
         }
     }
@@ -66,6 +66,25 @@ pub(super) fn clean_short(text: &str, most: usize) -> String {
         Some((end, _)) => format!("{}…", &clean[..end]),
         None => clean,
     }
+}
+
+/// An agent's labels as `key=value`: those that were proven, or what it says of itself.
+pub(super) fn labels(agent: &AgentStatus, proven: bool) -> impl Iterator<Item = String> {
+    let some = agent.labels.iter().filter(move |(key, _)| agent.proven.contains(key) == proven);
+    some.map(|(key, value)| format!("{key}={value}"))
+}
+
+/// A JSON document of one or more lines with the same values, in which what [`clean`] would change stands as JSON's own escapes.
+pub(super) fn clean_json(document: &str) -> String {
+    let mut clean = String::with_capacity(document.len() + 1);
+    for c in document.chars() {
+        if c != '\n' && is_deceptive(c) {
+            clean.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            clean.push(c);
+        }
+    }
+    clean + "\n"
 }
 
 /// The first digits of a hash; other words (`foreign`) as they are, nothing as `-`.
@@ -157,6 +176,16 @@ mod tests {
         }
         assert_eq!(clean_short("abcdef", 3), "abc…");
         assert_eq!(clean_short("äöü", 3), "äöü");
+    }
+
+    #[test]
+    fn json_keeps_its_values_and_steers_nothing() {
+        let value =
+            serde_json::json!({"tls.o": "a\u{202e}b\u{200b}\u{e0041}\u{9b}\u{7f}\n", "ü": ["\u{2028}", "é 漢"]});
+        let text = clean_json(&serde_json::to_string_pretty(&value).expect("JSON"));
+        assert!(text.contains("a\\u202eb\\u200b\\udb40\\udc41\\u009b\\u007f\\n") && text.contains("é 漢"), "{text}");
+        assert!(!text.replace('\n', "").contains(is_deceptive) && text.ends_with("}\n"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), value);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::settings::{LogFormat, LogSettings, ServeArgs, Settings};
 /// Lines of log that may wait for a slow reader. A pipe that nobody empties costs lines, never the daemon's time.
 const WAITING_LINES: usize = 16_384;
 
+/// The target of what no level of the log hides: that strangers may act as agents.
+const ALWAYS: &str = "gitamp::insecure";
+
 /// Open files that the daemon asks for: enough for every agent it could carry.
 const WANTED_FILES: u64 = 1_048_576;
 
@@ -38,6 +41,9 @@ impl Arguments {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let settings = Settings::load(&self.settings)?;
         let _flushed_at_the_end = start_log(&settings.log)?;
+        if let Some(alarm) = &settings.alarm {
+            tracing::warn!(target: ALWAYS, "{alarm}");
+        }
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
@@ -69,11 +75,14 @@ fn start_log(log: &LogSettings) -> Result<WorkerGuard, Failure> {
     Ok(guard)
 }
 
-/// The filter as it was asked for, and unless that speaks of it, without the chatter of the library that watches directories.
+/// The filter as it was asked for, with what has to be said in any case; and unless that speaks of it, without the chatter of the library that
+/// watches directories.
 fn filter(asked: &str) -> Result<EnvFilter, ParseError> {
     let filter = EnvFilter::try_new(asked)?;
     let is_quiet = filter.max_level_hint().is_some_and(|level| level <= LevelFilter::WARN);
-    if is_quiet || asked.contains("notify") { Ok(filter) } else { EnvFilter::try_new(format!("notify=warn,{asked}")) }
+    let filter =
+        if is_quiet || asked.contains("notify") { filter } else { EnvFilter::try_new(format!("notify=warn,{asked}"))? };
+    Ok(filter.add_directive(format!("{ALWAYS}=warn").parse()?))
 }
 
 /// Whoever may write the directory of the state may put other records there, and whoever may read it sees what the fleet runs. One that we make is ours
@@ -116,11 +125,12 @@ mod tests {
     #[test]
     fn the_directory_watcher_is_quiet_unless_it_is_asked_for() {
         for (asked, shown) in [
-            ("info", "notify=warn,info"),
-            ("gitamp=debug,info", "notify=warn,gitamp=debug,info"),
-            ("notify=debug,info", "notify=debug,info"),
-            ("error", "error"),
-            ("off", "off"),
+            ("info", "notify=warn,info,gitamp::insecure=warn"),
+            ("gitamp=debug,info", "notify=warn,gitamp=debug,info,gitamp::insecure=warn"),
+            ("notify=debug,info", "notify=debug,info,gitamp::insecure=warn"),
+            ("error", "error,gitamp::insecure=warn"),
+            ("off", "off,gitamp::insecure=warn"),
+            ("gitamp::insecure=off", "gitamp::insecure=warn"),
         ] {
             let sorted = |text: &str| {
                 let mut parts: Vec<String> = text.split(',').map(str::to_owned).collect();

@@ -210,12 +210,16 @@ fn header(status: &FleetStatus) -> String {
 fn access(listener: &ListenerStatus) -> Option<String> {
     let until = listener.certificate_expires.map(|at| format!(", certificate until {at}")).unwrap_or_default();
     let proofs: Vec<String> = listener.proofs.iter().map(|proof| clean(proof)).collect();
-    match (listener.tls, proofs.is_empty()) {
-        (false, true) => None,
-        (true, true) => Some(format!("TLS{until}; nobody is asked who it is")),
-        (true, false) => Some(format!("TLS{until}; agents prove who they are by {}", proofs.join(" or "))),
-        (false, false) => Some(format!("agents prove who they are by {}, without encryption", proofs.join(" or "))),
-    }
+    let proofs = match proofs.as_slice() {
+        [] if listener.tls => return Some(format!("TLS{until}; nobody is asked who it is")),
+        [] => return None,
+        [one] => one.clone(),
+        [several @ .., last] => format!("{} or {last}", several.join(", ")),
+    };
+    Some(match listener.tls {
+        true => format!("TLS{until}; agents prove who they are by {proofs}"),
+        false => format!("agents prove who they are by {proofs}, without encryption"),
+    })
 }
 
 fn alerting(alerts: &AlertsStatus) -> String {

@@ -1,7 +1,9 @@
 //! `gitamp token`: the file of agents' tokens, edited whole or not at all. A token is shown once, when it is made.
 
 use std::collections::BTreeMap;
+use std::fs::{File, Metadata, Permissions};
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,6 +71,8 @@ enum TokenError {
     NoFile,
     #[error("{}: {reason}", .path.display())]
     Malformed { path: PathBuf, reason: String },
+    #[error("{} cannot be written", .path.display())]
+    Unwritable { path: PathBuf, source: std::io::Error },
     #[error("`{0}` is no label: write KEY=VALUE")]
     Label(String),
     #[error("{0}")]
@@ -90,7 +94,13 @@ impl Arguments {
         let now = Clock::start().now();
         match self.what {
             What::New { name, labels, length } => new(&path, name, &labels, length, now)?,
-            What::List => print(&list(&Opened::read(&path)?.file, now))?,
+            What::List => {
+                let opened = Opened::read(&path)?;
+                if opened.before.is_none() {
+                    anstream::eprintln!("There is no file {} yet.", path.display());
+                }
+                print(&list(&opened.file, now))?;
+            }
             What::Revoke { which } => revoke(&path, &which)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -115,13 +125,14 @@ fn new(path: &Path, name: String, labels: &[String], length: Option<Duration>, n
     let is_second = sister.is_some();
     let entry = Entry { name, sha256, created: Some(now), expires: length.map(|length| now + length), labels };
     let (id, shown) = (entry.id().to_owned(), clean(&entry.name));
+    let end = entry.expires.map_or_else(|| "until it is revoked".to_owned(), |end| format!("until {end}"));
     opened.file.tokens.push(entry);
     opened.file.check().map_err(TokenError::Unfit)?;
     opened.write()?;
     // The token alone is what is printed, so that it can be piped to where it belongs.
     print(&format!("{token}\n"))?;
     anstream::eprintln!(
-        "This is the token of {shown} (id {id}). It is not stored anywhere: agents send it as `Authorization: Bearer ...`."
+        "This is the token of {shown} (id {id}), good {end}. It is not stored anywhere: agents send it as `Authorization: Bearer ...`."
     );
     if is_second {
         anstream::eprintln!(
@@ -178,8 +189,10 @@ struct Opened {
 }
 
 impl Opened {
-    /// Reads the file; one that is not there has no tokens.
+    /// Reads the file; one that is not there has no tokens. A link is followed, and stays what it is.
     fn read(path: &Path) -> Result<Self, Failure> {
+        let found = std::fs::canonicalize(path);
+        let path = found.as_deref().unwrap_or(path);
         let before = content(path)?;
         let malformed = |reason: String| TokenError::Malformed { path: path.to_owned(), reason };
         let text = std::str::from_utf8(before.as_deref().unwrap_or_default());
@@ -188,32 +201,54 @@ impl Opened {
         Ok(Self { path: path.to_owned(), before, file })
     }
 
-    /// Puts the new file in the place of the old one, with its permissions: whoever reads it meanwhile sees one or the other, whole.
+    /// Puts the new file in the place of the old one, with its permissions and its owner: whoever reads it meanwhile sees one or the other, whole.
     fn write(&self) -> Result<(), Failure> {
         let malformed = |reason: String| TokenError::Malformed { path: self.path.clone(), reason };
         let text = self.file.render().map_err(malformed)?;
         let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let before = std::fs::metadata(&self.path).ok();
+        // Where there is none yet everybody may read it, because no secret stands in it, and its owner alone may write it.
+        let mode = before.as_ref().map_or(0o644, |found| found.permissions().mode() & 0o7777);
+        // No daemon takes a file that everybody may write.
+        let permissions = Permissions::from_mode(mode & !EVERYBODY_WRITES);
+        let unwritable = |source: std::io::Error| TokenError::Unwritable { path: self.path.clone(), source };
         let mut new = tempfile::Builder::new()
-            .permissions(permissions(&self.path))
-            .tempfile_in(directory.unwrap_or(Path::new(".")))?;
-        new.write_all(text.as_bytes())?;
-        new.as_file().sync_all()?;
+            .permissions(permissions.clone())
+            .tempfile_in(directory.unwrap_or(Path::new(".")))
+            .map_err(unwritable)?;
+        new.write_all(text.as_bytes()).map_err(unwritable)?;
+        let is_kept = before.as_ref().is_none_or(|before| hand_over(new.as_file(), before));
+        // The process's mask may have taken something off, and another owner, too.
+        new.as_file().set_permissions(permissions).map_err(unwritable)?;
+        new.as_file().sync_all().map_err(unwritable)?;
         if content(&self.path)? != self.before {
             return Err(TokenError::Raced(self.path.clone()).into());
         }
-        // The process's mask may have taken something off.
-        new.as_file().set_permissions(permissions(&self.path))?;
-        new.persist(&self.path)?;
+        new.persist(&self.path).map_err(|error| unwritable(error.error))?;
+        let path = self.path.display();
+        if mode & EVERYBODY_WRITES != 0 {
+            anstream::eprintln!(
+                "Every user of this machine could change {path} (mode {mode:03o}), and so let anybody in. Its owner{} can now: look with \
+                 `gitamp token list` whether all in it are yours.",
+                if mode & 0o020 == 0 { " alone" } else { " and group alone" }
+            );
+        }
+        if !is_kept {
+            anstream::eprintln!(
+                "{path} belongs to you now, and no longer to who it was: see that gitamp may still read it."
+            );
+        }
         Ok(())
     }
 }
 
-/// Those of the file that is there, but for everybody's to write, with which no daemon would take it; else everybody may read it, because no
-/// secret stands in it, and its owner alone may write it.
-fn permissions(path: &Path) -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(path).map_or(0o644, |found| found.permissions().mode() & 0o7777);
-    std::fs::Permissions::from_mode(mode & !0o002)
+/// With it everybody may change a file.
+const EVERYBODY_WRITES: u32 = 0o002;
+
+/// Gives a new file to whom the one before belonged; false: that is not allowed.
+fn hand_over(new: &File, before: &Metadata) -> bool {
+    let is_same = |found: Metadata| found.uid() == before.uid() && found.gid() == before.gid();
+    new.metadata().is_ok_and(is_same) || fchown(new, Some(before.uid()), Some(before.gid())).is_ok()
 }
 
 fn content(path: &Path) -> Result<Option<Vec<u8>>, Failure> {

@@ -1,7 +1,8 @@
 //! JWTs of agents and operators: issuers with their keys, what their tokens must say, and the labels that claims become.
 //!
 //! RS256, ES256 and EdDSA (Ed25519) are verified with ring; nothing else is, `none` least of all. Keys come from a file in the form of a JWKS
-//! (RFC 7517): nothing is fetched, and no token can name where its key is.
+//! (RFC 7517): nothing is fetched, and no token can name where its key is. The file is no secret, so none may stand in it: one that holds the private
+//! part of a key, or a symmetric key, is refused.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -177,6 +178,26 @@ impl Jwk {
     }
 }
 
+/// The members of a key with which tokens could be made: of RSA, of curves, of symmetric keys (RFC 7518, 6), and of newer kinds.
+const SECRET_PARTS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
+
+/// Refuses a file in which something secret stands: issuers publish none, so somebody exported the wrong half. Of what stands there, its place
+/// alone is told.
+fn refuse_secrets(keys: &[Value]) -> Result<(), String> {
+    // Some programs write what a public key has not as nothing.
+    let says_something = |value: &Value| !value.is_null() && value != "";
+    let is_secret = |key: &Value| SECRET_PARTS.iter().any(|part| key.get(part).is_some_and(says_something));
+    match keys.iter().position(is_secret) {
+        Some(at) => Err(format!(
+            "key {} in it has its private part, or is symmetric (one of {}), and whoever reads it can make tokens: leave public keys there \
+             alone, and if others could read the file, let the issuer replace that one",
+            at + 1,
+            SECRET_PARTS.map(|part| format!("`{part}`")).join(", ")
+        )),
+        None => Ok(()),
+    }
+}
+
 fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
@@ -206,6 +227,7 @@ impl Issuer {
         entry.labels.keys().try_for_each(|key| check_key(key))?;
         let read: Jwks =
             serde_json::from_str(jwks).map_err(|error| format!("no JWKS: {}", discreet(&error.to_string())))?;
+        refuse_secrets(&read.keys)?;
         let roles = Roles::of(entry)?;
         let rules = format!("{:?}", (&entry.issuer, &entry.audience, &entry.labels, &roles));
         let keys: Vec<Key> = read
@@ -487,7 +509,8 @@ mod tests {
     fn claims_of_a_verified_token_become_labels() {
         for signer in [Signer::ec(), Signer::ed(), Signer::rsa()] {
             let other = Signer::ed().jwk("other");
-            let issuers = Issuers(vec![issuer(&[other, json!({"kty": "oct", "k": "AA"}), signer.jwk("one")])]);
+            let unknown = json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"});
+            let issuers = Issuers(vec![issuer(&[other, unknown, signer.jwk("one")])]);
             let identity = issuers.verify(&signer.token("one", &claims()), NOON).expect("a good token");
             assert_eq!(
                 identity.labels.to_string(),
@@ -592,6 +615,39 @@ mod tests {
             IssuersFile::parse("issuers: [{issuer: a, audience: '', jwksFile: k}]").expect("a file").issuers.remove(0);
         assert!(Issuer::new(&no_audience, &keys).expect_err("no audience").contains("`audience`"));
         assert!(IssuersFile::parse("issuers: [{issuer: a, jwksFile: k}]").expect_err("none").contains("audience"));
+    }
+
+    #[test]
+    fn a_file_of_keys_with_a_secret_in_it_is_refused_and_the_secret_not_repeated() {
+        let entry =
+            IssuersFile::parse("issuers: [{issuer: a, audience: b, jwksFile: k}]").expect("a file").issuers.remove(0);
+        let open = |keys: &[Value]| Issuer::new(&entry, &json!({"keys": keys}).to_string()).map(drop);
+        for signer in [Signer::ec(), Signer::ed(), Signer::rsa()] {
+            let good = signer.jwk("one");
+            assert_eq!(open(std::slice::from_ref(&good)), Ok(()));
+            for part in SECRET_PARTS {
+                for nothing in [json!(null), json!("")] {
+                    let mut fine = good.clone();
+                    fine[part] = nothing;
+                    assert_eq!(open(&[fine]), Ok(()), "{part}");
+                }
+                for value in [json!("hunter2"), json!(["hunter2"])] {
+                    let mut bad = good.clone();
+                    bad[part] = value;
+                    let error = open(&[good.clone(), bad]).expect_err(part);
+                    assert!(
+                        error.contains("key 2 in it has its private part") && !error.contains("hunter2"),
+                        "{error}"
+                    );
+                }
+            }
+        }
+        let symmetric = json!({"kty": "oct", "k": "hunter2", "kid": "hunter2"});
+        let error = open(&[symmetric, Signer::ed().jwk("one")]).expect_err("a symmetric key");
+        assert!(
+            error.contains("key 1 in it") && error.contains("is symmetric") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 
     proptest! {

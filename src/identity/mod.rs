@@ -11,7 +11,7 @@ pub mod tokens;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::labels::Labels;
+use crate::labels::{Labels, is_deceptive};
 use crate::time::Timestamp;
 
 /// Longest value of a label that a credential gives, in bytes. What is longer is left out, because a cut name is another name.
@@ -123,10 +123,16 @@ fn discreet(error: &str) -> String {
     said + rest
 }
 
-/// `text`, when it may be the value of a label: not empty, printable, and not too long.
+/// `text`, when it may be the value of a label: not empty, without control characters, and not too long. Letters that are not seen, which names in
+/// some languages are written with, stay what they are, because a changed name is another name; [`Labels`] shows them as escapes.
 fn presentable(text: &str) -> Option<&str> {
     let fine = !text.is_empty() && text.len() <= LONGEST_VALUE && !text.chars().any(char::is_control);
     fine.then_some(text)
+}
+
+/// `text`, when all of it can be seen as well: what our own operators write has no reason to look like something else.
+fn visible(text: &str) -> Option<&str> {
+    presentable(text).filter(|text| !text.contains(is_deceptive))
 }
 
 /// Checks labels that a person wrote to be given by credentials.
@@ -136,9 +142,9 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), String> {
     }
     for (key, value) in labels {
         check_key(key)?;
-        if presentable(value).is_none() {
+        if visible(value).is_none() {
             return Err(format!(
-                "the value of the label `{key}` is empty, not printable, or longer than {LONGEST_VALUE} bytes"
+                "the value of the label `{key}` is empty, longer than {LONGEST_VALUE} bytes, or holds letters that cannot be seen"
             ));
         }
     }
@@ -149,8 +155,9 @@ fn check_key(key: &str) -> Result<(), String> {
     if is_reserved(key) {
         return Err(format!("the label `{key}` is given by gitamp itself: choose another name"));
     }
-    let fine = presentable(key).is_some_and(|key| key.len() <= 256 && !key.contains(char::is_whitespace));
-    if fine { Ok(()) } else { Err("a label's name is empty, too long, or holds white space".to_owned()) }
+    let fine = visible(key).is_some_and(|key| key.len() <= 256 && !key.contains(char::is_whitespace));
+    let why = "a label's name is empty, too long, or holds white space or letters that cannot be seen";
+    if fine { Ok(()) } else { Err(why.to_owned()) }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Denied, Identity, Source, check_labels, discreet, presentable};
+use super::{Denied, Identity, Source, check_labels, discreet, visible};
 use crate::labels::Labels;
 use crate::time::Timestamp;
 
@@ -95,9 +95,10 @@ impl TokenFile {
         let mut labels = BTreeMap::new();
         let mut hashes = BTreeMap::new();
         for (at, entry) in self.tokens.iter().enumerate() {
-            let name = presentable(&entry.name).filter(|name| name.len() <= 256);
+            let name = visible(&entry.name).filter(|name| name.len() <= 256);
             let Some(name) = name else {
-                return Err(format!("the name of token {} is empty or not printable", at + 1));
+                let why = "is empty, too long, or holds letters that cannot be seen";
+                return Err(format!("the name of token {} {why}", at + 1));
             };
             let wrong = |why: String| format!("the token `{name}`: {why}");
             decode(&entry.sha256).ok_or_else(|| wrong("`sha256` is not 64 hexadecimal digits".to_owned()))?;
@@ -225,6 +226,15 @@ mod tests {
             (format!("tokens: [{}]", one("{tls.cn: x}")), "`tls.cn` is given by gitamp itself"),
             (format!("tokens: [{}]", one("{env: ''}")), "the value of the label `env`"),
             (format!("tokens: [{}]", one("{'a b': x}")), "white space"),
+            (format!("tokens: [{}]", one("{\"a\\u200bb\": x}")), "or letters that cannot be seen"),
+            (
+                format!("tokens: [{}]", one("{env: \"pr\\u200bod\"}")),
+                "of the label `env` is empty, longer than 1024 bytes, or holds letters",
+            ),
+            (
+                format!("tokens: [{{name: \"\\u202epr\", sha256: {hash}}}]"),
+                "the name of token 1 is empty, too long, or holds letters",
+            ),
             (format!("tokens: [{}, {}]", one("{}"), one("{}")), "stands there twice"),
             ("gitamp_the-token-itself".to_owned(), "string \"***\", expected"),
             ("tokens: [gitamp_the-token-itself]".to_owned(), "tokens[0]: invalid type: string \"***\""),

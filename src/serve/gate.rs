@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -77,11 +78,22 @@ impl fmt::Debug for Gate {
     }
 }
 
+/// The certificate that a connection showed, for as long as somebody rests on it.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// The certificate itself, and those that lead to its authority.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// It was found not to count any more.
+    pub(super) is_revoked: AtomicBool,
+}
+
 /// What somebody proved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Proof {
     /// The labels that follow from it; none when nothing was proved.
     pub(super) labels: Labels,
+    /// The certificate of its connection. WebSockets have none here: theirs is kept by TLS for as long as they are open.
+    pub(super) shown: Option<Arc<Shown>>,
     /// What a token proved.
     pub(super) bearer: Option<Arc<Identity>>,
     /// When it does not count any more.
@@ -95,7 +107,8 @@ pub(super) struct Proof {
 impl Proof {
     /// What a certificate proves that the handshake took. One whose names cannot be read proves nothing.
     pub(super) fn of_connection(chain: &[CertificateDer<'static>], address: Option<IpAddr>) -> Self {
-        let nothing = Self { address, ..Self::default() };
+        let shown = (!chain.is_empty()).then(|| Shown { chain: chain.to_vec(), is_revoked: AtomicBool::new(false) });
+        let nothing = Self { address, shown: shown.map(Arc::new), ..Self::default() };
         let Some(Ok(names)) = chain.first().map(|own| certificate::names(own)) else { return nothing };
         Self { labels: Labels::proven(names.labels), expires: names.expires, ..nothing }
     }
@@ -104,7 +117,12 @@ impl Proof {
     fn and(&self, identity: Arc<Identity>) -> Self {
         let expires = self.expires.into_iter().chain(identity.expires).min();
         let labels = identity.labels.with_proofs(&self.labels);
-        Self { labels, bearer: Some(identity), expires, address: self.address, place: None }
+        Self { labels, shown: self.shown.clone(), bearer: Some(identity), expires, address: self.address, place: None }
+    }
+
+    /// The certificates that were shown.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        self.shown.as_ref().map_or(&[], |shown| &shown.chain)
     }
 
     /// Whose agents these are, when it is asked how many somebody brings: those of a token's holder, else those of an address. Of a token
@@ -251,12 +269,13 @@ impl Gate {
     fn tell(&self, problem: Option<String>) {
         let mut current = lock(&self.problem);
         if *current != problem {
-            if let Some(problem) = &problem {
-                self.traffic.reload_failures.one();
-                tracing::warn!(
-                    "the files of {}' tokens and issuers changed and cannot be used: {problem}",
-                    self.whose.name
-                );
+            let whose = self.whose.name;
+            match &problem {
+                Some(problem) => {
+                    self.traffic.reload_failures.one();
+                    tracing::warn!("the files of {whose}' tokens and issuers changed and cannot be used: {problem}");
+                }
+                None => tracing::info!("the files of {whose}' tokens and issuers can be used again"),
             }
             self.traffic.is_stale.set(usize::from(problem.is_some()));
             *current = problem;

@@ -17,7 +17,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -55,19 +54,6 @@ struct Phase {
     upgrade: Mutex<Option<(OnUpgrade, Proof)>>,
     /// What the connection itself proves.
     certified: Proof,
-    /// What it proves does not count any more; a request that was under way is not answered as if it did.
-    is_revoked: AtomicBool,
-}
-
-impl Phase {
-    /// What a request of this connection proves.
-    fn prove(&self, server: &Server, headers: &HeaderMap) -> Result<Proof, Denied> {
-        if self.is_revoked.load(Ordering::Relaxed) {
-            Err(Denied::Revoked)
-        } else {
-            server.prove(headers, &self.certified)
-        }
-    }
 }
 
 /// Serves one connection to its end, whatever it turns out to be. `address` is where it came from when it was accepted: later the socket
@@ -82,9 +68,7 @@ pub(super) async fn serve(
 ) {
     // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
     let Some(socket) = Box::pin(secure(&server, stream, address, &registration.link)).await else { return };
-    let chain = socket.peer_certificates().to_vec();
-    let upgraded = Box::pin(requests(&server, socket, (&chain, address), &registration.link)).await;
-    drop(chain);
+    let upgraded = Box::pin(requests(&server, socket, address, &registration.link)).await;
     if let Some((stream, reader, proof)) = upgraded {
         websocket::serve(&server, stream, reader, proof, &registration).await;
     }
@@ -107,14 +91,16 @@ async fn secure(server: &Server, stream: TcpStream, address: IpAddr, link: &Link
 }
 
 /// Answers requests until the connection ends or becomes a WebSocket: then it returns the socket and a reader of its
-/// frames, which has what came behind the request. `chain` are the certificates that the client showed.
+/// frames, which has what came behind the request.
 async fn requests(
     server: &Arc<Server>,
     stream: Socket,
-    (chain, address): (&[CertificateDer<'static>], IpAddr),
+    address: IpAddr,
     link: &Link,
 ) -> Option<(Socket, FrameReader, Box<Proof>)> {
-    let phase = Arc::new(Phase { certified: Proof::of_connection(chain, Some(address)), ..Phase::default() });
+    let certified = Proof::of_connection(stream.peer_certificates(), Some(address));
+    let phase = Arc::new(Phase { certified, ..Phase::default() });
+    let is_trusted = || server.trusts(phase.certified.chain(), &phase.certified);
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
         let (server, phase) = (Arc::clone(server), Arc::clone(&phase));
@@ -133,7 +119,7 @@ async fn requests(
     let mut is_parting = false;
     // What counts may have changed during the handshake, whose wait took the wake-up.
     let mut was_in_doubt = link.take_doubt();
-    if was_in_doubt && !server.trusts(chain, &phase.certified) {
+    if was_in_doubt && !is_trusted() {
         return None;
     }
     loop {
@@ -148,8 +134,11 @@ async fn requests(
             () = link.wake.notified() => {
                 let is_in_doubt = link.take_doubt();
                 was_in_doubt |= is_in_doubt;
-                let is_revoked = is_in_doubt && !server.trusts(chain, &phase.certified);
-                phase.is_revoked.fetch_or(is_revoked, Ordering::Relaxed);
+                let is_revoked = is_in_doubt && !is_trusted();
+                // A request that is under way is not answered as if it counted.
+                if let Some(shown) = &phase.certified.shown {
+                    shown.is_revoked.fetch_or(is_revoked, Ordering::Relaxed);
+                }
                 if (link.is_over() || is_revoked) && !is_parting {
                     is_parting = true;
                     server.traffic.gate.revoked.add(usize::from(is_revoked));
@@ -183,15 +172,9 @@ async fn reached(clock: Clock, end: Option<Timestamp>) {
 
 async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() == server.options.path {
-        let proof = match phase.prove(server, request.headers()) {
+        let proof = match server.prove(request.headers(), &phase.certified) {
             Ok(proof) => proof,
-            Err(denied) => {
-                server.traffic.gate.unproven.one();
-                tracing::debug!("an agent is not let in: {denied}");
-                let mut response = Response::new(Body::from(format!("agents have to prove who they are: {denied}\n")));
-                *response.status_mut() = StatusCode::UNAUTHORIZED;
-                return with(response, header::WWW_AUTHENTICATE, "Bearer realm=\"opamp\"");
-            }
+            Err(denied) => return unproven(server, &denied),
         };
         let is_message = content_type(request.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case(PROTOBUF));
         return if is_message { message(server, proof, request).await } else { upgrade(server, phase, proof, request) };
@@ -208,6 +191,15 @@ async fn respond(server: &Arc<Server>, phase: &Phase, request: Request<Incoming>
         }
         Some(_) | None => plain(StatusCode::NOT_FOUND, "OpAMP is spoken at another path\n"),
     }
+}
+
+/// The answer to who proves nothing that counts.
+fn unproven(server: &Server, denied: &Denied) -> Response<Body> {
+    server.traffic.gate.unproven.one();
+    tracing::debug!("an agent is not let in: {denied}");
+    let mut response = Response::new(Body::from(format!("agents have to prove who they are: {denied}\n")));
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    with(response, header::WWW_AUTHENTICATE, "Bearer realm=\"opamp\"")
 }
 
 /// The content type without its parameters.
@@ -250,6 +242,8 @@ fn upgrade(server: &Server, phase: &Phase, mut proof: Proof, mut request: Reques
     if !server.admits(&proof) || !server.take_place(&mut proof) {
         return with(unavailable(), header::CONNECTION, "close");
     }
+    // TLS keeps the certificate of an open connection itself.
+    proof.shown = None;
     *lock(&phase.upgrade) = Some((hyper::upgrade::on(&mut request), proof));
     let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
     response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
@@ -285,6 +279,7 @@ async fn message(server: &Arc<Server>, proof: Proof, request: Request<Incoming>)
             let words = "this instance_uid belongs to an agent that proved to be somebody else\n";
             return plain(StatusCode::FORBIDDEN, words);
         }
+        Ok(Answer::Unproven(denied)) => return unproven(server, &denied),
         Ok(Answer::Unavailable) | Err(_) => return unavailable(),
     };
     server.traffic.messages_out.one();

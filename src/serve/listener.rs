@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -200,15 +201,31 @@ impl Server {
         self.options.gate.as_ref().is_some_and(|gate| gate.still_believes(identity))
     }
 
+    /// Whether what was proved before still counts, as far as that is known: certificates are judged anew where the files about them change.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn still_holds(&self, proof: &Proof) -> Result<(), Denied> {
+        if proof.shown.as_ref().is_some_and(|shown| shown.is_revoked.load(Ordering::Relaxed)) {
+            return Err(Denied::Revoked);
+        }
+        if !self.believes(proof) {
+            return Err(Denied::Unknown);
+        }
+        match proof.expires.filter(|end| *end <= self.clock.wall()) {
+            Some(end) if proof.bearer.is_some() => Err(Denied::Expired(end)),
+            Some(end) => Err(Denied::Ended(end)),
+            None => Ok(()),
+        }
+    }
+
     /// What a request proves.
     ///
     /// # Errors
     /// When what it shows proves nothing, or not any more.
     pub(super) fn prove(&self, headers: &HeaderMap, certified: &Proof) -> Result<Proof, Denied> {
         let now = self.clock.wall();
-        if let Some(end) = certified.expires.filter(|end| *end <= now) {
-            return Err(Denied::Ended(end));
-        }
+        self.still_holds(certified)?;
         let proof = match &self.options.gate {
             Some(gate) => gate.judge(headers, certified, now)?,
             None => certified.clone(),
@@ -418,12 +435,13 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
     let mut warned = None;
     let mut helpers = vec![tokio::spawn(polling::sweep(Arc::clone(&server)))];
     if let Some(tls) = &server.options.tls {
-        helpers.push(tokio::spawn(Arc::clone(tls).watch()));
-        let (tls, links) = (Arc::clone(tls), server.links.clone());
+        helpers.push(tokio::spawn(Arc::clone(tls).watch(server.clock)));
+        let (tls, server) = (Arc::clone(tls), Arc::clone(&server));
         helpers.push(tokio::spawn(async move {
             loop {
                 tls.trust_changed.notified().await;
-                links.doubt_all();
+                server.links.doubt_all();
+                polling::end_doubted(&server).await;
             }
         }));
     }

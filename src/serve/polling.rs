@@ -16,6 +16,7 @@ use super::listener::{NobodyListens, Server};
 use super::quota::{Origins, Place};
 use super::traffic::Traffic;
 use crate::agent::{AgentId, AgentReport, ConnectionId, Transport};
+use crate::identity::Denied;
 use crate::opamp::connection::{Connection, Heard, uid_of};
 use crate::opamp::wire::OutMessage;
 use crate::time::Timestamp;
@@ -49,6 +50,8 @@ pub(super) enum Answer {
     Unavailable,
     /// The agent is here, and proved to be somebody else.
     Impostor,
+    /// What the request proved when it began does not count any more.
+    Unproven(Denied),
 }
 
 impl Polls {
@@ -102,6 +105,11 @@ impl Polls {
         server.traffic.polling_agents.set(polls.len());
     }
 
+    /// All of them.
+    fn all(&self) -> Vec<(AgentId, Arc<Poll>)> {
+        lock(&self.0).iter().map(|(id, poll)| (*id, Arc::clone(poll))).collect()
+    }
+
     /// The agents whose last proof is like that.
     fn doubted(&self, is_doubtful: impl Fn(&Proof) -> bool) -> Vec<(AgentId, Arc<Poll>)> {
         let polls = lock(&self.0);
@@ -124,6 +132,10 @@ impl Polls {
 pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Answer {
     let Some(id) = uid_of(&message) else { return answer_stranger(server, message, proof.origins()) };
     loop {
+        // Its body may have taken its time.
+        if let Err(denied) = server.still_holds(&proof) {
+            return Answer::Unproven(denied);
+        }
         let Some(poll) = server.polls.find_or_open(id, &proof, server) else { return Answer::Unavailable };
         let mut guard = poll.connection.lock().await;
         // It expired between the two lines above: the next one is new.
@@ -139,6 +151,11 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
             Ok(may_offer) => may_offer,
             Err(NobodyListens) => return Answer::Unavailable,
         };
+        if connection.is_shunned() {
+            *guard = None;
+            server.polls.close(id, &poll, server);
+            return Answer::Impostor;
+        }
         if may_offer {
             for (id, word) in poll.registration.link.take() {
                 match word {
@@ -201,9 +218,23 @@ async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll
     Ok(is_settled || !verdict.is_about_labels)
 }
 
-/// Ends the sessions of agents whose last proof is not believed any more: their next poll would be refused.
-pub(super) async fn end_doubted(server: &Server) {
-    end(server, |proof| !server.believes(proof)).await;
+/// Ends the sessions of agents whose last proof counts no more by the files about tokens and certificates: their next poll would be refused.
+pub(super) async fn end_doubted(server: &Arc<Server>) {
+    let judging = Arc::clone(server);
+    // Signatures of as many certificates as there are agents: no work for a thread that serves them.
+    let doubted = tokio::task::spawn_blocking(move || {
+        let all = judging.polls.all().into_iter();
+        all.filter(|(_, poll)| is_repudiated(&judging, &lock(&poll.proof).clone())).collect::<Vec<_>>()
+    });
+    if let Ok(doubted) = doubted.await {
+        end(server, doubted, |proof| is_repudiated(server, proof)).await;
+    }
+}
+
+/// True when files took back what somebody proved. What ended by itself is judged elsewhere, later.
+fn is_repudiated(server: &Server, proof: &Proof) -> bool {
+    let is_over = proof.expires.is_some_and(|end| end <= server.clock.wall());
+    !server.believes(proof) || !is_over && !server.trusts(proof.chain(), proof)
 }
 
 /// The same of those whose proof ended by itself, and who had the time for another poll since: it is with the next one that an agent shows
@@ -211,13 +242,15 @@ pub(super) async fn end_doubted(server: &Server) {
 async fn end_expired(server: &Server) {
     let patience = server.options.poll_expiry / 3;
     let now = server.clock.wall();
-    end(server, |proof| proof.expires.is_some_and(|end| end + patience <= now)).await;
+    let is_over = |proof: &Proof| proof.expires.is_some_and(|end| end + patience <= now);
+    end(server, server.polls.doubted(is_over), is_over).await;
 }
 
-async fn end(server: &Server, is_doubtful: impl Fn(&Proof) -> bool) {
-    for (id, poll) in server.polls.doubted(&is_doubtful) {
+async fn end(server: &Server, doubted: Vec<(AgentId, Arc<Poll>)>, is_doubtful: impl Fn(&Proof) -> bool) {
+    for (id, poll) in doubted {
         let mut guard = poll.connection.lock().await;
-        if !is_doubtful(&lock(&poll.proof)) {
+        let proof = lock(&poll.proof).clone();
+        if !is_doubtful(&proof) {
             // A poll that was answered just now brought another one.
             continue;
         }

@@ -27,7 +27,8 @@ use super::quota::Origin;
 use super::room::{Rooms, Share};
 use super::socket::Socket;
 use super::traffic::TlsTraffic;
-use super::unusable::{Unusable, read};
+use super::unusable::{Unusable, read, read_guarded};
+use crate::clock::Clock;
 use crate::identity::certificate;
 use crate::settings::TlsSettings;
 use crate::time::Timestamp;
@@ -227,8 +228,10 @@ impl Tls {
     }
 
     /// Looks at the files from time to time, for as long as it is polled.
-    pub async fn watch(self: Arc<Self>) {
+    pub async fn watch(self: Arc<Self>, clock: Clock) {
+        let mut said = None;
         loop {
+            self.warn_of_end(clock.wall(), &mut said);
             tokio::time::sleep(self.limits.reload).await;
             let this = Arc::clone(&self);
             // Reading and checking megabytes of revocations is no work for a thread that serves agents.
@@ -236,6 +239,15 @@ impl Tls {
                 tracing::error!("reading the files of TLS failed; what was read before stays in use");
             }
         }
+    }
+
+    /// Says in the log that the certificate ends soon, or ended, when that was not said yet.
+    fn warn_of_end(&self, now: Timestamp, said: &mut Option<String>) {
+        let words = lock(&self.state).expires.and_then(|end| judge_end(end, now));
+        if let Some(words) = words.as_ref().filter(|words| said.as_ref() != Some(words)) {
+            tracing::warn!("TLS: {words}");
+        }
+        *said = words;
     }
 
     fn reload(&self) {
@@ -273,9 +285,12 @@ impl Tls {
     fn tell(&self, problem: Option<String>) {
         let mut state = lock(&self.state);
         if state.problem != problem {
-            if let Some(problem) = &problem {
-                self.traffic.reload_failures.one();
-                tracing::warn!("the files of TLS changed and cannot be used: {problem}");
+            match &problem {
+                Some(problem) => {
+                    self.traffic.reload_failures.one();
+                    tracing::warn!("the files of TLS changed and cannot be used: {problem}");
+                }
+                None => tracing::info!("the files of TLS can be used again"),
             }
             self.traffic.is_stale.set(usize::from(problem.is_some()));
             state.problem = problem;
@@ -329,15 +344,18 @@ fn wrong(path: &Path, reason: impl fmt::Display) -> TlsError {
 
 /// What tells the files of one time from those of another: all of them, and those that say whom clients are trusted by.
 fn digest(files: &TlsSettings) -> Result<([u8; 32], [u8; 32]), TlsError> {
-    let key = files.key.read().map_err(|error| wrong(files.key.path(), error))?;
-    let of = |path: Option<&PathBuf>| path.map_or(Ok([0; 32]), |path| Ok(Sha256::digest(read(path)?).into()));
+    let key = files.key.read()?;
+    // Whoever may change these decides who comes in, and who may stay.
+    let of = |path: Option<&PathBuf>| -> Result<[u8; 32], TlsError> {
+        path.map_or(Ok([0; 32]), |path| Ok(Sha256::digest(read_guarded(path)?).into()))
+    };
     let trust: [u8; 32] = Sha256::new()
         .chain_update(of(files.client_ca.as_ref())?)
         .chain_update(of(files.client_crl.as_ref())?)
         .finalize()
         .into();
     let whole = Sha256::new()
-        .chain_update(of(Some(&files.certificate))?)
+        .chain_update(Sha256::digest(read(&files.certificate)?))
         .chain_update(Sha256::digest(key.expose()))
         .chain_update(trust);
     Ok((whole.finalize().into(), trust))
@@ -347,13 +365,19 @@ fn digest(files: &TlsSettings) -> Result<([u8; 32], [u8; 32]), TlsError> {
 fn load(files: &TlsSettings, clients: ClientCertificates) -> Result<Loaded, TlsError> {
     let (digest, trust) = digest(files)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = certificates(&files.certificate)?;
+    let chain = certificates(&files.certificate, read(&files.certificate)?)?;
     let expires = chain.first().and_then(|own| certificate::names(own).ok()).and_then(|names| names.expires);
-    let secret = files.key.read().map_err(|error| wrong(files.key.path(), error))?;
+    let secret = files.key.read()?;
     let no_key =
         || wrong(files.key.path(), "it holds no private key in PEM form (PKCS#8, PKCS#1 or SEC1) without a passphrase");
     let key = PrivateKeyDer::from_pem_slice(secret.expose().as_bytes()).map_err(|_| no_key())?;
     let pair = CertifiedKey::from_der(chain, key, &provider).map_err(|error| {
+        if let rustls::Error::InvalidCertificate(_) = error {
+            return wrong(
+                &files.certificate,
+                format!("TLS cannot use its certificate, which must be one of version 3 ({error})"),
+            );
+        }
         let reason = format!("it does not belong to the certificate in {} ({error})", files.certificate.display());
         wrong(files.key.path(), reason)
     })?;
@@ -373,8 +397,7 @@ fn load(files: &TlsSettings, clients: ClientCertificates) -> Result<Loaded, TlsE
     Ok(Loaded { config: Arc::new(config), verifier, digest, trust, expires })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read(path)?;
+fn certificates(path: &Path, bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
@@ -390,12 +413,12 @@ fn client_verifier(
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let Some(path) = &files.client_ca else { return Ok(None) };
     let mut roots = RootCertStore::empty();
-    for authority in certificates(path)? {
+    for authority in certificates(path, read_guarded(path)?)? {
         roots.add(authority).map_err(|error| wrong(path, error))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(path) = &files.client_crl {
-        let bytes = read(path)?;
+        let bytes = read_guarded(path)?;
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
         let lists = lists.map_err(|error| wrong(path, error))?;
         if lists.is_empty() {

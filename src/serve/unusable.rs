@@ -4,20 +4,25 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A file that cannot be used.
+use crate::settings::secret::SecretError;
+
+/// A file that cannot be used: which one, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {reason}", .path.display())]
-pub struct Unusable {
-    path: PathBuf,
-    reason: String,
-}
+#[error("{0}")]
+pub struct Unusable(String);
 
 impl Unusable {
     /// This file, for this reason, which must not repeat what is secret in it.
     pub(super) fn new(path: &Path, reason: impl fmt::Display) -> Self {
-        Self { path: path.to_owned(), reason: reason.to_string() }
+        Self(format!("{}: {reason}", path.display()))
+    }
+}
+
+impl From<SecretError> for Unusable {
+    fn from(error: SecretError) -> Self {
+        Self(error.to_string())
     }
 }
 

@@ -359,6 +359,7 @@ fn running(settings: &mut Settings, reader: &mut Reader<'_>) {
 }
 
 fn warn(settings: &mut Settings) {
+    settings.alarm = agents::alarm(settings);
     let mut warnings = Vec::new();
     warnings.extend(agents::exposure(settings));
     if let Some(address) = settings.admin_listen.filter(|address| !address.ip().is_loopback()) {

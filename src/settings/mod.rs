@@ -280,6 +280,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// What is allowed, but should be looked at; to be logged at start.
     pub warnings: Vec<String>,
+    /// That strangers may act as agents (`--insecure`); to be said at every start, whatever else the log leaves out.
+    pub alarm: Option<String>,
 }
 
 impl Settings {
@@ -330,6 +332,7 @@ impl Settings {
             state_dir,
             log: LogSettings { filter: "info".to_owned(), format: LogFormat::Auto },
             warnings: Vec::new(),
+            alarm: None,
         }
     }
 

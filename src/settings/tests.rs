@@ -157,6 +157,7 @@ fn an_open_listener_needs_protection_or_a_word() {
     assert_eq!(with(&["--tls-client-ca-file=Cargo.toml"]).good().warnings, Vec::<String>::new());
     let local = Case::new().flags(&["--repo=/srv/x"]).good();
     assert_eq!((local.warnings, local.tls, local.insecure), (Vec::new(), None, false), "loopback needs nothing");
+    assert_eq!(local.alarm, None);
 }
 
 #[test]
@@ -581,12 +582,9 @@ fn what_deserves_a_look_is_warned_about() {
     let open = ["--repo=http://git.example.com/x", "--listen=0.0.0.0:4320", "--admin-listen=[::]:4321", "--insecure"];
     let case = case.flags(&open);
     let warnings = case.good().warnings.join("\n");
-    for words in [
-        "GITAMP_INTERVALL means nothing",
-        "--insecure: the listener of agents (0.0.0.0:4320)",
-        "admin interface ([::]:4321)",
-        "over http://",
-    ] {
+    let alarm = case.good().alarm.expect("strangers may act as agents");
+    assert!(alarm.contains("--insecure: the listener of agents (0.0.0.0:4320)"), "{alarm}");
+    for words in ["GITAMP_INTERVALL means nothing", "admin interface ([::]:4321)", "over http://"] {
         assert!(warnings.contains(words), "{words:?} is missing in: {warnings}");
     }
     assert!(!warnings.contains("GITAMP_INSTANCE"), "an empty variable is not set: {warnings}");

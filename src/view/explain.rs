@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::agent::{AgentId, Capabilities, ConfigState, ConfigStatus, ReportedHash, Transport};
 use crate::fleet::assign::{Match, Verdict};
-use crate::labels::{Labels, Requirement, Selector};
+use crate::labels::{Labels, Selector};
 use crate::roster::group::Group;
 use crate::roster::member::{Member, Placement};
 use crate::roster::standing::Standing;
@@ -77,19 +77,12 @@ fn shown_matches(facts: &Facts<'_>) -> Vec<GroupMatch> {
                     0 => String::new(),
                     more => format!(" (and {more} more)"),
                 };
-                ("unmet", format!("wants {first}, {}{more}", found(first, labels)))
+                ("unmet", format!("wants {first}, {}{more}", first.found_in(labels)))
             }
         };
         GroupMatch { group: one.group.to_string(), priority: one.priority, verdict: verdict.to_owned(), why }
     });
     shown.collect()
-}
-
-fn found(requirement: &Requirement, labels: &Labels) -> String {
-    match labels.get(requirement.key()) {
-        Some(value) => format!("and {} is {value:?}", requirement.key()),
-        None => format!("and there is no {}", requirement.key()),
-    }
 }
 
 fn belongs(facts: &Facts<'_>) -> Vec<String> {

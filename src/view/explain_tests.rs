@@ -11,7 +11,7 @@ use crate::fleet::GroupDefinition;
 use crate::fleet::GroupName;
 use crate::fleet::assign::Assigner;
 use crate::fleet::strategy::Strategy;
-use crate::labels::Operator;
+use crate::labels::{Operator, Requirement};
 use crate::rollout::Desired;
 use crate::roster::member::{Gone, Link, Offer};
 use crate::roster::standing::{HeldReason, Verdict as Judgement};

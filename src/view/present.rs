@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::agent::{AgentId, Capabilities, ConfigStatus, ReportedHash, Transport};
 use crate::config::ConfigHash;
+use crate::labels::shown;
 use crate::rollout::record::{Cause, Said, WayBack};
 use crate::rollout::{Closed, Peers, Sickness, Tally, Waiting};
 use crate::roster::failures::Cluster;
@@ -47,7 +48,7 @@ impl From<&Cluster> for FailureCluster {
     fn from(cluster: &Cluster) -> Self {
         let common = cluster.common.as_ref();
         // A value of a label is as long as an agent likes.
-        let pair = |(key, value): &(String, String)| format!("{key}={value}").chars().take(LONGEST_PAIR).collect();
+        let pair = |(key, value): &(String, String)| shown(key, value).chars().take(LONGEST_PAIR).collect();
         Self {
             message: cluster.message.clone(),
             count: cluster.count,

@@ -1,6 +1,6 @@
 //! Words of agents, committers and files as they may stand on a forge or in a chat: bounded, without anything that a page would act on.
 
-pub use crate::labels::is_invisible;
+pub use crate::labels::{is_deceptive, is_invisible};
 
 /// The longest run of backticks that a fence can have to beat: longer ones are broken up.
 const LONGEST_RUN: usize = 8;

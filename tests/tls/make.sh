@@ -8,12 +8,12 @@ trap 'rm -rf "$work"' EXIT
 
 key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1" 2>/dev/null; }
 
-# sign NAME SUBJECT EXTENSIONS: a certificate of the authority in the working directory of this script.
+# sign NAME SUBJECT EXTENSIONS [END]: a certificate of the authority in the working directory of this script.
 sign() {
   key "$1-key.pem"
   openssl req -new -key "$1-key.pem" -subj "$2" -out "$work/$1.csr"
   printf '%s\n' "$3" > "$work/$1.ext"
-  openssl ca -batch -config "$work/ca.cnf" -in "$work/$1.csr" -out "$work/$1.full" -extfile "$work/$1.ext" 2>/dev/null
+  openssl ca -batch -config "$work/ca.cnf" -in "$work/$1.csr" -out "$work/$1.full" -extfile "$work/$1.ext" ${4:+-enddate "$4"} 2>/dev/null
   openssl x509 -in "$work/$1.full" -out "$1.pem"
 }
 
@@ -63,9 +63,16 @@ sign client "/O=shop/OU=edge/CN=gw-1" "$calling
 subjectAltName=URI:spiffe://example.org/ns/shop/sa/gateway,DNS:gw-1.example.org,DNS:gw-1,email:team@example.org,IP:192.0.2.7"
 sign other "/CN=gw-2" "$calling
 subjectAltName=DNS:gw-2.example.org"
+sign ended "/CN=late" "$calling" 20210101000000Z
 sign revoked "/CN=gone" "$calling"
-openssl ca -config "$work/ca.cnf" -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 21200101000000Z -out empty.crl 2>/dev/null
+sign again "/CN=gone" "$calling"
+
+# list NAME END: of what is revoked so far.
+list() { openssl ca -config "$work/ca.cnf" -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate "$2" -out "$1" 2>/dev/null; }
+
+list empty.crl 21200101000000Z
 openssl ca -config "$work/ca.cnf" -revoke revoked.pem 2>/dev/null
-openssl ca -config "$work/ca.cnf" -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 21200101000000Z -out revoked.crl 2>/dev/null
+list revoked.crl 21200101000000Z
+list stale.crl 20210101000000Z
 authority "somebody else's authority" foreign-ca.pem
 sign foreign "/CN=gw-1" "$calling"

@@ -176,7 +176,7 @@ impl Api {
         let mut watching = tokio::task::JoinSet::new();
         watching.spawn(Arc::clone(&self.operators).watch());
         if let Some(tls) = &self.tls {
-            watching.spawn(Arc::clone(tls).watch());
+            watching.spawn(Arc::clone(tls).watch(self.clock));
         }
         let router = self.router();
         loop {

@@ -88,17 +88,22 @@ fn is_open(settings: &Settings) -> bool {
     !settings.listen.ip().is_loopback() && settings.tls.is_none() && !settings.asks_agents()
 }
 
+/// What nobody may overlook, although it is allowed.
+pub(super) fn alarm(settings: &Settings) -> Option<String> {
+    is_open(settings).then(|| {
+        format!(
+            "--insecure: the listener of agents ({}) is open to other machines and has neither encryption nor authentication: whoever reaches \
+             it can act as an agent",
+            settings.listen
+        )
+    })
+}
+
 /// What should be looked at, although it is allowed.
 pub(super) fn exposure(settings: &Settings) -> Option<String> {
     let address = settings.listen;
-    if address.ip().is_loopback() {
+    if address.ip().is_loopback() || is_open(settings) {
         return None;
-    }
-    if is_open(settings) {
-        return Some(format!(
-            "--insecure: the listener of agents ({address}) is open to other machines and has neither encryption nor authentication: whoever \
-             reaches it can act as an agent"
-        ));
     }
     if settings.tls.is_none() {
         return Some(format!(
