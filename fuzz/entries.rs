@@ -522,7 +522,7 @@ pub(crate) fn orders(input: &[u8]) {
     for line in input.split(|byte| *byte == b'\n').take(20) {
         now = now + Duration::from_secs(20);
         let order = serde_json::from_slice::<OrderRequest>(line).ok().and_then(|request| request.checked().ok());
-        if let Some(OrderRequest { command, reason, sudo_user: _ }) = order {
+        if let Some(OrderRequest { command, reason, .. }) = order {
             let foretold = controller.preview(&command, now);
             let outcome = controller.handle_order(&Order { command, by: "ann".to_owned(), at: now, reason }, now);
             assert_eq!(outcome, foretold, "what was said before is what happens");

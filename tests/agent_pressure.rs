@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use counted::counted;
 use gitamp::opamp::proto::*;
-use gitamp::serve::AgentServerOptions;
+use gitamp::serve::{AgentServerOptions, Pace};
 use listener::*;
 
 #[tokio::test]
@@ -100,15 +100,26 @@ async fn slow_and_silent_ones_are_closed() {
     counted(2, || house.traffic.silent.get()).await;
 }
 
-/// Begins a message of 60,000 bytes of which nothing follows.
-async fn announce(socket: &mut WebSocketStream<TcpStream>) {
-    socket.get_mut().write_all(&[0x82, 0xfe, 0xea, 0x60, 0, 0, 0, 0]).await.expect("written");
+/// The first 9,000 bytes of a message of 60,000, behind which nothing follows.
+const BEGUN: [u8; 9_008] = begun([0x82, 0xfe, 0xea, 0x60]);
+
+/// The head of a frame, and 9,000 bytes of it.
+const fn begun(head: [u8; 4]) -> [u8; 9_008] {
+    let mut bytes = [0; 9_008];
+    (bytes[0], bytes[1], bytes[2], bytes[3]) = (head[0], head[1], head[2], head[3]);
+    bytes
 }
 
-/// Options with room for one message of 60,000 bytes, and so long for one.
+/// Begins a message of 60,000 bytes.
+async fn announce(socket: &mut WebSocketStream<TcpStream>) {
+    socket.get_mut().write_all(&BEGUN).await.expect("written");
+}
+
+/// Options with room for one message of 60,000 bytes, and so long for one, whatever its pace.
 fn narrow(message_timeout: Duration) -> AgentServerOptions {
+    let pace = Pace { grace: message_timeout, ..Pace::default() };
     let mut options =
-        AgentServerOptions { bytes_in_flight: 64 << 10, message_timeout, ..AgentServerOptions::default() };
+        AgentServerOptions { bytes_in_flight: 64 << 10, message_timeout, pace, ..AgentServerOptions::default() };
     options.rules.limits.message_bytes = 64 << 10;
     options
 }
@@ -150,6 +161,67 @@ async fn who_waits_for_room_does_so_no_longer_than_a_message_may_take() {
     assert_eq!((house.traffic.waited_for_room.get(), house.traffic.broken.get()), (1, 1));
     drop(report);
     bounded("an answer", polling).await.expect("answered");
+}
+
+/// Answers of a whole message, over plain HTTP.
+async fn is_served(house: &mut House, who: u8) {
+    let file = AgentConfigObject { body: vec![b'#'; 50_000].into(), ..Default::default() };
+    let config_map = Some(AgentConfigMap { config_map: [(String::new(), file)].into() });
+    let large = AgentToServer { effective_config: Some(EffectiveConfig { config_map }), ..hello(who) };
+    let door = house.door;
+    let polling = tokio::spawn(async move { door.poll(&large).await });
+    drop(house.arrival(who).await);
+    bounded("an answer", polling).await.expect("answered");
+}
+
+#[tokio::test]
+async fn who_holds_room_and_does_not_keep_pace_makes_way() {
+    let pace = Pace { grace: Duration::from_secs(1), least: usize::MAX };
+    let options = AgentServerOptions { pace, ..narrow(Duration::from_secs(3_600)) };
+    let mut house = open(options).await;
+    let mut slow = house.door.websocket().await;
+    announce(&mut slow).await;
+    assert_eq!(closed(&mut slow).await, CloseCode::Policy, "over a WebSocket");
+    counted((1, 0), || (house.traffic.slow.get(), house.traffic.broken.get())).await;
+    is_served(&mut house, 1).await;
+    let head = "POST /v1/opamp HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nContent-Length: 60000";
+    let (status, _, _) = house.door.request(head, &[0; 9_000]).await;
+    assert_eq!((status, house.traffic.slow.get()), (408, 2), "over plain HTTP");
+    is_served(&mut house, 2).await;
+    let head = "POST /v1/opamp HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nTransfer-Encoding: chunked";
+    let (status, _, _) = house.door.request(head, &[b"ffff\r\n".as_slice(), &[0; 9_000]].concat()).await;
+    assert_eq!((status, house.traffic.slow.get()), (408, 3), "and where no length is told");
+    is_served(&mut house, 3).await;
+}
+
+#[tokio::test]
+async fn nobody_holds_room_before_something_came_that_needs_some() {
+    let mut house = open(narrow(Duration::from_secs(3_600))).await;
+    let mut idle = Vec::new();
+    for head in [[0x82, 0xfe, 0xea, 0x60], [0x02, 0xfe, 0xea, 0x60]] {
+        let mut socket = house.door.websocket().await;
+        socket.get_mut().write_all(&begun(head)[..8_000]).await.expect("written");
+        idle.push(socket);
+    }
+    let mut stream = TcpStream::connect(house.door.0).await.expect("accepted");
+    let head = "POST /v1/opamp HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-protobuf\r\nContent-Encoding: gzip\r\nContent-Length: 60000\r\n\r\n";
+    stream.write_all(&[head.as_bytes(), &[0; 8_000]].concat()).await.expect("written");
+    for who in 1..=3 {
+        is_served(&mut house, who).await;
+    }
+    assert_eq!(house.traffic.waited_for_room.get(), 0, "a message as large as all the room had it at once");
+}
+
+#[tokio::test]
+async fn the_first_of_several_frames_takes_room_for_all_that_may_follow() {
+    // A quarter is one message: two that tell their length would fit.
+    let options = AgentServerOptions { bytes_in_flight: 256 << 10, ..narrow(Duration::from_secs(3_600)) };
+    let house = open(options).await;
+    let mut first = house.door.websocket().await;
+    first.get_mut().write_all(&begun([0x02, 0xfe, 0x27, 0x10])).await.expect("10,000 bytes, and more to come");
+    let mut second = house.door.websocket().await;
+    second.get_mut().write_all(&begun([0x82, 0xfe, 0x27, 0x10])).await.expect("10,000 bytes, and that is all");
+    counted(1, || house.traffic.waited_for_room.get()).await;
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ issuers:
     email: email
     roles:
       - {role: approve, claims: {groups: [/platform/leads]}}
-      - {role: operate, claims: {resource_access/gitamp-api/roles: operator, azp: gitamp-cli}}
+      - {role: operate, claims: {resource_access/gitamp-api/roles: operator, azp: [gitamp-cli, deploy-pipeline]}}
       - {role: view, claims: {realm_access/roles: [staff]}}
 ";
 
@@ -102,7 +102,62 @@ fn people_of_keycloak_have_the_roles_of_their_groups_realm_and_client() {
         assert_eq!(judged(changes.clone()), expected, "{changes}");
     }
     let with_the_other = issuer.sign_under(&json!({"alg": "RS256", "kid": "b1Lzq"}), &keycloak());
-    assert_eq!(issuers.verify(&with_the_other, at(NOW)), Err(Denied::Signature), "a key for encryption signs nothing");
+    assert_eq!(issuers.verify(&with_the_other, at(NOW)), Err(Denied::Key), "a key for encryption signs nothing");
+}
+
+/// What the service account of a client is given, as Keycloak 26.0 makes it: no session, an address that nobody verified, and the client as its name.
+fn service_account(client: &str) -> Value {
+    json!({
+        "exp": NOW + 300, "iat": NOW, "jti": "23bc3ec1-ba49-4ee8-af4c-b65265868fc2",
+        "iss": "https://sso.example.com/realms/ops", "aud": ["gitamp-api", "account"],
+        "sub": "b6f5e9c9-7d28-4cc9-bde5-aca58a305bb2", "typ": "Bearer", "azp": client, "acr": "1",
+        "realm_access": {"roles": ["offline_access", "uma_authorization", "default-roles-ops"]},
+        "resource_access": {"account": {"roles": ["manage-account", "manage-account-links", "view-profile"]}},
+        "scope": "profile email", "clientHost": "127.0.0.1", "email_verified": false,
+        "preferred_username": format!("service-account-{client}"), "clientAddress": "127.0.0.1", "client_id": client
+    })
+}
+
+#[test]
+fn service_accounts_of_keycloak_are_pipelines_by_their_role_and_agents_by_their_audience() {
+    let (issuer, edwards) = (Issuer::rsa(), Issuer::new());
+    let keys = json!({"keys": [issuer.key("one"), edwards.key("one")]});
+    let with_role = json!({"resource_access": {"gitamp-api": {"roles": ["operator"]}}});
+    let operators = trusted(KEYCLOAK, &keys);
+    for signer in [&issuer, &edwards] {
+        let token = signer.token(&with(&service_account("deploy-pipeline"), with_role.clone()));
+        assert_eq!(
+            labels(operators.verify(&token, at(NOW))),
+            "jwt.iss=https://sso.example.com/realms/ops, jwt.name=service-account-deploy-pipeline, \
+             jwt.sub=b6f5e9c9-7d28-4cc9-bde5-aca58a305bb2, role=operate"
+        );
+    }
+    let another = issuer.token(&with(&service_account("grafana"), with_role));
+    let refused = operators.verify(&another, at(NOW));
+    assert_eq!(refused, Err(Denied::Role("service-account-grafana".to_owned())), "the role in another client's hands");
+    let agents = "\
+issuers:
+  - issuer: https://sso.example.com/realms/ops
+    audience: gitamp-agents
+    jwksFile: keys
+    labels: {env: env, client: client_id}
+";
+    let agents = trusted(agents, &keys);
+    let gateway = |changes: Value| issuer.token(&with(&service_account("prod-gateways"), changes));
+    let proven = agents.verify(&gateway(json!({"aud": ["gitamp-agents", "account"], "env": "prod"})), at(NOW));
+    assert_eq!(
+        labels(proven),
+        "client=prod-gateways, env=prod, jwt.iss=https://sso.example.com/realms/ops, \
+         jwt.sub=b6f5e9c9-7d28-4cc9-bde5-aca58a305bb2"
+    );
+    assert_eq!(agents.verify(&gateway(json!({})), at(NOW)), Err(Denied::Audience), "an operator's");
+    // As the realm signs when the client asks for it.
+    for algorithm in ["PS256", "ES384", "RS512", "HS512"] {
+        let token = issuer.sign_under(&json!({"alg": algorithm, "kid": "one"}), &service_account("prod-gateways"));
+        assert_eq!(operators.verify(&token, at(NOW)), Err(Denied::Algorithm), "{algorithm}");
+    }
+    let token = issuer.sign_under(&json!({"alg": "RS256", "kid": "kc4Y"}), &service_account("deploy-pipeline"));
+    assert_eq!(operators.verify(&token, at(NOW)), Err(Denied::Key), "the realm has a new key, and the file does not");
 }
 
 #[test]
@@ -247,7 +302,7 @@ fn keys_are_replaced_one_after_the_other_and_others_beside_them_are_passed_over(
     }
     // A token of one key under the name of the other.
     let issuers = trusted(file, &json!({"keys": [old.key("2025"), new.key("2026")]}));
-    assert_eq!(issuers.verify(&token(&new, "2025"), at(NOW)), Err(Denied::Signature));
+    assert_eq!(issuers.verify(&token(&new, "2025"), at(NOW)), Err(Denied::Key), "of another algorithm");
     let error =
         Trusted::new(&IssuersFile::parse(file).expect("a file").issuers[0], &json!({"keys": foreign}).to_string())
             .expect_err("none of them");

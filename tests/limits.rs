@@ -224,13 +224,16 @@ fn flood(daemon: &Daemon, from: [u8; 4], (limit, refused): (&str, f64), message:
     reading.join().expect("read");
 }
 
-/// Whoever announces large messages and then sends nothing holds room for them for as long as a message may take.
+/// Whoever begins large messages and then sends nothing holds room for them until they are too slow.
 #[test]
 fn large_messages_that_never_come_make_nobody_else_wait() {
     let repository = repository();
     let limits = ["--max-message-size=64KiB", "--max-agent-bytes=64KiB", "--max-bytes-in-flight=256KiB"];
     let daemon = Daemon::start(&repository, &limits);
-    let head = format!("POST /v1/opamp HTTP/1.1\r\nHost: x\r\n{PROTOBUF}Content-Length: 60000\r\n\r\n\x0a");
+    let head = format!(
+        "POST /v1/opamp HTTP/1.1\r\nHost: x\r\n{PROTOBUF}Content-Length: 60000\r\n\r\n{}",
+        "\x0a".repeat(9_000)
+    );
     let slow: Vec<TcpStream> = (0..8)
         .map(|_| {
             let mut stream = connect(GUILTY, daemon.agents()).expect("a connection");
@@ -244,6 +247,10 @@ fn large_messages_that_never_come_make_nobody_else_wait() {
     });
     assert_eq!(poll(&daemon, NEIGHBOUR, &large(1, 0, 50_000)), Some(200), "there is room for the neighbour");
     assert_eq!(exceeded(&daemon, "max-bytes-in-flight"), 7.0, "who did not have to wait for it");
+    wait_for("the first to be refused because nothing more of it comes", || {
+        let refused = daemon.metric("gitamp_messages_too_slow_total");
+        if refused.is_some_and(|count| count >= 1.0) { Ok(()) } else { Err(refused) }
+    });
     drop(slow);
 }
 

@@ -209,7 +209,7 @@ fn each_role_does_what_it_may_and_the_journal_tells() {
     let output = run(&mut wrong);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        !output.status.success() && errors.contains("cannot reach the daemon"),
+        !output.status.success() && errors.contains("cannot reach the daemon") && errors.contains("--ca-file"),
         "nobody else is sent a token: {errors}"
     );
     drop(fleet);
@@ -313,7 +313,7 @@ fn tokens_that_prove_nothing(issuer: &Issuer) -> [(String, &'static str); 6] {
     };
     [
         (issuer.token(&with("iss", "https://evil.example.org".into())), "the token's issuer is not trusted here"),
-        (issuer.sign("none", &claims("lena", leads())), "the token's signature is not of a key of its issuer"),
+        (issuer.sign("none", &claims("lena", leads())), "the token is signed in a way that is not understood here"),
         (Issuer::new().token(&claims("lena", leads())), "the token's signature is not of a key of its issuer"),
         (issuer.token(&with("aud", "gitamp".into())), "the token was made for another audience"),
         (issuer.token(&with("exp", 1_600_000_000.into())), "the token ended 2020-09-13T12:27:40Z"),
@@ -349,7 +349,7 @@ fn people_of_an_issuer_are_known_by_their_claims() {
         "freeze needs the role operate, and sam <sam@example.org> (API, https://sso.example.org) has the role view",
     );
     house.may("robot", "sync");
-    house.may_not("fork", "status", "no rule of its issuer gives `fork` a role here");
+    house.may_not("fork", "freeze --reason drill --yes", "no rule of its issuer gives `fork` a role here");
     let commit = house.held("normal", "Lena <Lena@Example.org>");
     house.may_not("robot", "promote gateways --yes", "promote needs the role approve");
     house.may_not("lena", "promote gateways --yes", "nobody approves an own commit here");
@@ -366,8 +366,10 @@ fn people_of_an_issuer_are_known_by_their_claims() {
         "promote by lena <lena@example.org> (API, https://sso.example.org): refused: lena <lena@example.org>",
         "promote by lars <lars@example.org> (API, https://sso.example.org) (looked-at): gateways: the stage that waits may start",
         "sync by somebody at 127.0.0.1: refused: the token's issuer is not trusted here",
-        "sync by somebody at 127.0.0.1: refused: the token's signature is not of a key of its issuer",
+        "sync by somebody at 127.0.0.1: refused: the token is signed in a way that is not understood here",
+        "an order by somebody at 127.0.0.1: refused: the token is good, and no rule of its issuer gives `fork` a role here",
     ]);
+    assert_eq!(log.matches("an order by somebody").count(), 1, "asked beforehand, and not given: {log}");
     assert!(!log.contains("another audience"), "what strangers try is told within bounds: {log}");
     // The rules are read again, and so are the keys.
     write_private(&path.join("issuers.yaml"), &ISSUERS.replace("role: view", "role: operate"));
@@ -521,6 +523,30 @@ fn what_operators_say_forges_no_line_of_the_records() {
     ]);
     assert!(!log.contains('\u{1b}') && !log.contains('\u{202e}'), "{log}");
     assert!(!log.lines().any(|line| line.starts_with("gitamp: freeze")), "{log}");
+}
+
+/// `gitamp` asks what an order would do before it gives it: what is refused there is a refused command like any other.
+#[test]
+fn what_is_refused_when_it_is_tried_is_told_and_never_carried_out() {
+    let holders: &[Holder<'_>] = &[("vera", "view", None, None), ("olga", "operate", Some("olga@example.org"), None)];
+    let house = House::open(true, &[], holders);
+    house.fleet();
+    house.may_not("olga", "resume gateways --reason early", "refused: gateways: no rollout is running");
+    house.may_not("vera", "promote gateways --reason mine --yes", "refused: promote needs the role approve");
+    house.may_not("stranger", "freeze --reason mine --yes", "the token is not known");
+    let log = house.audit(&[
+        "resume by olga <olga@example.org> (API) (early): refused: gateways: no rollout is running",
+        "promote by vera (API) (mine): refused: promote needs the role approve, and vera (API) has the role view",
+        "an order by somebody at 127.0.0.1: refused: the token is not known",
+    ]);
+    assert_eq!(log.matches("an order by somebody").count(), 1, "{log}");
+    // Possible by now, which nobody has been shown.
+    let at = std::net::SocketAddr::from(([127, 0, 0, 1], house.port));
+    let order = br#"{"command":"freeze","reason":"drill","wasRefused":true}"#;
+    let (status, body) =
+        post(at, "/api/v1/orders", &[("Authorization", "Bearer token-of-olga")], order).expect("an answer");
+    assert!(status == 409 && body.contains("it can be done by now"), "{status}: {body}");
+    house.may_not("olga", "unfreeze --yes", "refused: ");
 }
 
 #[test]

@@ -57,6 +57,9 @@ fn is_limited(child: u32) {
 
 #[test]
 fn a_transfer_has_nothing_of_the_daemon_but_what_it_needs() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may look into the daemon and its transfers");
+    }
     let repository = Repository::with(&[("all/group.yaml", GROUP), ("all/collector.yaml", COLLECTOR)]);
     let remote = HttpRemote::serve(&repository.remote());
     remote.ask_for("hunter2");
@@ -148,6 +151,60 @@ exec $run \"$@\"";
     command
 }
 
+/// A program as nobody, without any capability.
+fn of_nobody(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--inh-caps=-all"]);
+    command.args(["--ambient-caps=-all", "--bounding-set=-all", program]).stdin(Stdio::null());
+    command
+}
+
+/// What nobody reads of a process, or is told instead.
+fn read_as_nobody(process: u32, file: &str) -> Result<String, String> {
+    let output = run(of_nobody("cat").arg(format!("/proc/{process}/{file}")));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Holds that nobody does not look into a process of nobody's: what needs the right of a debugger is refused, and what everybody sees is not.
+fn is_closed(process: u32) {
+    for file in ["environ", "maps"] {
+        let said = read_as_nobody(process, file);
+        assert!(said.as_ref().is_err_and(|said| said.contains("Permission denied")), "{file}: {said:?}");
+    }
+    assert!(proc(process, "status").contains("Uid:\t65534"), "{}", proc(process, "status"));
+    assert!(read_as_nobody(process, "cmdline").is_ok_and(|line| !line.is_empty()), "what `ps` shows");
+}
+
+/// Looks into a daemon of nobody's, and into a transfer of it, as nobody.
+fn looked_into(directory: &Path, repository: &Repository) {
+    // What it is like where nothing is closed: without this the rest would hold on a system that forbids all of it.
+    let mut open = of_nobody("sleep").arg("60").env("MARK", "of-the-test").spawn().expect("a process");
+    wait_for("an environment that is not closed", || match read_as_nobody(open.id(), "environ") {
+        Ok(text) if text.contains("MARK=of-the-test") => Ok(()),
+        other => Err(other),
+    });
+    open.kill().and_then(|()| open.wait()).expect("it ends");
+    let remote = HttpRemote::serve(&repository.remote());
+    let (asked, is_asked) = sync_channel(1);
+    let (let_go, is_over) = sync_channel::<()>(1);
+    remote.behind_the_next_look(move || {
+        asked.send(()).expect("the test waits for it");
+        let _over = is_over.recv();
+    });
+    let (process, _) = start_as_nobody(directory, &[format!("--repo={}", remote.url()), "--no-push".to_owned()]);
+    is_asked.recv_timeout(PATIENCE).expect("the remote is asked");
+    let child = wait_for("the transfer that waits for the remote", || {
+        let children = children(process.id());
+        if let [child] = children[..] { Ok(child) } else { Err(children) }
+    });
+    is_closed(process.id());
+    is_closed(child);
+    drop(let_go);
+    process.signal("TERM");
+    assert!(process.ended().success());
+}
+
 /// The copy of the program in this directory, as nobody, on the state directory beside it; and where its admin listener is.
 fn start_as_nobody(directory: &Path, arguments: &[String]) -> (Process, SocketAddr) {
     let state = directory.join("state");
@@ -217,6 +274,8 @@ fn the_daemon_needs_no_rights_and_writes_to_its_state_directory_alone() {
     assert!(process.ended().success());
     let kept = std::fs::read_dir(path("state/transfers")).expect("it was made").count();
     assert_eq!(kept, 0, "what a transfer needs is gone with it");
+
+    looked_into(directory.path(), &repository);
 
     let (process, admin) = start(&[format!("--repo={}", fleet.display()), "--no-push".to_owned()]);
     wait_for("the commit to be taken and stored", || {

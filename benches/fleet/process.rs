@@ -47,7 +47,8 @@ impl Process {
 
     /// Starts a new measurement of the peak.
     pub(crate) fn forget_peak(&self) -> Result<(), Failure> {
-        Ok(fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5")?)
+        let written = fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5");
+        Ok(written.map_err(|error| format!("only root may start a measurement of the daemon's memory: {error}"))?)
     }
 
     /// Resident memory once it has not changed by a percent for two seconds; at most half a minute is waited for that.

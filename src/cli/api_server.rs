@@ -123,10 +123,20 @@ impl Server {
             None => Stream::Plain(stream),
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                Stream::Secure(Box::new(connector.connect(name.clone(), stream).await?))
+                Stream::Secure(Box::new(connector.connect(name.clone(), stream).await.map_err(advised)?))
             }
         })
     }
+}
+
+/// Says what to do about a certificate that does not count.
+fn advised(error: io::Error) -> io::Error {
+    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if !matches!(reason, Some(rustls::Error::InvalidCertificate(_))) {
+        return error;
+    }
+    let advice = "name the server as its certificate does, and the certificate of its authority with --ca-file where this machine does not know that";
+    io::Error::new(error.kind(), format!("{error}: {advice}"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 use crate::cli::Failure;
 use crate::daemon;
+use crate::git::close_memory;
 use crate::settings::{LogFormat, LogSettings, ServeArgs, Settings};
 
 /// Lines of log that may wait for a slow reader. A pipe that nobody empties costs lines, never the daemon's time.
@@ -39,6 +40,8 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Runs the daemon until a signal ends it.
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        // Files with secrets are read by what follows.
+        let closed = close_memory();
         let settings = Settings::load(&self.settings)?;
         let _flushed_at_the_end = start_log(&settings.log)?;
         if let Some(alarm) = &settings.alarm {
@@ -49,7 +52,11 @@ impl Arguments {
         }
         warn_of_open_directory(&settings.state_dir);
         raise_file_limit();
-        keep_no_core_files();
+        if let Err(error) = closed {
+            tracing::warn!(
+                "what is in memory, secrets among it, is not closed to other processes and core files: {error}"
+            );
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(daemon::run(settings))?;
         Ok(ExitCode::SUCCESS)
@@ -96,14 +103,6 @@ fn warn_of_open_directory(state: &Path) {
         );
     } else if mode & 0o005 != 0 {
         tracing::warn!("{state} (mode {mode:03o}) can be read by every user of this machine: chmod 700 {state}");
-    }
-}
-
-/// What is in memory is nobody's to read from a disk: tokens and keys are among it. Where a program collects core files it heeds this limit, too
-/// (systemd-coredump and apport do).
-fn keep_no_core_files() {
-    if let Err(error) = rlimit::Resource::CORE.set(0, 0) {
-        tracing::warn!("core files cannot be switched off, and would hold secrets: {error}");
     }
 }
 

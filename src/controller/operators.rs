@@ -201,7 +201,8 @@ impl Controller {
         let Some(released) = releases.filter(|_| !who.approves_own) else { return Ok(()) };
         if who.email.is_none() {
             return Err(Refusal::forbidden(format!(
-                "{} has no e-mail address, so that nobody knows whether this is an own commit, which others have to approve",
+                "{} has no e-mail address (or none that the issuer has verified), so that nobody knows whether this is an own commit, which \
+                 others have to approve",
                 who.by
             )));
         }

@@ -45,6 +45,7 @@ use crate::settings::ContentLimits;
 pub use child::run as run_transport_child;
 pub use failure::{FailureClass, FailureKind, TransportError};
 pub use remote::RemoteUrl;
+pub use sandbox::close_memory;
 
 /// What of the repository is followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! What the process for transfers gives up before it reads a byte of the remote: privileges to gain, memory, time, files and processes.
 
+use std::io;
 use std::time::Duration;
 
 use rlimit::Resource;
@@ -13,6 +14,20 @@ const OPEN_FILES: u64 = 1024;
 /// Seconds of computing beyond the transfer's own deadline, at which the parent has ended it long ago.
 const SPARE_SECONDS: u64 = 60;
 
+/// Closes the memory of this process, with the tokens and keys in it, to everybody but root: no core file is left, no program that collects such
+/// is called, and no other process of the same user can attach to it or read its memory, environment and descriptors in `/proc`. To be called before
+/// the first secret is read.
+///
+/// # Errors
+/// When the system refuses one of these; the others hold all the same.
+pub fn close_memory() -> io::Result<()> {
+    // Heeded by programs that collect core files too (systemd-coredump and apport), where the system lacks what follows.
+    let limited = Resource::CORE.set(0, 0);
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    limited
+}
+
 /// Lowers what this process may use, for good. `total` is how long the transfer may take. Nothing here fails: where the system lacks a
 /// limit, or has a lower one already, that one has to do.
 ///
@@ -24,7 +39,6 @@ pub(super) fn enter(total: Duration) {
         (Resource::CPU, total.as_secs().saturating_add(SPARE_SECONDS)),
         (Resource::FSIZE, FILE_BYTES),
         (Resource::NOFILE, OPEN_FILES),
-        (Resource::CORE, 0),
         (Resource::NPROC, 0),
     ] {
         lower(resource, limit);

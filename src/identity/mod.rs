@@ -88,6 +88,14 @@ pub enum Denied {
     /// It was made for somebody else.
     #[error("the token was made for another audience")]
     Audience,
+    /// It is signed with an algorithm that nobody here verifies.
+    #[error("the token is signed in a way that is not understood here: RS256, ES256 and EdDSA are")]
+    Algorithm,
+    /// It names a key that the file of its issuer does not have.
+    #[error(
+        "the token is signed with a key that the file of its issuer's keys does not hold: if keys were replaced, fetch them again"
+    )]
+    Key,
     /// No key of the issuer made this signature.
     #[error("the token's signature is not of a key of its issuer")]
     Signature,

@@ -15,7 +15,7 @@ use super::socket::Socket;
 /// Bytes that one look at a socket takes at most, on the stack of the call.
 const SCRATCH: usize = 16 * 1024;
 
-/// Messages up to this size are read without asking for room: heartbeats and most reports.
+/// So much of a message is read without asking for room: heartbeats and most reports are not larger. Whoever wants more has to have sent that.
 pub(super) const SMALL_MESSAGE: usize = 8 * 1024;
 
 /// Why a connection has to be closed, in the words of RFC 6455.
@@ -65,9 +65,9 @@ impl FrameReader {
         self.fragments.is_some() || self.header.is_some() || !self.buffer.is_empty()
     }
 
-    /// True when the message comes in several frames.
+    /// True when the message comes in several frames, of which this may be the first.
     pub(super) fn is_in_fragments(&self) -> bool {
-        self.fragments.is_some()
+        self.fragments.is_some() || self.header.as_ref().is_some_and(|(header, _)| !header.is_final)
     }
 
     /// Bytes that the message will take which is being read, as far as it says so.
@@ -76,9 +76,15 @@ impl FrameReader {
         fragments + self.header.as_ref().map_or(0, |(_, length)| *length)
     }
 
-    /// Takes what the socket has. `Ok(0)` is the end.
-    pub(super) fn fill(&mut self, stream: &mut Socket) -> io::Result<usize> {
+    /// Bytes of that message that are there.
+    pub(super) fn arrived(&self) -> usize {
+        self.fragments.as_ref().map_or(0, BytesMut::len) + self.buffer.len()
+    }
+
+    /// Takes what the socket has. `Ok(0)` is the end. `has_room`: there is some for all that was announced.
+    pub(super) fn fill(&mut self, stream: &mut Socket, has_room: bool) -> io::Result<usize> {
         if let Some((_, length)) = &self.header
+            && has_room
             && *length > SMALL_MESSAGE
         {
             // The rest of a large frame goes straight to its place.

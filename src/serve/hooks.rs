@@ -20,7 +20,8 @@ use crate::serve::bell::Bell;
 use crate::serve::hints::Hints;
 use crate::serve::metrics::Metrics;
 use crate::serve::plain;
-use crate::serve::quota::{Allowance, NoPlace, Origin, Origins, Quota};
+use crate::serve::quota::{Allowance, Origin, Origins};
+use crate::serve::yielding::{YieldingPlace, YieldingPlaces};
 use crate::settings::{HookLimits, HookSecrets, Secret};
 use crate::view::LastHook;
 
@@ -30,8 +31,8 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// Deliveries that are read at a time: what their bodies can take of the memory is bounded.
 const AT_ONCE: usize = 16;
 
-/// Of them, those of one address: who sends slowly does not keep forges out.
-const AT_ONCE_OF_ADDRESS: u32 = 4;
+/// Of them, those of one address. Whoever sends slowly makes way for who comes: behind a proxy a forge has the address of everybody else.
+const AT_ONCE_OF_ADDRESS: usize = 4;
 
 /// What the routes share.
 pub struct Hooks {
@@ -55,7 +56,7 @@ struct Shared {
     hooks: Hooks,
     /// The secrets that were read last.
     secrets: ArcSwap<Vec<Secret>>,
-    places: Arc<Quota>,
+    places: Arc<YieldingPlaces>,
     /// Of deliveries that prove nothing.
     paces: Allowance,
     /// How often something is said that strangers cause.
@@ -67,7 +68,7 @@ pub fn router(hooks: Hooks) -> Router {
     let secrets = ArcSwap::from_pointee(hooks.secrets.first.clone());
     let shared = Arc::new(Shared {
         secrets,
-        places: Quota::new(AT_ONCE, Some(AT_ONCE_OF_ADDRESS)),
+        places: YieldingPlaces::new(AT_ONCE, AT_ONCE_OF_ADDRESS),
         paces: Allowance::new(hooks.limits.a_minute),
         warnings: Admission::new(Some(1)),
         hooks,
@@ -185,20 +186,18 @@ async fn deliver(
         let words = "too many deliveries from there prove nothing: try again in a minute\n";
         (StatusCode::TOO_MANY_REQUESTS, words.to_owned())
     };
-    let busy = |words: &str| {
-        metrics.hook(sender.label(), "busy");
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{words}: try again\n"))
+    let mut place = origin.map(|origin| shared.places.take(origin));
+    let collected = tokio::select! {
+        biased;
+        collected = collect(body, shared.hooks.limits.body) => collected,
+        refusal = yielded(place.as_mut()) => Err(refusal),
     };
-    let _place = match origin.map(|origin| shared.places.take(origin)).transpose() {
-        Ok(place) => place,
-        Err(NoPlace::OfOrigin) => return busy("too many deliveries from there at once"),
-        Err(NoPlace::OfAll) => return busy("too many deliveries at once"),
-    };
-    let body = match collect(body, shared.hooks.limits.body).await {
+    let body = match collected {
         Ok(body) => body,
         Err(_) if !shared.suffers(origin) => return paced(),
         Err((status, reason)) => {
-            metrics.hook(sender.label(), "refused");
+            let is_busy = status == StatusCode::SERVICE_UNAVAILABLE;
+            metrics.hook(sender.label(), if is_busy { "busy" } else { "refused" });
             if status == StatusCode::PAYLOAD_TOO_LARGE {
                 metrics.traffic().hooks.oversized.one();
             }
@@ -216,6 +215,16 @@ async fn deliver(
         Ok(verdict) => shared.accept(sender, verdict),
         Err(refusal) => shared.refuse(sender, &refusal),
     }
+}
+
+/// Waits until the place is lost, and says so.
+async fn yielded(place: Option<&mut YieldingPlace>) -> (StatusCode, String) {
+    match place {
+        Some(place) => place.lost().await,
+        None => std::future::pending().await,
+    }
+    let words = "other deliveries came meanwhile, and there are only so many places: try again, and faster\n";
+    (StatusCode::SERVICE_UNAVAILABLE, words.to_owned())
 }
 
 async fn collect(body: Body, most: usize) -> Result<Bytes, (StatusCode, String)> {

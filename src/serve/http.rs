@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower::ServiceExt;
 
@@ -256,12 +256,13 @@ async fn message(server: &Arc<Server>, proof: Proof, request: Request<Incoming>)
         return with(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n"), header::ALLOW, "POST");
     }
     let compress = accepts_gzip(request.headers());
-    let body = match timeout(server.options.message_timeout, read(server, request, proof.origins())).await {
+    let until = Instant::now() + server.options.message_timeout;
+    let (bytes, room) = match timeout_at(until, read(server, request, proof.origins(), until)).await {
         Ok(Ok(body)) => body,
         Ok(Err(refusal)) => return refusal,
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
+        // There was no room for it in time.
+        Err(_) => return too_slow(),
     };
-    let (bytes, room) = body;
     server.traffic.messages_in.one();
     server.traffic.bytes_in.add(bytes.len());
     // In a task of its own: a client that hangs up ends this one, and half of what it reported would be lost.
@@ -303,17 +304,14 @@ fn unavailable() -> Response<Body> {
     response
 }
 
-/// Reads the body, inflated, within the limits, and holds room for it.
+/// Reads the body, inflated, within the limits, and holds room for it. `until`: when all of it has to be there.
 async fn read(
     server: &Server,
     request: Request<Incoming>,
     origins: Option<Origins>,
-) -> Result<(Bytes, Option<Box<Room>>), Response<Body>> {
+    until: Instant,
+) -> Result<(Bytes, Option<Room>), Response<Body>> {
     let limit = server.options.rules.limits.message_bytes;
-    let too_large = || {
-        server.traffic.oversized.one();
-        plain(StatusCode::PAYLOAD_TOO_LARGE, "the message is larger than this server takes\n")
-    };
     let is = |coding: &[u8], names: [&str; 2]| names.iter().any(|name| coding.eq_ignore_ascii_case(name.as_bytes()));
     let is_gzip = match request.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None => false,
@@ -324,27 +322,75 @@ async fn read(
             return Err(with(response, header::ACCEPT_ENCODING, "gzip"));
         }
     };
-    let announced = request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    if announced.is_some_and(|bytes| bytes > limit) {
-        return Err(too_large());
+    let total = request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    if total.is_some_and(|bytes| bytes > limit) {
+        return Err(too_large(server));
     }
-    let needed = if is_gzip { limit } else { announced.unwrap_or(limit) };
-    let room = if needed > SMALL_MESSAGE { server.room_for(needed, origins).await } else { None };
-    let body = match Limited::new(request.into_body(), limit).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(_) => return Err(plain(StatusCode::BAD_REQUEST, "the body was cut off\n")),
-    };
+    // How large it is in the end is not known before that.
+    let needed = if is_gzip { limit } else { total.unwrap_or(limit) };
+    let (body, mut room) = collect(server, request.into_body(), (total, needed), origins, until).await?;
     if !is_gzip {
         return Ok((body, room));
+    }
+    if room.is_none() {
+        room = server.room_for(needed, origins).await;
     }
     let mut inflated = Vec::new();
     let mut decoder = flate2::read::MultiGzDecoder::new(&body[..]).take(limit as u64 + 1);
     match decoder.read_to_end(&mut inflated) {
-        Ok(bytes) if bytes > limit => Err(too_large()),
-        Ok(_) => Ok((inflated.into(), room)),
+        Ok(bytes) if bytes > limit => Err(too_large(server)),
+        Ok(bytes) => {
+            if let Some(room) = &mut room {
+                room.keep(bytes);
+            }
+            Ok((inflated.into(), room))
+        }
         Err(_) => Err(plain(StatusCode::BAD_REQUEST, "the body is no gzip\n")),
     }
+}
+
+fn too_large(server: &Server) -> Response<Body> {
+    server.traffic.oversized.one();
+    plain(StatusCode::PAYLOAD_TOO_LARGE, "the message is larger than this server takes\n")
+}
+
+/// The body as it comes: the first of it without room, the rest with room for `needed` bytes, and no more slowly than whoever holds room may
+/// send. `total`: how many bytes it has, where it says so.
+async fn collect(
+    server: &Server,
+    mut body: Incoming,
+    (total, needed): (Option<usize>, usize),
+    origins: Option<Origins>,
+    until: Instant,
+) -> Result<(Bytes, Option<Room>), Response<Body>> {
+    let mut bytes = BytesMut::new();
+    let mut held: Option<(Room, Instant)> = None;
+    loop {
+        let slow_at = held.as_ref().map_or(until, |(_, since)| {
+            let time = until.saturating_duration_since(*since);
+            *since + server.options.pace.suffices(bytes.len(), total, time)
+        });
+        let Ok(frame) = timeout_at(slow_at, body.frame()).await else {
+            server.traffic.slow.add(usize::from(held.is_some()));
+            return Err(too_slow());
+        };
+        let Some(frame) = frame else { break };
+        let Ok(frame) = frame else { return Err(plain(StatusCode::BAD_REQUEST, "the body was cut off\n")) };
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > server.options.rules.limits.message_bytes - bytes.len() {
+            return Err(too_large(server));
+        }
+        bytes.extend_from_slice(&data);
+        if held.is_none() && bytes.len() > SMALL_MESSAGE {
+            held = server.room_for(needed, origins).await.map(|room| (room, Instant::now()));
+            bytes.reserve(total.map_or(0, |total| total.saturating_sub(bytes.len())));
+        }
+    }
+    Ok((bytes.freeze(), held.map(|(room, _)| room)))
+}
+
+fn too_slow() -> Response<Body> {
+    plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n")
 }
 
 /// Whether the client takes gzip: named, or meant by `*`, with a weight that is not zero (RFC 9110, 12.5.3).

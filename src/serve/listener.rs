@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::admin::AdminRequest;
 use super::admission::{Admission, NotNow};
+use super::arrival::Pace;
 use super::gate::{Gate, Proof};
 use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
@@ -65,6 +66,8 @@ pub struct AgentServerOptions {
     pub keep_alive: Duration,
     /// For the body of a request, and for a message on a WebSocket once it began.
     pub message_timeout: Duration,
+    /// How fast a message has to come that holds room.
+    pub pace: Pace,
     /// For the first message after an upgrade, and for the next one after the last agent said goodbye.
     pub first_message_timeout: Duration,
     /// For an agent to take one message. Who reads more slowly than that (1 MiB: 35 KiB/s) is deaf.
@@ -105,6 +108,7 @@ impl Default for AgentServerOptions {
             header_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
             message_timeout: Duration::from_secs(30),
+            pace: Pace::default(),
             first_message_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             poll_expiry: Duration::from_secs(95),
@@ -385,10 +389,10 @@ impl Server {
     }
 
     /// Room for a message of `bytes` of this origin, once there is some. Held until the message was handled.
-    pub(super) async fn room_for(&self, bytes: usize, origins: Option<Origins>) -> Option<Box<Room>> {
+    pub(super) async fn room_for(&self, bytes: usize, origins: Option<Origins>) -> Option<Room> {
         let part = origins.map(|origins| origins.part);
         // In a box of its own: most connections never ask.
-        Box::pin(self.room.take(part, bytes, &self.traffic.waited_for_room)).await.map(Box::new)
+        Box::pin(self.room.take(part, bytes, &self.traffic.waited_for_room)).await
     }
 }
 

@@ -299,6 +299,7 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         ),
         ("connections_deaf", "Connections closed because the agent did not read", &traffic.deaf),
         ("connections_silent", "Connections closed because the agent was silent", &traffic.silent),
+        ("messages_too_slow", "Messages that held room and came too slowly to keep it", &traffic.slow),
         ("connections_broken", "Connections closed because the agent broke the protocol", &traffic.broken),
         ("requests_unproven", "Requests of agents that proved nothing, or nothing that counts", &traffic.gate.unproven),
         (

@@ -3,6 +3,7 @@
 pub mod admin;
 mod admission;
 pub mod api;
+mod arrival;
 pub mod bell;
 pub mod frames;
 pub mod gate;
@@ -22,7 +23,9 @@ pub mod tls;
 pub mod traffic;
 mod unusable;
 mod websocket;
+mod yielding;
 
+pub use arrival::Pace;
 pub use links::AgentLinks;
 pub use unusable::Unusable;
 

@@ -22,7 +22,7 @@ const LONGEST_TOLD: usize = 200;
 
 /// What the order would do; nothing is changed.
 pub(super) async fn preview(admin: &Admin, request: Request) -> Result<Json<Impact>, Refused> {
-    let OrderRequest { command, reason: _, sudo_user: _ } = read(admin, request.into_body()).await?;
+    let OrderRequest { command, .. } = read(admin, request.into_body()).await?;
     answer(ask(admin, |reply| AdminRequest::Preview(command, reply), PATIENCE).await?)
 }
 

@@ -185,21 +185,33 @@ pub(super) struct Room {
     amount: usize,
 }
 
-impl Drop for Room {
-    fn drop(&mut self) {
+impl Room {
+    /// Gives back all of it but so much.
+    pub(super) fn keep(&mut self, amount: usize) {
+        let given_back = self.amount.saturating_sub(amount);
+        if given_back == 0 {
+            return;
+        }
+        self.amount -= given_back;
         {
             let mut state = lock(&self.rooms.state);
-            state.left += self.amount;
+            state.left += given_back;
             if let Some(origin) = self.origin
                 && let Some(held) = state.held.get_mut(&origin)
             {
-                *held -= self.amount;
+                *held -= given_back;
                 if *held == 0 {
                     state.held.remove(&origin);
                 }
             }
         }
         self.rooms.serve();
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.keep(0);
     }
 }
 
@@ -275,6 +287,23 @@ mod tests {
         drop(held);
         assert!(large.now_or_never().flatten().is_some() && small.now_or_never().flatten().is_some());
         assert!(is_empty(&rooms));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_needed_after_all_is_given_back() {
+        let rooms = Rooms::new(100, Share::QUARTER);
+        let waits = Counter::default();
+        let mut held = rooms.take(origin(1), 25, &waits).await.expect("room");
+        let mut more = Box::pin(rooms.take(origin(1), 20, &waits));
+        assert!(more.as_mut().now_or_never().is_none());
+        held.keep(30);
+        assert!(more.as_mut().now_or_never().is_none(), "nobody gets more that way");
+        held.keep(2);
+        assert!(more.now_or_never().flatten().is_some());
+        held.keep(0);
+        assert!(is_empty(&rooms));
+        drop(held);
+        assert!(is_empty(&rooms), "nothing is given back twice");
     }
 
     #[tokio::test]

@@ -186,6 +186,8 @@ pub struct Traffic {
     pub crowded_polls: Counter,
     /// Messages that waited, because as many bytes of larger ones were held as there may be, in all or of one origin.
     pub waited_for_room: Counter,
+    /// Messages that held room and came too slowly to keep it.
+    pub slow: Counter,
     /// Messages that are larger than one may be.
     pub oversized: Counter,
     /// Messages whose description has too many attributes.

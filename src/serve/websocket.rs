@@ -56,8 +56,8 @@ struct Conversation<'a> {
     connection: Connection,
     /// What the other end proved when it came in.
     proof: Box<Proof>,
-    /// Room for the message that is being read, when it is not small.
-    room: Option<Box<Room>>,
+    /// Room for the message that is being read, when it is not small, and since when; a wait of ours is not counted.
+    room: Option<Box<(Room, Instant)>>,
     /// When the message that is being read has to be complete.
     complete_by: Option<Instant>,
     /// When somebody was here last: the upgrade, then each message.
@@ -265,13 +265,19 @@ impl Conversation<'_> {
     }
 
     async fn write(&mut self, mut frame: OutFrame) -> Result<(), Ending> {
-        let mut deadline = None;
+        let mut waits_since = None;
         loop {
             match would_block(frame.write(&mut self.stream)) {
-                Ok(Some(true)) => return Ok(()),
+                Ok(Some(true)) => {
+                    // Nothing was read meanwhile, which is not the fault of who sends.
+                    if let (Some(waits_since), Some(room)) = (waits_since, &mut self.room) {
+                        room.1 += Instant::now().duration_since(waits_since);
+                    }
+                    return Ok(());
+                }
                 Ok(Some(false)) => {}
                 Ok(None) => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.server.options.write_timeout);
+                    let deadline = *waits_since.get_or_insert_with(Instant::now) + self.server.options.write_timeout;
                     match timeout_at(deadline, self.stream.writable()).await {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return Err(Ending::Lost),
@@ -286,14 +292,15 @@ impl Conversation<'_> {
         }
     }
 
-    /// Finds room for the message that is being read, before memory is taken for it.
+    /// Finds room for the message that is being read, before memory is taken for more than the first of it.
     async fn make_room(&mut self) -> Result<(), Ending> {
         if !self.reader.is_within_message() {
             self.complete_by = None;
             return Ok(());
         }
         let complete_by = *self.complete_by.get_or_insert_with(|| Instant::now() + self.server.options.message_timeout);
-        if self.room.is_some() || self.reader.announced() <= SMALL_MESSAGE {
+        let is_small = self.reader.announced().min(self.reader.arrived()) <= SMALL_MESSAGE;
+        if self.room.is_some() || is_small {
             return Ok(());
         }
         // In a box of its own: most connections never ask.
@@ -311,7 +318,7 @@ impl Conversation<'_> {
             tokio::select! {
                 biased;
                 room = room.as_mut() => {
-                    self.room = room;
+                    self.room = room.map(|room| Box::new((room, Instant::now())));
                     return Ok(());
                 }
                 () = self.registration.link.wake.notified() => {
@@ -324,13 +331,25 @@ impl Conversation<'_> {
     }
 
     fn too_slow(&self) -> Ending {
-        self.server.traffic.broken.one();
+        let traffic = &self.server.traffic;
+        let count = if self.room.is_some() { &traffic.slow } else { &traffic.broken };
+        count.one();
         Close::new(CloseCode::Policy, "the message came too slowly").into()
+    }
+
+    /// When the message that is being read is too slow, if nothing more of it comes.
+    fn slow_at(&self) -> Option<Instant> {
+        let complete_by = self.complete_by?;
+        let Some((_, since)) = self.room.as_deref() else { return Some(complete_by) };
+        // Of fragments nobody knows how many follow.
+        let total = Some(self.reader.announced()).filter(|_| !self.reader.is_in_fragments());
+        let time = complete_by.saturating_duration_since(*since);
+        Some(*since + self.server.options.pace.suffices(self.reader.arrived(), total, time))
     }
 
     /// Waits until there is something to read, something to say, or nothing for too long.
     async fn wait(&mut self) -> Result<(), Ending> {
-        let patience_ends = self.complete_by.unwrap_or_else(|| self.server.clock.instant(self.silent_at()));
+        let patience_ends = self.slow_at().unwrap_or_else(|| self.server.clock.instant(self.silent_at()));
         let ping = self.connection.poll_ping(&self.server.options.rules).filter(|_| !self.is_pinged);
         let ping = ping.map(|at| self.server.clock.instant(at)).filter(|at| *at < patience_ends);
         // What was proved ends meanwhile; the next turn says so.
@@ -339,7 +358,7 @@ impl Conversation<'_> {
         tokio::select! {
             biased;
             () = self.registration.link.wake.notified() => Ok(()),
-            readable = self.stream.readable() => match readable.and_then(|()| would_block(self.reader.fill(&mut self.stream))) {
+            readable = self.stream.readable() => match readable.and_then(|()| would_block(self.reader.fill(&mut self.stream, self.room.is_some()))) {
                 Ok(Some(0)) | Err(_) => Err(Ending::Lost),
                 Ok(Some(_) | None) => Ok(()),
             },

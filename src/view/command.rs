@@ -156,12 +156,20 @@ pub struct OrderRequest {
     /// Who became root to give it (`SUDO_USER`). Only root is believed, who may say what it wants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sudo_user: Option<String>,
+    /// It was refused when it was tried, and is given to stand in the journal as that: nothing is carried out, whatever is possible by now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_refused: bool,
 }
 
 /// Characters of a user's name; no system allows more than 32.
 const LONGEST_USER: usize = 64;
 
 impl OrderRequest {
+    /// To be carried out, for whoever calls.
+    pub fn of(command: Command, reason: Option<String>) -> Self {
+        Self { command, reason, sudo_user: None, was_refused: false }
+    }
+
     /// The same, fit to be shown and recorded: a reason on one line, without characters that steer terminals; an empty one is none.
     ///
     /// # Errors
@@ -186,7 +194,7 @@ impl OrderRequest {
             !user.is_empty() && user.chars().count() <= LONGEST_USER && user.chars().all(is_usual)
         };
         let sudo_user = self.sudo_user.filter(is_name);
-        Ok(Self { reason: reason.filter(|reason| !reason.is_empty()), sudo_user, command: self.command })
+        Ok(Self { reason: reason.filter(|reason| !reason.is_empty()), sudo_user, ..self })
     }
 }
 
@@ -279,7 +287,7 @@ mod tests {
         ] {
             assert_eq!(serde_json::to_string(&command).expect("JSON"), text);
             assert_eq!(serde_json::from_str::<Command>(text).expect("a command"), command);
-            let request = OrderRequest { command, reason: Some("why".to_owned()), sudo_user: None };
+            let request = OrderRequest::of(command, Some("why".to_owned()));
             let written = serde_json::to_string(&request).expect("JSON");
             assert_eq!(read(&written), request, "{written}");
         }
@@ -291,16 +299,16 @@ mod tests {
     fn requests_are_made_fit_or_refused() {
         let user = |user: &str| {
             let (command, reason) = (Command::Freeze { group: None }, None);
-            OrderRequest { command, reason, sudo_user: Some(user.to_owned()) }.checked().expect("fit").sudo_user
+            OrderRequest { sudo_user: Some(user.to_owned()), ..OrderRequest::of(command, reason) }
+                .checked()
+                .expect("fit")
+                .sudo_user
         };
         assert_eq!(user("ann.b-c_d"), Some("ann.b-c_d".to_owned()));
         for odd in ["", "a b", "a\u{7}", "a)", &"x".repeat(LONGEST_USER + 1)] {
             assert_eq!(user(odd), None, "{odd:?}");
         }
-        let with = |reason: &str| {
-            OrderRequest { command: Command::Freeze { group: None }, reason: Some(reason.to_owned()), sudo_user: None }
-                .checked()
-        };
+        let with = |reason: &str| OrderRequest::of(Command::Freeze { group: None }, Some(reason.to_owned())).checked();
         assert_eq!(with(" two\nlines \u{1b}[2J").expect("fit").reason.as_deref(), Some("two lines  [2J"));
         assert_eq!(with("ok\u{202e}ko").expect("fit").reason.as_deref(), Some("ok ko"));
         assert_eq!(with(" \n ").expect("fit").reason, None);
@@ -308,9 +316,9 @@ mod tests {
         assert!(with(&"x".repeat(LONGEST_REASON + 1)).expect_err("too long").message.contains("500 characters"));
         for name in ["", "a\u{7}", "a\u{202e}b", &"x".repeat(LONGEST_NAME + 1)] {
             let command = Command::Pause { group: name.to_owned() };
-            assert!(OrderRequest { command, reason: None, sudo_user: None }.checked().is_err(), "{name:?}");
+            assert!(OrderRequest::of(command, None).checked().is_err(), "{name:?}");
             let command = Command::Undo { group: "a".to_owned(), to: Some(name.to_owned()) };
-            assert!(OrderRequest { command, reason: None, sudo_user: None }.checked().is_err(), "{name:?}");
+            assert!(OrderRequest::of(command, None).checked().is_err(), "{name:?}");
         }
     }
 }

@@ -82,6 +82,8 @@ enum Answer {
     Impact(Impact),
     /// In its own words.
     Refused(String),
+    /// By who commands nothing there, whatever it is; that was told already.
+    Forbidden(String),
 }
 
 /// Shows what the order will do, asks, gives it, and tells what was done.
@@ -95,11 +97,16 @@ pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> R
             Command::UndoSince { since: before(status.now, *length) }
         }
     };
-    let request = OrderRequest { command, reason: reason.map(str::to_owned), sudo_user: sudo_user() }.checked()?;
+    let request = OrderRequest::of(command, reason.map(str::to_owned));
+    let request = OrderRequest { sudo_user: sudo_user(), ..request }.checked()?;
     let is_json = asking.output == Output::Json;
     let (request, preview) = match runtime.block_on(previewed(&client, request))? {
         (request, Answer::Impact(impact)) => (request, impact),
-        (request, Answer::Refused(words)) => return refused(&request, &words, is_json),
+        (request, Answer::Forbidden(words)) => return refused(&request, &words, is_json),
+        (request, Answer::Refused(words)) => {
+            let words = runtime.block_on(recorded(&client, &request)).unwrap_or(words);
+            return refused(&request, &words, is_json);
+        }
     };
     let told = describe(&request.command, &preview);
     if !is_json {
@@ -120,7 +127,7 @@ pub(super) fn carry_out(task: &Task, reason: Option<&str>, asking: &Asking) -> R
         }
     })?;
     match outcome {
-        Answer::Refused(words) => refused(&request, &words, is_json),
+        Answer::Refused(words) | Answer::Forbidden(words) => refused(&request, &words, is_json),
         Answer::Impact(mut impact) => {
             if is_json {
                 document(&Document { request: &request, done: true, impact: Some(&impact), refused: None })?;
@@ -180,10 +187,19 @@ fn agent_prefix(command: &Command) -> Option<String> {
 async fn send(client: &AdminClient, target: &str, request: &OrderRequest) -> Result<Answer, AdminError> {
     match client.send(target, request).await {
         Ok(impact) => Ok(Answer::Impact(impact)),
-        Err(AdminError::Refused { status: StatusCode::CONFLICT | StatusCode::FORBIDDEN, message }) => {
-            Ok(Answer::Refused(message))
-        }
+        Err(AdminError::Refused { status: StatusCode::CONFLICT, message }) => Ok(Answer::Refused(message)),
+        Err(AdminError::Refused { status: StatusCode::FORBIDDEN, message }) => Ok(Answer::Forbidden(message)),
         Err(error) => Err(error),
+    }
+}
+
+/// Has the journal tell of an order that is refused already, and by whom it was given; the reason in its own words, which may be that whoever gave it
+/// may not. `None`: nobody could be told, and the first refusal has to do.
+async fn recorded(client: &AdminClient, request: &OrderRequest) -> Option<String> {
+    let request = OrderRequest { was_refused: true, ..request.clone() };
+    match send(client, "/api/v1/orders", &request).await {
+        Ok(Answer::Refused(words) | Answer::Forbidden(words)) => Some(words),
+        Ok(Answer::Impact(_)) | Err(_) => None,
     }
 }
 
@@ -333,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_an_answer_and_a_failure_is_none() {
-        let request = OrderRequest { command: Command::Freeze { group: None }, reason: None, sudo_user: None };
+        let request = OrderRequest::of(Command::Freeze { group: None }, None);
         for (code, body, is_refusal) in [
             ("200 OK", r#"{"groups":[],"agents":3,"effects":[]}"#, Some(false)),
             ("409 Conflict", "it is frozen already\n", Some(true)),
@@ -344,7 +360,7 @@ mod tests {
             let outcome = send(&client, "/api/v1/orders", &request).await;
             let was_refused = match &outcome {
                 Ok(Answer::Impact(impact)) => Some(impact.agents != 3),
-                Ok(Answer::Refused(words)) => Some(words == "it is frozen already"),
+                Ok(Answer::Refused(words) | Answer::Forbidden(words)) => Some(words == "it is frozen already"),
                 Err(_) => None,
             };
             assert_eq!(was_refused, is_refusal, "{code}");

@@ -312,7 +312,8 @@ impl Api {
 fn command_of(request: &Request) -> Option<&'static str> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/api/v1/sync") => Some("sync"),
-        (&Method::POST, "/api/v1/orders") => Some("an order"),
+        // Who gives one has it previewed first: what is refused there would be told nowhere.
+        (&Method::POST, "/api/v1/orders" | "/api/v1/orders/preview") => Some("an order"),
         (_, _) => None,
     }
 }
