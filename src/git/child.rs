@@ -16,10 +16,11 @@ use git2::{
     RepositoryInitOptions,
 };
 
+use super::answers::{Done, Line};
 use super::failure::{FailureKind, TransportError, classify};
 use super::local::History;
 use super::remote::host_of;
-use super::transport::{Action, Done, Line, Request};
+use super::transport::{Action, Request};
 use super::{RemoteUrl, Tracked, hermetic, local, sandbox, tags};
 use crate::settings::SecretFile;
 

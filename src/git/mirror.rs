@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use git2::{ErrorCode, Oid, Repository};
 
+use super::answers::Done;
 use super::authors::History;
 use super::child::DEPTH_KEY;
 use super::failure::{FailureClass, FailureKind, TransportError};
@@ -13,7 +14,7 @@ use super::lineage::{self, Lineage, Question};
 use super::reader::CommitReader;
 pub use super::reader::ReadError;
 use super::remote::sanitise;
-use super::transport::{Action, Done, Transport};
+use super::transport::{Action, Transport};
 use super::{SourceOptions, Tracked, commit_of, hermetic, oid_of, upkeep};
 use crate::fleet::snapshot::{CommitId, CommitInfo, Snapshot, SnapshotLimits};
 

@@ -5,6 +5,7 @@
 //! a child process (`transport`), because libgit2 has no total deadline and cannot be interrupted while a server trickles.
 //! Deliberately absent: any decision about groups or rollouts, and any meaning of what the journal stores.
 
+pub mod answers;
 pub mod authors;
 pub mod backoff;
 mod bounded;

@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::answers::{Done, LONGEST_LINE, Line, child_trouble};
 use super::failure::{FailureKind, TransportError};
 use super::known_hosts::HostKeys;
 use super::remote::Protocol;
@@ -114,27 +115,6 @@ pub(super) enum Action {
         /// The remote's ref.
         to: String,
     },
-}
-
-/// What came of a transfer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Done {
-    /// The remote's ref that was found, in full; `None`: it has none of that name.
-    pub(super) reference: Option<String>,
-    /// What it points to, 40 hexadecimal digits: a commit or a tag.
-    pub(super) object: Option<String>,
-}
-
-/// One line of what the child says.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Line {
-    /// It is getting on: a number that grows.
-    Progress(u64),
-    /// It went well.
-    Done(Done),
-    /// It did not.
-    Failed(TransportError),
 }
 
 /// How to run transfers with one remote.
@@ -299,30 +279,33 @@ impl Transport {
     /// Reads what the child says until its last word, or until it was silent for too long.
     async fn listen(&self, stdout: ChildStdout) -> Result<Done, TransportError> {
         let patience = self.deadlines.connect.saturating_add(self.deadlines.silence).saturating_add(GRACE);
-        let mut lines = BufReader::new(stdout.take(LONGEST_OUTPUT_BYTES)).lines();
+        let mut said = BufReader::new(stdout.take(LONGEST_OUTPUT_BYTES));
         let mut furthest = None;
         let mut silent_since = tokio::time::Instant::now();
+        let mut line = Vec::new();
         loop {
             let left = patience.saturating_sub(silent_since.elapsed());
-            let line = match timeout(left, lines.next_line()).await {
-                Ok(Ok(Some(line))) => line,
-                Ok(Ok(None)) => return Err(child_trouble("it ended without an answer")),
+            line.clear();
+            // A line that is longer is cut behind the limit, which tells that it is.
+            let mut one = (&mut said).take(LONGEST_LINE as u64 + 1);
+            match timeout(left, one.read_until(b'\n', &mut line)).await {
+                Ok(Ok(0)) => return Err(child_trouble("it ended without an answer")),
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(child_trouble(&format!("its answer cannot be read: {error}"))),
                 Err(_) => {
                     let message = format!("{}: no progress for {patience:?}; it is tried again", self.url);
                     return Err(TransportError::new(FailureKind::Timeout, message));
                 }
-            };
-            match serde_json::from_str(&line) {
-                Ok(Line::Progress(at)) => {
+            }
+            match Line::read(&line)? {
+                Line::Progress(at) => {
                     if furthest.is_none_or(|furthest| at > furthest) {
                         furthest = Some(at);
                         silent_since = tokio::time::Instant::now();
                     }
                 }
-                Ok(Line::Done(done)) => return Ok(done),
-                Ok(Line::Failed(failure)) => return Err(failure),
-                Err(error) => return Err(child_trouble(&format!("its answer makes no sense: {error}"))),
+                Line::Done(done) => return Ok(done),
+                Line::Failed(failure) => return Err(failure),
             }
         }
     }
@@ -333,10 +316,6 @@ impl Transport {
 pub fn own_program() -> std::io::Result<PathBuf> {
     let linux = Path::new("/proc/self/exe");
     if linux.exists() { Ok(linux.to_owned()) } else { std::env::current_exe() }
-}
-
-fn child_trouble(why: &str) -> TransportError {
-    TransportError::new(FailureKind::Child, format!("the process for Git transfers failed: {why}"))
 }
 
 fn is_loopback(url: &RemoteUrl) -> bool {
