@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::sync::mpsc::sync_channel;
 
 use base64::Engine;
@@ -14,11 +14,15 @@ use prost::Message;
 use support::forge::{ForgeServer, Mood, Plays};
 use support::gateways::{self, AT_ONCE, collector, gateways};
 use support::http_remote::HttpRemote;
+use support::receiver::Receiver;
 use support::secrets::{Search, Secrets};
-use support::{Daemon, Process, Repository, get, gitamp, post, run, wait_for, write_secret};
+use support::{Daemon, Repository, get, gitamp, post, run, wait_for, write_secret};
 
 /// The pull request that the bad commit comes from.
 const COMMENTED: u64 = 7;
+
+/// The place of the secret in the address of a chat.
+const CHAT: &str = "the address of a chat";
 
 /// What is asked and ordered once everything has happened.
 const COMMANDS: [&str; 12] = [
@@ -45,6 +49,8 @@ struct Seeded {
     journal: HttpRemote,
     journal_at: PathBuf,
     forge: ForgeServer,
+    /// Is told of incidents, in each of the forms that there are.
+    receiver: Receiver,
     hook: String,
     daemon: Daemon,
 }
@@ -73,8 +79,20 @@ fn seeded(format: &str) -> Seeded {
     journal.ask_for(&notes);
     let forge = ForgeServer::start(Plays::GitHub);
     forge.ask_for(&forge_token);
+    let receiver = Receiver::start();
+    let chat = secrets.make(CHAT);
+    write_secret(&files.path().join("chat"), &receiver.url(&format!("chat/{chat}")));
+    write_secret(&files.path().join("receiver-key"), &secrets.make("the key of a receiver"));
+    write_secret(&files.path().join("receiver-token"), &secrets.make("the token of a receiver"));
+    let (ops, am) = (receiver.url("ops"), receiver.url("am"));
+    let receivers = format!(
+        "alerts:\n  receivers:\n    - {{name: ops, type: webhook, url: '{ops}', secretFile: receiver-key}}\n    \
+         - {{name: chat, type: slack, urlFile: chat}}\n    - {{name: am, type: alertmanager, url: '{am}', tokenFile: receiver-token}}\n"
+    );
+    write_secret(&files.path().join("gitamp.yaml"), &receivers);
     let named = |flag: &str, name: &str| format!("--{flag}={}", files.path().join(name).display());
     let mut flags = vec![
+        named("config", "gitamp.yaml"),
         "--interval=1h".to_owned(),
         "--log=trace".to_owned(),
         format!("--log-format={format}"),
@@ -96,7 +114,7 @@ fn seeded(format: &str) -> Seeded {
         let value = secrets.make(place);
         daemon.also_in_environment(name, &value);
     }
-    Seeded { secrets, files, repository, fleet, journal, journal_at, forge, hook, daemon }
+    Seeded { secrets, files, repository, fleet, journal, journal_at, forge, receiver, hook, daemon }
 }
 
 impl Seeded {
@@ -195,6 +213,17 @@ impl Seeded {
         });
     }
 
+    /// Waits until every receiver has heard of the bad commit, with the words of the agents that could not run it.
+    fn told(&self) {
+        let chat = format!("chat/{}", self.secrets.values[CHAT]);
+        for path in ["ops", &chat, "am/api/v2/alerts"] {
+            wait_for("a message to each receiver", || {
+                let came = self.receiver.messages(path);
+                if came.is_empty() { Err((path, self.daemon.status()["alerts"].clone())) } else { Ok(()) }
+            });
+        }
+    }
+
     /// The bad days on which errors are told: tokens that are not taken, and a forge that repeats what it was sent.
     fn bad_days(&mut self) {
         let echo: &'static str =
@@ -243,6 +272,21 @@ impl Seeded {
         let files = files.collect();
         drop(let_go);
         files
+    }
+
+    /// What forges and receivers of alerts were told.
+    fn search_elsewhere(&self, search: &mut Search<'_>) {
+        for commit in self.repository.git(&["rev-list", "--all"]).lines() {
+            search.look("a status on the forge", format!("{:?}", self.forge.shows(commit)));
+        }
+        let comments = self.forge.comments(COMMENTED);
+        assert!(!comments.is_empty(), "the merged pull request has a comment");
+        search.look("a comment on the forge", format!("{comments:?}"));
+        let heard = self.receiver.bodies();
+        assert!(heard.iter().any(|body| body.contains("***")), "no agent's words were told, or not masked: {heard:?}");
+        for body in heard {
+            search.look("what a receiver of alerts hears", body);
+        }
     }
 
     fn search(&self) {
@@ -299,12 +343,7 @@ impl Seeded {
         search.directory(&self.daemon.state());
         search.directory(&self.journal_at);
         search.directory(&self.repository.remote());
-        for commit in self.repository.git(&["rev-list", "--all"]).lines() {
-            search.look("a status on the forge", format!("{:?}", self.forge.shows(commit)));
-        }
-        let comments = self.forge.comments(COMMENTED);
-        assert!(!comments.is_empty(), "the merged pull request has a comment");
-        search.look("a comment on the forge", format!("{comments:?}"));
+        self.search_elsewhere(&mut search);
         let log = self.daemon.process().log();
         for part in ["TRACE", "the environment variable GITAMP_GIT_TOKEN means nothing"] {
             assert!(log.contains(part), "{part:?} is not in the log: was it written at all?");
@@ -328,6 +367,7 @@ fn nothing_comes_out(format: &str) {
     seeded.forge.merge(&bad, COMMENTED);
     seeded.ring();
     seeded.ended(&bad, "rolled-back");
+    seeded.told();
     wait_for("the comment to say so", || {
         let comments = seeded.forge.comments(COMMENTED);
         if comments.iter().any(|(_, text)| text.contains("rolled")) { Ok(()) } else { Err(comments) }
@@ -426,196 +466,6 @@ fn a_proxy_s_password_is_not_told() {
     search.look("the log", daemon.process().log());
     search.directory(&daemon.state());
     search.clean(4);
-}
-
-/// How a process ended that must end by itself, and everything it said.
-fn ended(command: &mut Command, log: &Path) -> (ExitStatus, String) {
-    std::fs::write(log, "").expect("an empty log");
-    let status = Process::start(command, log).ended();
-    (status, std::fs::read_to_string(log).expect("its log"))
-}
-
-/// What is wrong with a start: flags, variables, and a settings file.
-struct Wrong {
-    flags: Vec<String>,
-    variables: Vec<(String, String)>,
-    settings: String,
-}
-
-impl Wrong {
-    fn flags<const N: usize>(flags: [(&str, &str); N]) -> Self {
-        let flags = flags.map(|(name, value)| format!("--{name}={value}")).to_vec();
-        Self { flags, variables: Vec::new(), settings: String::new() }
-    }
-
-    fn variable(name: &str, value: &str) -> Self {
-        Self { flags: Vec::new(), variables: vec![(name.to_owned(), value.to_owned())], settings: String::new() }
-    }
-
-    fn settings(text: impl Into<String>) -> Self {
-        Self { flags: Vec::new(), variables: Vec::new(), settings: text.into() }
-    }
-
-    fn with_repository(mut self) -> Self {
-        self.flags.push("--repo=/srv/none".to_owned());
-        self
-    }
-}
-
-/// Every way to start with this secret in a wrong place; `readable` is a file with it that everybody may read, `kept` one that is not.
-fn wrong_starts(secret: &str, readable: &str, kept: &str) -> Vec<Wrong> {
-    let url = format!("https://ada:{secret}@git.example.com/fleet.git");
-    let mut cases = vec![
-        Wrong::flags([("repo", &url)]),
-        Wrong::flags([("repo", &format!("https://{secret}@git.example.com/fleet.git"))]),
-        Wrong::flags([("repo", &format!("ssh://git:{secret}@git.example.com/fleet.git"))]),
-        Wrong::flags([("repo", &format!("ada:{secret}@git.example.com:fleet.git"))]),
-        Wrong::variable("GITAMP_REPO", &url),
-        Wrong::settings(format!("repo: {url}\n")),
-        Wrong::settings(format!("repo: [{url}]\n")),
-        // The file of a secret, where that of the settings was asked for.
-        Wrong::settings(format!("{secret}\n")),
-        Wrong::settings(format!("repo: /srv/none\nverify: {secret}\nalerts: {secret}\n")),
-        Wrong::settings(format!("verify: {{mode: head, password: {secret}}}\n")).with_repository(),
-        Wrong::settings(format!("repo: /srv/none\n  git-token: {secret}\n")),
-    ];
-    for (name, value) in [
-        ("journal-repo", url.as_str()),
-        ("forge-status-url", &format!("https://ada:{secret}@grafana.example.com/{{commit}}")),
-        ("forge-api", &format!("https://ada:{secret}@git.example.com/api")),
-        ("git-token", secret),
-    ] {
-        cases.push(Wrong::flags([(name, value)]).with_repository());
-    }
-    for key in ["git-token", "hook-secret", "password"] {
-        cases.push(Wrong::settings(format!("{key}: {secret}\n")).with_repository());
-    }
-    for name in [
-        "git-token-file",
-        "hook-secret-file",
-        "journal-key-file",
-        "journal-token-file",
-        "forge-token-file",
-        "ssh-key-file",
-        "tls-key-file",
-        "api-key-file",
-    ] {
-        cases.push(Wrong::flags([(name, readable)]).with_repository());
-        // The secret itself, where its file was asked for.
-        cases.push(Wrong::settings(format!("{name}: {secret}\n")).with_repository());
-        let variable = format!("GITAMP_{}", name.replace('-', "_").to_uppercase());
-        cases.push(Wrong::variable(&variable, secret).with_repository());
-    }
-    // The token itself, in the file that holds the hashes of such.
-    for name in ["agent-token-file", "agent-issuers-file"] {
-        cases.push(Wrong::flags([(name, kept)]).with_repository());
-    }
-    for name in ["agent-token-file", "agent-issuers-file", "api-token-file", "tls-cert-file", "verify-keyring"] {
-        cases.push(Wrong::settings(format!("{name}: {secret}\n")).with_repository());
-    }
-    let chat = format!("https://ada:{secret}@hooks.example.com/x");
-    for receiver in [
-        format!("type: webhook, url: '{chat}'"),
-        format!("type: slack, url: 'https://hooks.example.com/{secret}'"),
-        format!("type: slack, urlFile: '{secret}'"),
-        format!("type: slack, urlFile: '{readable}'"),
-        format!("type: webhook, url: 'https://x.example', secretFile: '{secret}'"),
-        format!("type: webhook, url: 'https://x.example', tokenFile: '{secret}'"),
-        format!("type: webhook, url: 'https://x.example', caFile: '{secret}'"),
-        format!("type: webhook, url: 'https://x.example', token: '{secret}'"),
-    ] {
-        let text = format!("alerts:\n  receivers: [{{name: ops, {receiver}}}]\n");
-        cases.push(Wrong::settings(text).with_repository());
-    }
-    cases
-}
-
-#[test]
-fn a_start_that_fails_repeats_no_secret() {
-    let mut secrets = Secrets::default();
-    let directory = tempfile::tempdir().expect("a directory");
-    let secret = secrets.make("the settings");
-    let url = format!("https://ada:{secret}@git.example.com/fleet.git");
-    let [state, file, log] = ["state", "gitamp.yaml", "log"].map(|name| directory.path().join(name));
-    let readable = directory.path().join("readable");
-    std::fs::write(&readable, &secret).expect("a file that everybody may read");
-    let kept = directory.path().join("kept");
-    write_secret(&kept, &format!("{secret}\n"));
-    let mut search = Search::new(&secrets);
-    let wrong = wrong_starts(&secret, &readable.display().to_string(), &kept.display().to_string());
-    for Wrong { flags, variables, settings } in wrong {
-        std::fs::write(&file, &settings).expect("a settings file");
-        let mut command = gitamp(["serve"]);
-        command
-            .args(&flags)
-            .arg(format!("--config={}", file.display()))
-            .arg(format!("--state-dir={}", state.display()));
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        let (status, said) = ended(&mut command, &log);
-        assert_eq!(status.code(), Some(2), "{flags:?} {variables:?} {settings}: {said}");
-        assert!(!said.is_empty(), "{flags:?}: it says why");
-        search.look(&format!("{flags:?} {settings}"), said);
-    }
-    for arguments in [
-        vec!["notes".to_owned(), format!("--repo={url}")],
-        vec!["notes".to_owned(), format!("--repo={}", directory.path().display()), format!("--journal-repo={url}")],
-        vec!["notes".to_owned(), format!("--journal-key-file={}", readable.display())],
-        vec!["notes".to_owned(), format!("--journal-key-file={secret}")],
-        vec!["status".to_owned(), "--server=https://x.example".to_owned(), format!("--token-file={secret}")],
-        vec!["status".to_owned(), format!("--server=https://ada:{secret}@x.example"), "--token-file=none".to_owned()],
-        vec!["simulate".to_owned(), "--agents=1".to_owned(), format!("--token-file={secret}")],
-    ] {
-        let (status, said) = ended(&mut gitamp(&arguments), &log);
-        assert_eq!(status.code(), Some(2), "{arguments:?}: {said}");
-        search.look(&format!("{arguments:?}"), said);
-    }
-    search.clean(55);
-}
-
-#[test]
-fn a_file_that_everybody_may_read_is_refused_when_it_is_used_as_well() {
-    use std::os::unix::fs::PermissionsExt;
-    let repository = gateways(AT_ONCE);
-    let remote = HttpRemote::serve(&repository.remote());
-    remote.ask_for("hunter2");
-    let directory = tempfile::tempdir().expect("a directory");
-    let token = directory.path().join("token");
-    write_secret(&token, "hunter2");
-    let daemon = Daemon::start_on(&remote.url(), &["--interval=1h", &format!("--git-token-file={}", token.display())]);
-    let chmod = |mode| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).expect("ours");
-    chmod(0o644);
-    run(&mut daemon.command(&["sync"]));
-    let error = daemon.status()["sync"]["error"].to_string();
-    assert!(error.contains(&format!("chmod 600 {}", token.display())), "{error}");
-    chmod(0o640);
-    daemon.ask(&["sync"]);
-    assert!(daemon.status()["sync"]["error"].is_null());
-}
-
-#[test]
-fn a_state_directory_that_is_open_to_everybody_is_warned_of_and_a_new_one_is_not() {
-    use std::os::unix::fs::PermissionsExt;
-    let repository = gateways(AT_ONCE);
-    for (mode, words) in [
-        (None, None),
-        (Some(0o755), Some("can be read by every user")),
-        (Some(0o777), Some("can be changed by every user")),
-    ] {
-        let mut daemon = Daemon::prepared_on(&repository.remote().display().to_string(), &[]);
-        if let Some(mode) = mode {
-            std::fs::create_dir_all(daemon.state()).expect("a directory");
-            std::fs::set_permissions(daemon.state(), std::fs::Permissions::from_mode(mode)).expect("ours");
-        }
-        daemon.restart();
-        wait_for("the warning that is due, and no other", || {
-            let log = daemon.process().log();
-            let warned = log.lines().find(|line| line.contains("of this machine"));
-            let is_it = |line: &str| words.is_some_and(|words| line.contains(words)) && line.contains("chmod 700");
-            if warned.map(is_it) == words.map(|_| true) { Ok(()) } else { Err(log.clone()) }
-        });
-        let found = std::fs::metadata(daemon.state()).expect("a directory").permissions().mode() & 0o777;
-        assert_eq!(found, mode.unwrap_or(0o700), "nobody's decision is changed");
-    }
 }
 
 #[test]

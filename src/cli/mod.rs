@@ -35,7 +35,10 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::settings::secret::may_be_secret;
 
 /// What a command that could not do its work returns; the whole chain of causes is printed once, here at the edge.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -133,7 +136,8 @@ fn command() -> clap::Command {
 /// The program: reads the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     panics::be_discreet();
-    let outcome = match Arguments::parse().command {
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| discreet(error).exit());
+    let outcome = match arguments.command {
         Some(command) => command.run(),
         None => return ExitCode::from(2),
     };
@@ -141,6 +145,19 @@ pub fn main() -> ExitCode {
         complain(failure.as_ref());
         ExitCode::from(2)
     })
+}
+
+/// The same error without a word that stands where none should, when it looks like a secret: somebody wrote it behind the flag for its file.
+fn discreet(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        // Names of commands and flags have small letters only.
+        let is_odd = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase() || c == '_';
+        let is_secret = |word: &str| !word.starts_with('-') && may_be_secret(word) && word.contains(is_odd);
+        if matches!(error.get(kind), Some(ContextValue::String(word)) if is_secret(word)) {
+            error.insert(kind, ContextValue::String("***".to_owned()));
+        }
+    }
+    error
 }
 
 /// What a command waits with: one thread is enough for it.
@@ -172,6 +189,38 @@ fn complain(failure: &dyn Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stray_word_that_may_be_a_secret_is_not_repeated() {
+        for (line, shown) in [
+            ("gitamp serve ghp_16C7e42F292c6912E7", "***"),
+            ("gitamp ghp_16C7e42F292c6912E7", "***"),
+            ("gitamp serve --git-token=ghp_16C7e42F292c6912E7", "--git-token"),
+            ("gitamp status gateways", "'gateways'"),
+            ("gitamp completion-scripts", "'completion-scripts'"),
+            ("gitamp status fleets/production-2", "'fleets/production-2'"),
+        ] {
+            let error = Arguments::try_parse_from(line.split(' ')).expect_err(line);
+            let said = discreet(error).to_string();
+            assert!(said.contains(shown) && !said.contains("16C7e42F292c6912E7"), "{said}");
+        }
+    }
+
+    /// What a variable holds is shown by no help: it may be an address with a token in it.
+    #[test]
+    fn no_help_shows_what_the_environment_holds() {
+        let whole = command();
+        let mut open = vec![&whole];
+        let mut seen = 0;
+        while let Some(command) = open.pop() {
+            open.extend(command.get_subcommands());
+            for argument in command.get_arguments().filter(|argument| argument.get_env().is_some()) {
+                seen += 1;
+                assert!(argument.is_hide_env_values_set(), "{} {argument}", command.get_name());
+            }
+        }
+        assert!(seen >= 8, "only {seen} arguments come from the environment");
+    }
 
     #[test]
     fn arguments_are_well_formed_and_every_command_has_examples() {

@@ -60,13 +60,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "origin")]
     remote: String,
     /// Where the notes are, if they have a repository of their own (`--journal-repo` of the daemon).
-    #[arg(long, value_name = "REPOSITORY", env = "GITAMP_JOURNAL_REPO")]
+    #[arg(long, value_name = "REPOSITORY", env = "GITAMP_JOURNAL_REPO", hide_env_values = true)]
     journal_repo: Option<String>,
     /// Show what is here, fetch nothing.
     #[arg(long)]
     offline: bool,
     /// The keys of the journal, one a line: a note that none of them proves is marked, and not counted.
-    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_KEY_FILE")]
+    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_KEY_FILE", hide_env_values = true)]
     journal_key_file: Option<PathBuf>,
     #[command(flatten)]
     access: AccessArguments,
@@ -79,28 +79,34 @@ pub(super) struct Arguments {
 #[derive(Debug, Args)]
 struct AccessArguments {
     /// A file with a token for https.
-    #[arg(long, value_name = "FILE", env = "GITAMP_GIT_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE", env = "GITAMP_GIT_TOKEN_FILE", hide_env_values = true)]
     git_token_file: Option<PathBuf>,
     /// The user name that goes with the token.
-    #[arg(long, value_name = "NAME", env = "GITAMP_GIT_USER", default_value = "x-access-token")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "GITAMP_GIT_USER",
+        hide_env_values = true,
+        default_value = "x-access-token"
+    )]
     git_user: String,
     /// A private key for ssh; without one the SSH agent is asked.
-    #[arg(long, value_name = "FILE", env = "GITAMP_SSH_KEY_FILE")]
+    #[arg(long, value_name = "FILE", env = "GITAMP_SSH_KEY_FILE", hide_env_values = true)]
     ssh_key_file: Option<PathBuf>,
     /// The host keys to trust, instead of ~/.ssh/known_hosts.
-    #[arg(long, value_name = "FILE", env = "GITAMP_KNOWN_HOSTS_FILE")]
+    #[arg(long, value_name = "FILE", env = "GITAMP_KNOWN_HOSTS_FILE", hide_env_values = true)]
     known_hosts_file: Option<PathBuf>,
     /// A token for the notes alone; that of --git-token-file goes to its own server only.
-    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_TOKEN_FILE", hide_env_values = true)]
     journal_token_file: Option<PathBuf>,
     /// The user name that goes with that token.
-    #[arg(long, value_name = "NAME", env = "GITAMP_JOURNAL_USER")]
+    #[arg(long, value_name = "NAME", env = "GITAMP_JOURNAL_USER", hide_env_values = true)]
     journal_user: Option<String>,
     /// A private key for ssh, for the notes alone.
-    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_SSH_KEY_FILE")]
+    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_SSH_KEY_FILE", hide_env_values = true)]
     journal_ssh_key_file: Option<PathBuf>,
     /// The host keys to trust where the notes are.
-    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_KNOWN_HOSTS_FILE")]
+    #[arg(long, value_name = "FILE", env = "GITAMP_JOURNAL_KNOWN_HOSTS_FILE", hide_env_values = true)]
     journal_known_hosts_file: Option<PathBuf>,
 }
 

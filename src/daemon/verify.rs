@@ -135,12 +135,16 @@ impl Verifier {
 
 fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {
     use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
     let bad = |reason: String| VerifyError::Keys { path: path.to_owned(), reason };
+    let unreadable = |error: std::io::Error| bad(error.to_string());
     let mut bytes = Vec::new();
     let limit = trust::LARGEST_KEY_FILE as u64 + 1;
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| bad(error.to_string()))?;
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.permissions().mode() & 0o002 != 0 {
+        return Err(bad("every user of this machine may change it, and so sign: chmod o-w".to_owned()));
+    }
+    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > trust::LARGEST_KEY_FILE {
         return Err(bad("it is larger than 1 MiB".to_owned()));
     }

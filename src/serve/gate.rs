@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::links::lock;
 use super::quota::{Origin, Origins, Place};
 use super::traffic::GateTraffic;
-use super::unusable::{Unusable, read_guarded};
+use super::unusable::{Unusable, read};
 use crate::identity::jwt::{Issuer, IssuerEntry, Issuers, IssuersFile};
 use crate::identity::tokens::{self, Entry, TokenFile, Tokens};
 use crate::identity::{Denied, Identity, Source, certificate};
@@ -287,7 +287,7 @@ impl Gate {
 type Keys = Vec<(IssuerEntry, PathBuf, String)>;
 
 fn text(path: &Path) -> Result<String, Unusable> {
-    String::from_utf8(read_guarded(path)?).map_err(|_| Unusable::new(path, "it is not text"))
+    String::from_utf8(read(path)?).map_err(|_| Unusable::new(path, "it is not text"))
 }
 
 fn issuers(path: &Path) -> Result<Keys, Unusable> {
@@ -304,7 +304,7 @@ fn issuers(path: &Path) -> Result<Keys, Unusable> {
 fn digest(files: &ProofSettings) -> Result<[u8; 32], Unusable> {
     let mut digest = Sha256::new();
     for path in files.tokens.iter().chain(&files.issuers) {
-        digest.update(Sha256::digest(read_guarded(path)?));
+        digest.update(Sha256::digest(read(path)?));
     }
     if let Some(path) = &files.issuers {
         for (_, _, keys) in issuers(path)? {

@@ -27,7 +27,7 @@ use super::quota::Origin;
 use super::room::{Rooms, Share};
 use super::socket::Socket;
 use super::traffic::TlsTraffic;
-use super::unusable::{Unusable, read, read_guarded};
+use super::unusable::{Unusable, read};
 use crate::clock::Clock;
 use crate::identity::certificate;
 use crate::settings::TlsSettings;
@@ -347,7 +347,7 @@ fn digest(files: &TlsSettings) -> Result<([u8; 32], [u8; 32]), TlsError> {
     let key = files.key.read()?;
     // Whoever may change these decides who comes in, and who may stay.
     let of = |path: Option<&PathBuf>| -> Result<[u8; 32], TlsError> {
-        path.map_or(Ok([0; 32]), |path| Ok(Sha256::digest(read_guarded(path)?).into()))
+        path.map_or(Ok([0; 32]), |path| Ok(Sha256::digest(read(path)?).into()))
     };
     let trust: [u8; 32] = Sha256::new()
         .chain_update(of(files.client_ca.as_ref())?)
@@ -413,12 +413,12 @@ fn client_verifier(
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let Some(path) = &files.client_ca else { return Ok(None) };
     let mut roots = RootCertStore::empty();
-    for authority in certificates(path, read_guarded(path)?)? {
+    for authority in certificates(path, read(path)?)? {
         roots.add(authority).map_err(|error| wrong(path, error))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(path) = &files.client_crl {
-        let bytes = read_guarded(path)?;
+        let bytes = read(path)?;
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
         let lists = lists.map_err(|error| wrong(path, error))?;
         if lists.is_empty() {

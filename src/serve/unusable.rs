@@ -29,25 +29,16 @@ impl From<SecretError> for Unusable {
 /// The largest file that is read: 16 MiB. Lists of revocations of large authorities have megabytes.
 const LARGEST: u64 = 16 << 20;
 
-/// Reads a file, whole.
+/// Reads a file, whole. It decides who is let in, or what this machine shows of itself, so that not everybody may write it.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
-    whole(path, File::open(path).map_err(|error| Unusable::new(path, error))?)
-}
-
-/// The same of a file that decides who is let in, so that not everybody may write it.
-pub(super) fn read_guarded(path: &Path) -> Result<Vec<u8>, Unusable> {
     let wrong = |error| Unusable::new(path, error);
     let file = File::open(path).map_err(wrong)?;
     if file.metadata().map_err(wrong)?.permissions().mode() & 0o002 != 0 {
         let reason = "every user of this machine may change it, and so let anybody in: chmod o-w";
         return Err(Unusable::new(path, reason));
     }
-    whole(path, file)
-}
-
-fn whole(path: &Path, file: File) -> Result<Vec<u8>, Unusable> {
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| Unusable::new(path, error))?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(wrong)?;
     if bytes.len() as u64 > LARGEST {
         return Err(Unusable::new(path, "it is larger than 16 MiB"));
     }

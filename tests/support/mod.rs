@@ -6,6 +6,7 @@ pub(crate) mod forge;
 pub(crate) mod gateways;
 pub(crate) mod http_remote;
 pub(crate) mod issuer;
+pub(crate) mod receiver;
 pub(crate) mod secrets;
 
 use std::fmt::Debug;
