@@ -1,4 +1,4 @@
-//! Real inputs of the functions of `entries.rs`, to be changed by the property tests and to begin with for the fuzzer.
+//! Real inputs of the functions of `entries/`, to be changed by the property tests and to begin with for the fuzzer.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,9 +8,13 @@ use gitamp::cli::directory::read_directory;
 use gitamp::controller::{Action, Content, Controller, Options, Revision};
 use gitamp::fleet;
 use gitamp::fleet::snapshot::{CommitId, CommitInfo, Entry, SnapshotLimits};
+use gitamp::forge::hooks::signature::sign;
 use gitamp::opamp::proto;
+use gitamp::settings::Secret;
 use gitamp::time::Timestamp;
 use prost::Message;
+
+use crate::entries::{SECRET, token};
 
 /// Longest input: enough for several files, little enough for a slow machine.
 const LONGEST: usize = 16 * 1024;
@@ -156,8 +160,40 @@ fn deliveries() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Orders that are carried out, and some that are refused.
-const ORDERS: [&str; 2] = [
+/// Orders that are carried out, and some that are refused, while agents do this and that.
+const ORDERS: [&str; 5] = [
+    r#"!r
+!a0
+!w1
+3{"command":"promote","target":"a"}
+{"command":"promote","target":"a","reason":"fine"}
+!A
+!w1
+!r
+!F
+{"command":"retry","group":"a"}
+{"command":"undo","group":"b"}"#,
+    r#"!r
+!f0
+!w2
+2{"command":"retry","group":"a","reason":"once more"}
+!b2
+{"command":"pause","group":"a"}
+!g3
+!w9
+!c3
+1{"command":"resume","group":"a"}
+2{"command":"resume","group":"a"}
+!A
+{"command":"undo-since","since":"2025-01-01T11:00:00Z"}"#,
+    r#"!rChange\n\nGitamp-Rollout: fast
+!i4
+{"command":"pin","target":"01010101-0101-0101-0101-010101010101","length":60000}
+!r
+{"command":"abort","group":"b"}
+{"command":"restart","target":"b"}
+!w3
+3{"command":"undo","group":"a"}"#,
     r#"{"command":"freeze","reason":"holidays"}
 {"command":"unfreeze"}
 {"command":"pause","group":"a","reason":"look"}
@@ -169,7 +205,7 @@ const ORDERS: [&str; 2] = [
     r#"{"command":"undo","group":"a","to":"0707070"}
 {"command":"retry","target":"05050505-0505-0505-0505-050505050505"}
 {"command":"restart","target":"a","sudoUser":"ann"}
-{"command":"abort","group":"a"}
+{"command":"abort","group":"a","wasRefused":true}
 {"command":"promote","target":"07070707"}"#,
 ];
 
@@ -220,6 +256,142 @@ fn requests() -> Vec<Vec<u8>> {
     ]
 }
 
+/// Answers of a receiver of alerts, behind the number of its kind.
+fn receivers() -> Vec<Vec<u8>> {
+    [
+        "\0HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "\x01HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\nno_service",
+        "\x02HTTP/1.1 429 Too Many Requests\r\nRetry-After: 17\r\nContent-Length: 0\r\n\r\n",
+        "\0HTTP/1.0 503 No\r\nRetry-After: Wed, 01 Jan 2025 12:00:30 GMT\r\n\r\n",
+        "\x01HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
+        "\x02HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "\0HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\noops",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// A request with a body.
+fn posted(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// Requests to the port of hooks: pushes that prove to know the secret, one that does not, and others.
+fn hook_deliveries() -> Vec<Vec<u8>> {
+    let json = "Content-Type: application/json\r\n";
+    let read = |name: &str| files("src/forge/hooks/payloads", name).remove(0);
+    let (github, gitlab) = (read("github-push.json"), read("gitlab-push.json"));
+    let proof = sign(&Secret::new(SECRET), &github).expect("a signature");
+    let chunked = [
+        format!("POST /hooks/generic HTTP/1.1\r\nHost: a\r\n{json}X-Gitamp-Secret: {SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n2c\r\n").as_bytes(),
+        br#"{"repository":"team/fleet","ref":"main"}    "#,
+        b"\r\n0\r\n\r\n",
+    ]
+    .concat();
+    let small = br#"{"zen":"a"}"#;
+    let small_proof = sign(&Secret::new(SECRET), small).expect("a signature");
+    vec![
+        posted("/hooks/github", &format!("{json}X-GitHub-Event: push\r\nX-Hub-Signature-256: {proof}\r\n"), &github),
+        posted(
+            "/hooks/github",
+            &format!("{json}X-GitHub-Event: ping\r\nX-Hub-Signature-256: {small_proof}\r\n"),
+            small,
+        ),
+        posted("/hooks/gitlab", &format!("{json}X-Gitlab-Event: Push Hook\r\nX-Gitlab-Token: {SECRET}\r\n"), &gitlab),
+        posted("/hooks/gitea", &format!("{json}X-Gitea-Event: push\r\n"), b"{}"),
+        chunked,
+        b"GET /hooks/github HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+    ]
+}
+
+/// Requests that only read.
+fn questions(headers: &str) -> Vec<Vec<u8>> {
+    [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/api/v1/status",
+        "/api/v1/groups",
+        "/api/v1/rollouts",
+        "/api/v1/agents?group=a&state=confirmed&limit=3",
+        "/api/v1/agents/01010101-0101-0101-0101-010101010101/explanation",
+        "/api/v1/agents/%30%31/explanation",
+    ]
+    .map(|path| {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n{headers}\r\n")
+            .into_bytes()
+    })
+    .to_vec()
+}
+
+/// Requests of operators who may do what they ask for, and of some who may not.
+fn requests_of_operators() -> Vec<Vec<u8>> {
+    let who = |role: &str| format!("Authorization: Bearer {}\r\n", token(role));
+    let order = |role: &str, path: &str, text: &str| {
+        posted(path, &format!("{}Content-Type: application/json\r\n", who(role)), text.as_bytes())
+    };
+    let mut all = questions(&who("view"));
+    all.extend([
+        order("operate", "/api/v1/orders", r#"{"command":"pause","group":"a","reason":"look"}"#),
+        order("operate", "/api/v1/orders", r#"{"command":"promote","target":"a"}"#),
+        order("approve", "/api/v1/orders", r#"{"command":"freeze","reason":"holidays"}"#),
+        order("approve", "/api/v1/orders/preview", r#"{"command":"undo-since","since":"2025-01-01T00:00:00Z"}"#),
+        order("view", "/api/v1/sync", ""),
+        order("operate", "/api/v1/sync", ""),
+        posted("/api/v1/orders", "Authorization: Bearer nobody\r\n", b"{}"),
+        posted("/api/v1/orders", &format!("{}Origin: https://evil.example\r\n", who("approve")), b"{}"),
+    ]);
+    all
+}
+
+/// What a transfer's process says.
+fn transfers() -> Vec<Vec<u8>> {
+    [
+        "{\"progress\":1}\n{\"progress\":20}\n{\"done\":{\"reference\":\"refs/heads/main\",\"object\":\"0101010101010101010101010101010101010101\"}}\n",
+        "{\"done\":{\"reference\":null,\"object\":null}}\n",
+        "{\"failed\":{\"kind\":\"network\",\"message\":\"https://***@git.example.com/x: \\u001b[2Jgone\"}}\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// Commits as they were signed, and small histories with trees, a tag and notes.
+fn objects() -> Vec<Vec<u8>> {
+    let note = format!("=== note\nending: succeeded\n# gitamp-mac: 00112233 {}\n", "0".repeat(64));
+    let mut all: Vec<Vec<u8>> =
+        files("src/trust/fixtures", ".commit").into_iter().map(|commit| [&commit, note.as_bytes()].concat()).collect();
+    let who = "Ada <ada@example.com> 1735732800 +0000";
+    let commit = |tree: &str, more: &str| {
+        format!(
+            "tree @{tree}@\n{more}author {who}\ncommitter {who}\n\nA change\n\nCo-authored-by: Bob <bob@example.com>\n"
+        )
+    };
+    let history = joined([
+        ("blob g", "apiVersion: gitamp/v1\nkind: Group\nselector: {matchAll: true}\n\n".to_owned()),
+        ("blob c", "receivers: {otlp: }\nexporters: {debug: }\n\n".to_owned()),
+        ("tree a", "100644 collector.yaml\0@c@100644 group.yaml\0@g@\n".to_owned()),
+        ("tree one", "40000 a\0@a@\n".to_owned()),
+        ("tree two", "40000 a\0@a@40000 b\0@a@120000 link.yaml\0@c@160000 sub\0@c@\n".to_owned()),
+        ("commit first", commit("one", "") + "\n"),
+        ("commit second", commit("two", "parent @first@\n") + "\n"),
+        ("tag v1", format!("object @second@\ntype commit\ntag v1\ntagger {who}\n\nNew\n\n")),
+        ("commit third", commit("one", "parent @second@\nparent @first@\nencoding ISO-8859-1\n") + "\n"),
+    ]);
+    all.push([&history, note.as_bytes()].concat());
+    all.push(history);
+    all
+}
+
+/// Lists of revocations, in PEM and as the bytes of one.
+fn lists() -> Vec<Vec<u8>> {
+    use rustls::pki_types::CertificateRevocationListDer;
+    use rustls::pki_types::pem::PemObject;
+    let pem = files("tests/tls", ".crl");
+    let der = pem.iter().map(|text| CertificateRevocationListDer::from_pem_slice(text).expect("a list").to_vec());
+    der.chain(pem.iter().cloned()).chain([pem.concat()]).collect()
+}
+
 /// Files as operators write them, and one that the alerts wrote.
 fn written_here() -> Vec<Vec<u8>> {
     let hash = "ab".repeat(32);
@@ -241,6 +413,21 @@ fn written_here() -> Vec<Vec<u8>> {
                 {"kty":"RSA","n":"AQAB","e":"AQAB","alg":"RS256","use":"sig"}]}"#,
             ),
         ]),
+        joined([
+            (
+                "operators",
+                format!("tokens:\n- {{name: ann, sha256: {hash}, labels: {{role: approve, email: ann@example.com}}}}\n"),
+            ),
+            (
+                "operator-issuers",
+                "issuers:\n- {issuer: https://a, audience: c, jwksFile: keys.json, name: sub, email: mail, roles: [{role: view, claims: {groups: [a, 7]}}]}\n"
+                    .to_owned(),
+            ),
+        ]),
+        joined([
+            ("environment", "GITAMP_REPO=https://git.example.com/x\nGITAMP_INTERVAL=30s\nHTTPS_PROXY=http://ada:x@proxy:3128\nNO_PROXY=*.a, b:443\nSTATE_DIRECTORY=/var/lib/gitamp:/x\n"),
+            ("settings", "listen: 127.0.0.1:0\nalerts: {receivers: [{name: ops, type: webhook, url: 'https://x.example/a', groups: ['a/**']}]}\n"),
+        ]),
         joined([("settings", std::fs::read(root().join("examples/gitamp.yaml")).expect("the example"))]),
         joined([(
             "alerts",
@@ -254,7 +441,9 @@ fn written_here() -> Vec<Vec<u8>> {
 /// Real inputs of a function.
 pub(crate) fn examples(of: &str) -> Vec<Vec<u8>> {
     match of {
+        "admin_requests" => questions(""),
         "agent_messages" => vec![conversation()],
+        "api_requests" => requests_of_operators(),
         "agent_proofs" => vec![
             br#"{"iss":"https://issuer.example.com","aud":"operators","sub":"ann","exp":1735740000,"groups":["x","a"],"deploy":{"env":"prod"},"email":"a@b","email_verified":true}"#.to_vec(),
             br#"{"iss":"https://issuer.example.com","aud":["x","gitamp"],"sub":"a","exp":1735740000,"nbf":1735732000.5,"deploy":{"env":"prod"},"groups":["a"]}"#.to_vec(),
@@ -285,11 +474,10 @@ pub(crate) fn examples(of: &str) -> Vec<Vec<u8>> {
         }
         "forge_answers" => answers(),
         "frames" => vec![client_frames()],
-        "git_objects" => {
-            let note = format!("=== note\nending: succeeded\n# gitamp-mac: 00112233 {}\n", "0".repeat(64));
-            files("src/trust/fixtures", ".commit").into_iter().map(|commit| [&commit, note.as_bytes()].concat()).collect()
-        }
+        "git_objects" => objects(),
+        "hook_requests" => hook_deliveries(),
         "hooks" => deliveries(),
+        "http_answers" => receivers(),
         "http_requests" => requests(),
         "journal_notes" => vec![
             format!("ending: succeeded\n# gitamp-mac: 00112233 {}\n", "0".repeat(64)).into_bytes(),
@@ -298,12 +486,14 @@ pub(crate) fn examples(of: &str) -> Vec<Vec<u8>> {
         "journal_records" => vec![records()],
         "local_files" => written_here(),
         "orders" => ORDERS.iter().map(|lines| lines.as_bytes().to_vec()).collect(),
+        "revocations" => lists(),
         "signer_files" => [
             files("src/trust/fixtures", "allowed_signers"),
             files("src/trust/fixtures", ".asc"),
             files("src/trust/fixtures", ".gpg"),
         ]
         .concat(),
+        "transfer_answers" => transfers(),
         "yaml_documents" => {
             let layers = files("examples/fleet/base", ".yaml");
             let first = layers.first().cloned().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Everything that reads foreign bytes, with a bounded number of inputs: arbitrary ones, and real examples that were changed. The functions are
 //! those of the fuzz targets in `fuzz/`, which go on from here without a bound.
 
-#[path = "../fuzz/entries.rs"]
+#[path = "../fuzz/entries/mod.rs"]
 mod entries;
 
 #[path = "../fuzz/examples.rs"]
@@ -131,6 +131,9 @@ macro_rules! survive {
                 assert!(text.contains(&format!("entries::{name}(input)")), "{name}");
                 assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is no target in fuzz/Cargo.toml");
             }
+            let page = std::fs::read_to_string(root().join("fuzz/README.md")).expect("the page");
+            let rows = page.lines().filter_map(|line| line.strip_suffix("` |")?.rsplit_once("| `").map(|(_, name)| name));
+            assert_eq!(rows.collect::<BTreeSet<&str>>(), functions, "the table says what each of them reads");
             let targets = std::fs::read_dir(root().join("fuzz/fuzz_targets")).expect("targets").count();
             assert_eq!(targets, functions.len());
         }
@@ -138,8 +141,10 @@ macro_rules! survive {
 }
 
 survive!(
+    admin_requests,
     agent_messages,
     agent_proofs,
+    api_requests,
     certificate,
     commit_message,
     commit_signature,
@@ -148,13 +153,17 @@ survive!(
     forge_answers,
     frames,
     git_objects,
+    hook_requests,
     hooks,
+    http_answers,
     http_requests,
     journal_notes,
     journal_records,
     local_files,
     orders,
+    revocations,
     signer_files,
+    transfer_answers,
     yaml_documents,
 );
 

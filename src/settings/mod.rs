@@ -341,9 +341,20 @@ impl Settings {
     /// # Errors
     /// When the file cannot be used, or values are missing or wrong; all of them are named.
     pub fn load(args: &ServeArgs) -> Result<Self, SettingsError> {
-        let environment = Environment::read();
-        let (given, warnings) = gather(args, &environment)?;
-        check::check(&given, &environment, warnings)
+        Self::within(args, &Environment::read())
+    }
+
+    /// The same with these variables instead of the process's own, and no file but one that they or the flags name.
+    ///
+    /// # Errors
+    /// As for [`Settings::load`].
+    pub fn load_with(args: &ServeArgs, variables: BTreeMap<String, String>) -> Result<Self, SettingsError> {
+        Self::within(args, &Environment { variables, system_file: PathBuf::new() })
+    }
+
+    fn within(args: &ServeArgs, environment: &Environment) -> Result<Self, SettingsError> {
+        let (given, warnings) = gather(args, environment)?;
+        check::check(&given, environment, warnings)
     }
 
     /// The repository that the journal is pushed to.
