@@ -98,6 +98,9 @@
 //! - Whose a change is, is told by all commits between what a group runs for good and what its rollout brings that touch its files; what
 //!   is not known is nobody's to approve.
 //! - Below `trust: proven` stages and `spreadBy` look at proven labels as selectors do: nobody claims a place among the first.
+//! - Of an agent that polls its last proof is kept, the certificate too: what files take back ends its session at once, what ends by itself leaves it the
+//!   time of one poll to show the next one.
+//! - What certificates and JWTs say is a label letter by letter, because selectors judge by it; people are shown escapes.
 //! - A token that lets agents in commands nothing, whatever the files of operators say.
 //! - Of refused commands, and of syncs that operators ask for, ten a minute stand in the journal one by one and others as a number; of what
 //!   strangers try, three an hour.

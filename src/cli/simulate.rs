@@ -268,7 +268,7 @@ impl Show {
             }
             Output::Human => {
                 let line = self.line(now);
-                if line == self.line(before) {
+                if line == self.line(before) && now.trouble == before.trouble {
                     return Ok(());
                 }
                 let trouble = match &now.trouble {
@@ -360,6 +360,9 @@ impl Show {
             if count > 0 {
                 text.push_str(&format!("\n{count} {what}"));
             }
+        }
+        if let Some(trouble) = last.trouble.as_ref().filter(|_| last.refused + last.lost > 0) {
+            text.push_str(&format!("\nlast refused or lost: {trouble}"));
         }
         text
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
     AUTHORIZATION, CONNECTION, HOST, HeaderMap, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::serve::socket::Socket;
 use crate::simulate::{Endpoint, Options};
+use crate::view::text::{clip, plain};
 
 /// Connections from one loopback address to one port. A system lends about 28,000 ports for that, and looks longer and longer
 /// for a free one; further ones leave from the next address (127.0.0.2, ...).
@@ -28,6 +29,9 @@ const CONNECTIONS_PER_SOURCE: u32 = 10_000;
 
 /// What a deaf agent's socket takes in before the server notices: as little as the system allows.
 const DEAF_BUFFER_BYTES: u32 = 4_096;
+
+/// The most that is read of what a server says to a refusal.
+const LONGEST_WORDS: usize = 64 * 1024;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -45,8 +49,19 @@ impl Refusal {
     }
 
     /// A refusal by an HTTP status.
-    pub(super) fn status(status: StatusCode, headers: &HeaderMap) -> Self {
-        Self { reason: format!("the server answered {status}"), retry_after: retry_after(status, headers) }
+    pub(super) fn status(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        Self { reason: refused(status, body), retry_after: retry_after(status, headers) }
+    }
+}
+
+/// What a server answered, with its own words as far as one line goes.
+pub(super) fn refused(status: StatusCode, body: &[u8]) -> String {
+    const LONGEST: usize = 300;
+    let words = clip(&plain(&String::from_utf8_lossy(body.get(..4 * LONGEST).unwrap_or(body))), LONGEST);
+    if words.is_empty() {
+        format!("the server answered {status}")
+    } else {
+        format!("the server answered {status}: {words}")
     }
 }
 
@@ -160,7 +175,10 @@ pub(super) async fn upgrade(
     let request = request.body(Full::default()).map_err(Refusal::because)?;
     let response = sender.send_request(request).await.map_err(Refusal::because)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Refusal::status(response.status(), response.headers()));
+        let (head, body) = response.into_parts();
+        // Words that do not come are no reason to wait for.
+        let body = Limited::new(body, LONGEST_WORDS).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        return Err(Refusal::status(head.status, &head.headers, &body));
     }
     let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(|accept| accept.as_bytes());
     if accepted != Some(derive_accept_key(key.as_bytes()).as_bytes()) {

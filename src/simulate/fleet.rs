@@ -179,6 +179,8 @@ pub(super) enum Parting {
     Dropped,
     /// The server closed it properly, and said why.
     Closed(String),
+    /// The server answered that these agents may not speak.
+    Refused(String),
     /// It broke.
     Failed(String),
 }
@@ -327,6 +329,11 @@ async fn live(shared: &Shared, conversation: &mut Conversation, backoff: &mut Ba
             return Some(Duration::ZERO);
         }
         Parting::Closed(reason) => counts.trouble = Some(reason.into()),
+        Parting::Refused(reason) => {
+            counts.refused += 1;
+            counts.trouble = Some(reason.into());
+            return Some(backoff.after_failure(&mut shared.random.borrow_mut()));
+        }
         Parting::Failed(reason) => {
             counts.lost += 1;
             counts.trouble = Some(reason.into());

@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::agent::AgentId;
 use crate::opamp::proto;
-use crate::simulate::connect::{Backoff, bearer, retry_after};
+use crate::simulate::connect::{Backoff, bearer, refused, retry_after};
 use crate::simulate::conversation::Conversation;
 use crate::simulate::fleet::{Parting, Shared, Stop};
 use crate::time::Timestamp;
@@ -81,8 +81,12 @@ async fn poll(
                 let wait = backoff.after_failure(&mut shared.random.borrow_mut());
                 sleep(wait.max(wanted.unwrap_or_default())).await;
             }
-            Answer::Lost(reason) => {
+            Answer::Refused(reason) => {
                 conversation.unanswered = None; // clients forget a message that was refused for good
+                return Parting::Refused(reason);
+            }
+            Answer::Lost(reason) => {
+                conversation.unanswered = None;
                 let mut tally = shared.tally.borrow_mut();
                 let counts = tally.counts();
                 counts.malformed += 1;
@@ -96,6 +100,8 @@ enum Answer {
     Message(Box<proto::ServerToAgent>),
     /// 429 or 503, with what `Retry-After` said.
     Later(Option<Duration>),
+    /// Any other status.
+    Refused(String),
     Lost(String),
 }
 
@@ -124,7 +130,7 @@ async fn ask(
         return Ok(Answer::Later(retry_after(status, &headers)));
     }
     if status != StatusCode::OK {
-        return Ok(Answer::Lost(format!("the server answered {status}")));
+        return Ok(Answer::Refused(refused(status, &body)));
     }
     if headers.get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes() != b"application/x-protobuf") {
         return Ok(Answer::Lost("the server's answer is not application/x-protobuf".to_owned()));

@@ -263,6 +263,24 @@ async fn agents_drop_and_reconnect_at_random_and_wait_when_nobody_is_there() {
     assert_eq!(counts.connects, 0);
 }
 
+#[tokio::test]
+async fn who_may_not_speak_says_why_and_is_not_connected() {
+    let refuse = || async { (axum::http::StatusCode::UNAUTHORIZED, "the token\nended\u{202e} yesterday\n") };
+    let app = axum::Router::new().fallback(refuse);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    for scheme in ["ws", "http"] {
+        let fleet = Fleet::start(options(&format!("{scheme}://{address}/v1/opamp"), 3)).expect("a fleet");
+        let refused = |counts: &Counts| counts.refused >= 6 && counts.connected == 0;
+        let counts = fleet.wait_until(BOUND, refused).await.expect("refused, again and again");
+        let trouble = counts.trouble.as_deref();
+        assert_eq!(trouble, Some("the server answered 401 Unauthorized: the token ended yesterday"), "{scheme}");
+        assert_eq!((counts.malformed, counts.lost), (0, 0), "{counts:?}");
+    }
+    serving.abort();
+}
+
 #[test]
 fn what_cannot_be_played_is_refused() {
     for change in [
