@@ -291,7 +291,7 @@ fn the_daemon_needs_no_rights_and_writes_to_its_state_directory_alone() {
 }
 
 /// What has to stand in the unit: without one of these it is weaker than it says in docs/security.md.
-const HARDENING: [&str; 33] = [
+const HARDENING: [&str; 34] = [
     "AmbientCapabilities=",
     "CapabilityBoundingSet=",
     "DevicePolicy=closed",
@@ -302,6 +302,7 @@ const HARDENING: [&str; 33] = [
     "MemoryDenyWriteExecute=yes",
     "NoNewPrivileges=yes",
     "PrivateDevices=yes",
+    "PrivateIPC=yes",
     "PrivateMounts=yes",
     "PrivateTmp=yes",
     "PrivateUsers=yes",
