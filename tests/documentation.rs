@@ -136,6 +136,16 @@ fn every_test_that_the_threat_model_names_exists() {
     };
     let missing: Vec<&&str> = named.iter().filter(|name| !is_there(name)).collect();
     assert!(missing.is_empty(), "docs/security.md names tests that are not there: {missing:#?}");
+    let (mut rows, mut is_attack, mut bare) = (0, false, Vec::new());
+    for line in page.lines() {
+        is_attack = line.starts_with("| attack") || (is_attack && line.starts_with('|'));
+        if is_attack && !line.starts_with("| attack") && !line.starts_with("| ---") {
+            rows += 1;
+            bare.extend(tests_named(line).is_empty().then_some(line));
+        }
+    }
+    assert!(rows >= 30, "only {rows} attacks: does this test still read the page?");
+    assert!(bare.is_empty(), "attacks without a test: {bare:#?}");
     assert_eq!(tests_named("`a_b_c_d` `x::y` `no_new_privs` `gitamp_a_b_c` `A_b_c_d`"), ["a_b_c_d", "x::y"]);
 }
 
