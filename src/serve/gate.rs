@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ impl fmt::Debug for Gate {
 pub(super) struct Shown {
     /// The certificate itself, and those that lead to its authority.
     pub(super) chain: Vec<CertificateDer<'static>>,
+    /// The [`super::tls::Tls::round`] in which it was found to count.
+    pub(super) round: AtomicU64,
     /// It was found not to count any more.
     pub(super) is_revoked: AtomicBool,
 }
@@ -105,9 +107,10 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// What a certificate proves that the handshake took. One whose names cannot be read proves nothing.
-    pub(super) fn of_connection(chain: &[CertificateDer<'static>], address: Option<IpAddr>) -> Self {
-        let shown = (!chain.is_empty()).then(|| Shown { chain: chain.to_vec(), is_revoked: AtomicBool::new(false) });
+    /// What a certificate proves that the handshake took in this round. One whose names cannot be read proves nothing.
+    pub(super) fn of_connection(chain: &[CertificateDer<'static>], round: u64, address: Option<IpAddr>) -> Self {
+        let shown = || Shown { chain: chain.to_vec(), round: round.into(), is_revoked: AtomicBool::new(false) };
+        let shown = (!chain.is_empty()).then(shown);
         let nothing = Self { address, shown: shown.map(Arc::new), ..Self::default() };
         let Some(Ok(names)) = chain.first().map(|own| certificate::names(own)) else { return nothing };
         Self { labels: Labels::proven(names.labels), expires: names.expires, ..nothing }
@@ -118,6 +121,13 @@ impl Proof {
         let expires = self.expires.into_iter().chain(identity.expires).min();
         let labels = identity.labels.with_proofs(&self.labels);
         Self { labels, shown: self.shown.clone(), bearer: Some(identity), expires, address: self.address, place: None }
+    }
+
+    /// True when it rests on the same as another one, and not only on something equal.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let shown = |proof: &Self| proof.shown.as_ref().map(Arc::as_ptr);
+        let bearer = |proof: &Self| proof.bearer.as_ref().map(Arc::as_ptr);
+        shown(self) == shown(other) && bearer(self) == bearer(other)
     }
 
     /// The certificates that were shown.

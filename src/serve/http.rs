@@ -66,9 +66,12 @@ pub(super) async fn serve(
     registration: Registration,
     _places: (OwnedSemaphorePermit, Option<Place>),
 ) {
+    // Before the handshake: what changes during it is found out with the first request.
+    let round = server.options.tls.as_ref().map_or(0, |tls| tls.round());
     // In a box of its own, so that an open WebSocket does not keep the room that HTTP needed.
     let Some(socket) = Box::pin(secure(&server, stream, address, &registration.link)).await else { return };
-    let upgraded = Box::pin(requests(&server, socket, address, &registration.link)).await;
+    let certified = Proof::of_connection(socket.peer_certificates(), round, Some(address));
+    let upgraded = Box::pin(requests(&server, socket, certified, &registration.link)).await;
     if let Some((stream, reader, proof)) = upgraded {
         websocket::serve(&server, stream, reader, proof, &registration).await;
     }
@@ -95,10 +98,9 @@ async fn secure(server: &Server, stream: TcpStream, address: IpAddr, link: &Link
 async fn requests(
     server: &Arc<Server>,
     stream: Socket,
-    address: IpAddr,
+    certified: Proof,
     link: &Link,
 ) -> Option<(Socket, FrameReader, Box<Proof>)> {
-    let certified = Proof::of_connection(stream.peer_certificates(), Some(address));
     let phase = Arc::new(Phase { certified, ..Phase::default() });
     let is_trusted = || server.trusts(phase.certified.chain(), &phase.certified);
     let service = service_fn(|request: Request<Incoming>| {

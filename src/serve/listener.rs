@@ -12,14 +12,14 @@ use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::AdminRequest;
 use super::admission::{Admission, NotNow};
 use super::arrival::Pace;
-use super::gate::{Gate, Proof};
+use super::gate::{Gate, Proof, Shown};
 use super::http;
 use super::links::{AgentLinks, Claim, Link, lock};
 use super::polling::{self, Polls};
@@ -205,12 +205,24 @@ impl Server {
         self.options.gate.as_ref().is_some_and(|gate| gate.still_believes(identity))
     }
 
-    /// Whether what was proved before still counts, as far as that is known: certificates are judged anew where the files about them change.
+    /// True when a certificate that was shown counts by the files about certificates. It is judged anew when they changed.
+    fn still_counts(&self, shown: &Shown) -> bool {
+        let Some(tls) = &self.options.tls else { return true };
+        let round = tls.round();
+        if !shown.is_revoked.load(Ordering::Relaxed) && shown.round.load(Ordering::Relaxed) != round {
+            let is_good = tls.still_trusts(&shown.chain, self.clock.wall());
+            shown.is_revoked.fetch_or(!is_good, Ordering::Relaxed);
+            shown.round.store(round, Ordering::Relaxed);
+        }
+        !shown.is_revoked.load(Ordering::Relaxed)
+    }
+
+    /// Whether what was proved before still counts.
     ///
     /// # Errors
     /// When it does not.
     pub(super) fn still_holds(&self, proof: &Proof) -> Result<(), Denied> {
-        if proof.shown.as_ref().is_some_and(|shown| shown.is_revoked.load(Ordering::Relaxed)) {
+        if proof.shown.as_ref().is_some_and(|shown| !self.still_counts(shown)) {
             return Err(Denied::Revoked);
         }
         if !self.believes(proof) {
@@ -432,6 +444,27 @@ pub fn serve_agents(
     (links, tokio::spawn(run(listener, server, stop)))
 }
 
+/// Has every connection judged anew when the files about tokens or certificates changed, and the sessions of polls, which may take longer.
+async fn doubt_when_trust_changes(server: Arc<Server>, polls: Arc<Notify>) {
+    let (tls, gate) = (server.options.tls.as_deref(), server.options.gate.as_deref());
+    loop {
+        tokio::select! {
+            () = rung(tls.map(|tls| &tls.trust_changed)) => {}
+            () = rung(gate.map(|gate| &gate.changed)) => {}
+        }
+        server.links.doubt_all();
+        polls.notify_one();
+    }
+}
+
+/// Waits for a bell; for ever where there is none.
+async fn rung(bell: Option<&Notify>) {
+    match bell {
+        Some(bell) => bell.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiver<bool>) {
     let most = u32::try_from(server.options.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
     let places = Arc::new(Semaphore::new(most as usize));
@@ -440,26 +473,13 @@ async fn run(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiv
     let mut helpers = vec![tokio::spawn(polling::sweep(Arc::clone(&server)))];
     if let Some(tls) = &server.options.tls {
         helpers.push(tokio::spawn(Arc::clone(tls).watch(server.clock)));
-        let (tls, server) = (Arc::clone(tls), Arc::clone(&server));
-        helpers.push(tokio::spawn(async move {
-            loop {
-                tls.trust_changed.notified().await;
-                server.links.doubt_all();
-                polling::end_doubted(&server).await;
-            }
-        }));
     }
     if let Some(gate) = &server.options.gate {
         helpers.push(tokio::spawn(Arc::clone(gate).watch()));
-        let (gate, server) = (Arc::clone(gate), Arc::clone(&server));
-        helpers.push(tokio::spawn(async move {
-            loop {
-                gate.changed.notified().await;
-                server.links.doubt_all();
-                polling::end_doubted(&server).await;
-            }
-        }));
     }
+    let doubted = Arc::new(Notify::new());
+    helpers.push(tokio::spawn(doubt_when_trust_changes(Arc::clone(&server), Arc::clone(&doubted))));
+    helpers.push(tokio::spawn(polling::end_doubted(Arc::clone(&server), doubted)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::gate::Proof;
 use super::links::{Registration, Word, lock};
@@ -37,6 +38,14 @@ struct Poll {
     _place: Option<Arc<Place>>,
     /// One request at a time; `None` once the agent is gone.
     connection: tokio::sync::Mutex<Option<Connection>>,
+}
+
+/// An agent whose session is to end, unless it proves itself anew meanwhile.
+struct Doubted {
+    id: AgentId,
+    poll: Arc<Poll>,
+    /// What it proved last.
+    proof: Proof,
 }
 
 /// The answer to a request.
@@ -105,19 +114,15 @@ impl Polls {
         server.traffic.polling_agents.set(polls.len());
     }
 
-    /// All of them.
-    fn all(&self) -> Vec<(AgentId, Arc<Poll>)> {
-        lock(&self.0).iter().map(|(id, poll)| (*id, Arc::clone(poll))).collect()
-    }
-
-    /// The agents whose last proof is like that.
-    fn doubted(&self, is_doubtful: impl Fn(&Proof) -> bool) -> Vec<(AgentId, Arc<Poll>)> {
-        let polls = lock(&self.0);
-        polls
-            .iter()
-            .filter(|(_, poll)| is_doubtful(&lock(&poll.proof)))
-            .map(|(id, poll)| (*id, Arc::clone(poll)))
-            .collect()
+    /// The agents whose last proof is like that. It is asked without a lock, because signatures may have to be verified for the answer.
+    fn doubted(&self, is_doubtful: impl Fn(&Proof) -> bool) -> Vec<Doubted> {
+        let proven = |(id, poll): (&AgentId, &Arc<Poll>)| {
+            let proof = lock(&poll.proof).clone();
+            Doubted { id: *id, poll: Arc::clone(poll), proof }
+        };
+        let mut all: Vec<Doubted> = lock(&self.0).iter().map(proven).collect();
+        all.retain(|one| is_doubtful(&one.proof));
+        all
     }
 
     /// The agents that were not heard since `before`.
@@ -140,6 +145,14 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
         let mut guard = poll.connection.lock().await;
         // It expired between the two lines above: the next one is new.
         let Some(connection) = guard.as_mut() else { continue };
+        // It may have waited for the one before it: who was found out meanwhile is offered nothing, and takes the place of no proof that holds.
+        if let Err(denied) = server.still_holds(&proof) {
+            if connection.agents() == 0 {
+                *guard = None;
+                server.polls.close(id, &poll, server);
+            }
+            return Answer::Unproven(denied);
+        }
         if lock(&poll.proof).labels != proof.labels {
             server.warn_of_impostor(id, &proof.labels);
             return Answer::Impostor;
@@ -156,7 +169,7 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
             server.polls.close(id, &poll, server);
             return Answer::Impostor;
         }
-        if may_offer {
+        if may_offer && server.still_holds(&proof).is_ok() {
             for (id, word) in poll.registration.link.take() {
                 match word {
                     Word::Offer(offer) => connection.handle_offer(id, offer),
@@ -218,16 +231,17 @@ async fn await_verdict(server: &Server, connection: &mut Connection, poll: &Poll
     Ok(is_settled || !verdict.is_about_labels)
 }
 
-/// Ends the sessions of agents whose last proof counts no more by the files about tokens and certificates: their next poll would be refused.
-pub(super) async fn end_doubted(server: &Arc<Server>) {
-    let judging = Arc::clone(server);
-    // Signatures of as many certificates as there are agents: no work for a thread that serves them.
-    let doubted = tokio::task::spawn_blocking(move || {
-        let all = judging.polls.all().into_iter();
-        all.filter(|(_, poll)| is_repudiated(&judging, &lock(&poll.proof).clone())).collect::<Vec<_>>()
-    });
-    if let Ok(doubted) = doubted.await {
-        end(server, doubted, |proof| is_repudiated(server, proof)).await;
+/// Ends, each time that it is asked to, the sessions of agents whose last proof counts no more by the files about tokens and certificates: their
+/// next poll would be refused.
+pub(super) async fn end_doubted(server: Arc<Server>, asked: Arc<Notify>) {
+    loop {
+        asked.notified().await;
+        let judging = Arc::clone(&server);
+        // Signatures of as many certificates as there are agents: no work for a thread that serves them.
+        let judged = tokio::task::spawn_blocking(move || judging.polls.doubted(|proof| is_repudiated(&judging, proof)));
+        if let Ok(doubted) = judged.await {
+            end(&server, doubted).await;
+        }
     }
 }
 
@@ -242,16 +256,14 @@ fn is_repudiated(server: &Server, proof: &Proof) -> bool {
 async fn end_expired(server: &Server) {
     let patience = server.options.poll_expiry / 3;
     let now = server.clock.wall();
-    let is_over = |proof: &Proof| proof.expires.is_some_and(|end| end + patience <= now);
-    end(server, server.polls.doubted(is_over), is_over).await;
+    end(server, server.polls.doubted(|proof| proof.expires.is_some_and(|end| end + patience <= now))).await;
 }
 
-async fn end(server: &Server, doubted: Vec<(AgentId, Arc<Poll>)>, is_doubtful: impl Fn(&Proof) -> bool) {
-    for (id, poll) in doubted {
+async fn end(server: &Server, doubted: Vec<Doubted>) {
+    for Doubted { id, poll, proof } in doubted {
         let mut guard = poll.connection.lock().await;
-        let proof = lock(&poll.proof).clone();
-        if !is_doubtful(&proof) {
-            // A poll that was answered just now brought another one.
+        let is_proven_anew = !lock(&poll.proof).is_same(&proof);
+        if is_proven_anew {
             continue;
         }
         let Some(mut connection) = guard.take() else { continue };

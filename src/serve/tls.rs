@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ use crate::time::Timestamp;
 
 /// A certificate that ends sooner than this is worth a word: what renews it should have done so.
 const ENDS_SOON: Duration = Duration::from_secs(3 * 86_400);
+
+/// The most that a client may show of itself: certificates, and their bytes in all. It is kept for as long as its agents are there, and nobody
+/// looks at what stands behind the authority that is known.
+const MOST_CERTIFICATES: usize = 8;
+const MOST_CERTIFICATE_BYTES: usize = 16 * 1024;
 
 /// Why TLS cannot be spoken with these files.
 pub type TlsError = Unusable;
@@ -93,7 +99,9 @@ pub struct Tls {
     state: Mutex<TlsState>,
     turns: Arc<Rooms>,
     traffic: Arc<TlsTraffic>,
-    /// Rung when clients are trusted by others than before.
+    /// How often it changed by whom clients are trusted.
+    round: AtomicU64,
+    /// Rung when it did.
     pub(super) trust_changed: Notify,
 }
 
@@ -142,6 +150,7 @@ impl Tls {
             current: ArcSwap::from_pointee(loaded),
             state: Mutex::new(state),
             traffic,
+            round: AtomicU64::new(0),
             trust_changed: Notify::new(),
         })
     }
@@ -158,6 +167,11 @@ impl Tls {
     /// True when certificates of clients mean something here.
     pub fn knows_clients(&self) -> bool {
         self.files.client_ca.is_some()
+    }
+
+    /// Tells times apart between which it changed by whom clients are trusted.
+    pub(super) fn round(&self) -> u64 {
+        self.round.load(Ordering::Acquire)
     }
 
     /// True when a certificate that counted at its handshake would count now. Without an authority there is none that would.
@@ -220,6 +234,11 @@ impl Tls {
         match timeout(self.limits.patience, handshake).await {
             Ok(Ok(stream)) => {
                 let (tcp, tls) = stream.into_inner();
+                if tls.peer_certificates().is_some_and(is_too_much) {
+                    return Err(Refusal::Uncertified(rustls::Error::General(format!(
+                        "it shows more than {MOST_CERTIFICATES} certificates, or more than {MOST_CERTIFICATE_BYTES} bytes of them"
+                    ))));
+                }
                 Ok(Socket::secure(tcp, Connection::Server(tls)))
             }
             Ok(Err(error)) => Err(classify(error)),
@@ -269,6 +288,7 @@ impl Tls {
                     None => tracing::info!("the files of TLS changed and are in use"),
                 }
                 self.current.store(Arc::new(loaded));
+                self.round.fetch_add(u64::from(is_other_trust), Ordering::Release);
                 self.traffic.reloads.one();
                 None
             }
@@ -296,6 +316,10 @@ impl Tls {
             state.problem = problem;
         }
     }
+}
+
+fn is_too_much(chain: &[CertificateDer<'_>]) -> bool {
+    chain.len() > MOST_CERTIFICATES || chain.iter().map(|one| one.len()).sum::<usize>() > MOST_CERTIFICATE_BYTES
 }
 
 /// The first byte of every connection that speaks TLS.
