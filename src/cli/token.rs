@@ -191,8 +191,8 @@ struct Opened {
 impl Opened {
     /// Reads the file; one that is not there has no tokens. A link is followed, and stays what it is.
     fn read(path: &Path) -> Result<Self, Failure> {
-        let found = std::fs::canonicalize(path);
-        let path = found.as_deref().unwrap_or(path);
+        let meant = meant(path);
+        let path = meant.as_path();
         let before = content(path)?;
         let malformed = |reason: String| TokenError::Malformed { path: path.to_owned(), reason };
         let text = std::str::from_utf8(before.as_deref().unwrap_or_default());
@@ -218,6 +218,9 @@ impl Opened {
             .map_err(unwritable)?;
         new.write_all(text.as_bytes()).map_err(unwritable)?;
         let is_kept = before.as_ref().is_none_or(|before| hand_over(new.as_file(), before));
+        // Another group than before was never meant to write it.
+        let permissions =
+            if is_kept { permissions } else { Permissions::from_mode(permissions.mode() & !ITS_GROUP_WRITES) };
         // The process's mask may have taken something off, and another owner, too.
         new.as_file().set_permissions(permissions).map_err(unwritable)?;
         new.as_file().sync_all().map_err(unwritable)?;
@@ -230,12 +233,12 @@ impl Opened {
             anstream::eprintln!(
                 "Every user of this machine could change {path} (mode {mode:03o}), and so let anybody in. Its owner{} can now: look with \
                  `gitamp token list` whether all in it are yours.",
-                if mode & 0o020 == 0 { " alone" } else { " and group alone" }
+                if mode & ITS_GROUP_WRITES == 0 || !is_kept { " alone" } else { " and group alone" }
             );
         }
         if !is_kept {
             anstream::eprintln!(
-                "{path} belongs to you now, and no longer to who it was: see that gitamp may still read it."
+                "{path} belongs to you now, who alone can change it, and no longer to who it was: see that gitamp may still read it."
             );
         }
         Ok(())
@@ -244,6 +247,18 @@ impl Opened {
 
 /// With it everybody may change a file.
 const EVERYBODY_WRITES: u32 = 0o002;
+
+/// With it its group may.
+const ITS_GROUP_WRITES: u32 = 0o020;
+
+/// The file that a name means: a link is followed, also to where nothing is yet.
+fn meant(path: &Path) -> PathBuf {
+    if let Ok(found) = std::fs::canonicalize(path) {
+        return found;
+    }
+    let beside = |target: PathBuf| path.parent().map_or_else(|| target.clone(), |directory| directory.join(&target));
+    std::fs::read_link(path).map_or_else(|_| path.to_owned(), beside)
+}
 
 /// Gives a new file to whom the one before belonged; false: that is not allowed.
 fn hand_over(new: &File, before: &Metadata) -> bool {
