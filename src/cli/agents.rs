@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use super::admin_client::{AdminClient, DaemonPlace};
-use super::screen::{Rows, Tint, clean, clean_json, clean_short, labels, short_hash, tinted};
+use super::screen::{Rows, Tint, clean, clean_short, json, labels, short_hash, tinted};
 use super::status::Output;
 use super::{Failure, print};
 use crate::view::{AgentList, AgentQuery, AgentStatus};
@@ -80,7 +80,7 @@ impl Arguments {
         let list: AgentList = runtime.block_on(client.get(&target(&query)))?;
         match self.output {
             Output::Human => print(&self.human(&list))?,
-            Output::Json => print(&clean_json(&serde_json::to_string_pretty(&list)?))?,
+            Output::Json => print(&json(&list)?)?,
         }
         let Some(id) = &self.agent else { return Ok(ExitCode::SUCCESS) };
         match list.agents.len() + list.more {

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -132,10 +132,16 @@ impl Server {
 /// Says what to do about a certificate that does not count.
 fn advised(error: io::Error) -> io::Error {
     let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if !matches!(reason, Some(rustls::Error::InvalidCertificate(_))) {
+    let Some(rustls::Error::InvalidCertificate(reason)) = reason else { return error };
+    let is_unnamed =
+        matches!(reason, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. });
+    let advice = if is_unnamed {
+        "name the server as its certificate does"
+    } else if *reason == CertificateError::UnknownIssuer {
+        "name the certificate of its authority with --ca-file, because this machine does not know that"
+    } else {
         return error;
-    }
-    let advice = "name the server as its certificate does, and the certificate of its authority with --ca-file where this machine does not know that";
+    };
     io::Error::new(error.kind(), format!("{error}: {advice}"))
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use hyper::StatusCode;
 
 use super::admin_client::{AdminClient, AdminError, DaemonPlace};
-use super::screen::{Tint, clean, clean_json, clean_short, labels, tinted};
+use super::screen::{Tint, clean, clean_short, json, labels, tinted};
 use super::status::Output;
 use super::{Failure, print};
 use crate::view::Explanation;
@@ -60,7 +60,7 @@ impl Arguments {
         };
         match self.output {
             Output::Human => print(&human(&explanation))?,
-            Output::Json => print(&clean_json(&serde_json::to_string_pretty(&explanation)?))?,
+            Output::Json => print(&json(&explanation)?)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -302,7 +302,7 @@ fn json(found: &[NotedCommit]) -> Result<String, Failure> {
             notes: noted.notes.iter().map(|(instance, note)| (instance.as_str(), json_note(note))).collect(),
         })
         .collect();
-    Ok(serde_json::to_string_pretty(&commits)? + "\n")
+    Ok(super::screen::json(&commits)?)
 }
 
 fn json_note(note: &Note) -> JsonNote<'_> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::admin_client::{AdminClient, DaemonPlace};
-use super::screen::{Tint, ago, clean, clean_short, rough, short_hash, short_revision, tinted};
+use super::screen::{Tint, ago, clean, clean_short, json, json_line, rough, short_hash, short_revision, tinted};
 use super::status::{Output, failures, restarts, wait};
 use super::{Failure, print, watch};
 use crate::time::Timestamp;
@@ -71,8 +71,8 @@ impl Arguments {
         };
         Ok(match self.output {
             Output::Human => human(group, status.now),
-            Output::Json if self.watch => serde_json::to_string(group)? + "\n",
-            Output::Json => serde_json::to_string_pretty(group)? + "\n",
+            Output::Json if self.watch => json_line(group)?,
+            Output::Json => json(group)?,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use owo_colors::{OwoColorize, Style};
+use serde::Serialize;
 
 use crate::time::{Timestamp, show_duration};
 use crate::view::AgentStatus;
@@ -74,8 +75,18 @@ pub(super) fn labels(agent: &AgentStatus, proven: bool) -> impl Iterator<Item = 
     some.map(|(key, value)| format!("{key}={value}"))
 }
 
-/// A JSON document of one or more lines with the same values, in which what [`clean`] would change stands as JSON's own escapes.
-pub(super) fn clean_json(document: &str) -> String {
+/// A value as a JSON document of several lines for people who look at it.
+pub(super) fn json(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(value).map(|document| clean_json(&document))
+}
+
+/// The same in one line, where documents follow each other.
+pub(super) fn json_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    serde_json::to_string(value).map(|document| clean_json(&document))
+}
+
+/// A JSON document with the same values, in which what [`clean`] would change stands as JSON's own escapes.
+fn clean_json(document: &str) -> String {
     let mut clean = String::with_capacity(document.len() + 1);
     for c in document.chars() {
         if c != '\n' && is_deceptive(c) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::admin_client::{AdminClient, DaemonPlace};
-use super::screen::{Rows, Tint, ago, clean, clean_short, rough, short_hash, short_revision, tinted};
+use super::screen::{Rows, Tint, ago, clean, clean_short, json, json_line, rough, short_hash, short_revision, tinted};
 use super::{Failure, print, watch};
 use crate::time::Timestamp;
 use crate::view::{
@@ -79,8 +79,8 @@ impl Arguments {
         Ok(match self.output {
             Output::Human => human(status, self.all),
             // One line a document, so that a reader can tell where each ends.
-            Output::Json if self.watch => serde_json::to_string(status)? + "\n",
-            Output::Json => serde_json::to_string_pretty(status)? + "\n",
+            Output::Json if self.watch => json_line(status)?,
+            Output::Json => json(status)?,
         })
     }
 }

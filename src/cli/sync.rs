@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::admin_client::{AdminClient, AdminError, DaemonPlace};
-use super::screen::{clean, clean_short, short_revision};
+use super::screen::{clean, clean_short, json, short_revision};
 use super::status::Output;
 use super::{Failure, print};
 use crate::view::SyncStatus;
@@ -41,7 +41,7 @@ impl Arguments {
         let status = runtime.block_on(waited(&client, shows_progress))?;
         match self.output {
             Output::Human => print(&human(&status))?,
-            Output::Json => print(&(serde_json::to_string_pretty(&status)? + "\n"))?,
+            Output::Json => print(&json(&status)?)?,
         }
         let Some(error) = &status.error else { return Ok(ExitCode::SUCCESS) };
         if self.output == Output::Human {
