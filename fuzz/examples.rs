@@ -205,7 +205,7 @@ const ORDERS: [&str; 5] = [
     r#"{"command":"undo","group":"a","to":"0707070"}
 {"command":"retry","target":"05050505-0505-0505-0505-050505050505"}
 {"command":"restart","target":"a","sudoUser":"ann"}
-{"command":"abort","group":"a","wasRefused":true}
+{"command":"abort","group":"a"}
 {"command":"promote","target":"07070707"}"#,
 ];
 
@@ -336,6 +336,7 @@ fn requests_of_operators() -> Vec<Vec<u8>> {
         order("operate", "/api/v1/orders", r#"{"command":"pause","group":"a","reason":"look"}"#),
         order("operate", "/api/v1/orders", r#"{"command":"promote","target":"a"}"#),
         order("approve", "/api/v1/orders", r#"{"command":"freeze","reason":"holidays"}"#),
+        order("operate", "/api/v1/orders/refused", r#"{"command":"freeze","reason":"a drill"}"#),
         order("approve", "/api/v1/orders/preview", r#"{"command":"undo-since","since":"2025-01-01T00:00:00Z"}"#),
         order("view", "/api/v1/sync", ""),
         order("operate", "/api/v1/sync", ""),

@@ -196,6 +196,34 @@ async fn who_holds_room_and_does_not_keep_pace_makes_way() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_keeps_room_no_longer_than_a_message_may_take() {
+    let options = AgentServerOptions { write_timeout: Duration::from_secs(3_600), ..narrow(Duration::from_secs(3)) };
+    let mut house = open(options).await;
+    let mut deaf = Vec::new();
+    for who in 1..=2 {
+        let mut socket = house.door.websocket().await;
+        say(&mut socket, &hello(who)).await;
+        let (connection, report) = house.arrival(who).await;
+        drop(report);
+        hear(&mut socket).await;
+        deaf.push((who, connection, socket));
+    }
+    for (_, _, socket) in &mut deaf {
+        announce(socket).await;
+    }
+    counted(1, || house.traffic.waited_for_room.get()).await;
+    // One of them has the room, the other waits for it, and none reads this.
+    for (who, connection, _) in &deaf {
+        house.links.offer(*connection, agent(*who), config(*who, 64 << 20), false);
+    }
+    let traffic = std::sync::Arc::clone(&house.traffic);
+    counted(2, || traffic.deaf.get() + traffic.slow.get() + traffic.broken.get()).await;
+    let gone = [house.word().await, house.word().await];
+    assert!(gone.iter().all(|word| word.starts_with("lost ")), "{gone:?}");
+    is_served(&mut house, 3).await;
+}
+
+#[tokio::test]
 async fn nobody_holds_room_before_something_came_that_needs_some() {
     let mut house = open(narrow(Duration::from_secs(3_600))).await;
     let mut idle = Vec::new();

@@ -99,7 +99,7 @@ fn orders_are_asked_about_and_refusals_are_told() {
     assert!(errors.contains("no gitamp daemon answers"), "{errors}");
 
     let order = br#"{"command":"pause","group":"gateways"}"#;
-    for path in ["/api/v1/orders", "/api/v1/orders/preview"] {
+    for path in ["/api/v1/orders", "/api/v1/orders/preview", "/api/v1/orders/refused"] {
         let (code, body) = post(daemon.admin(), path, &[], order).expect("an answer");
         assert_eq!(code, 403, "{path}: {body}");
     }

@@ -542,10 +542,11 @@ fn what_is_refused_when_it_is_tried_is_told_and_never_carried_out() {
     assert_eq!(log.matches("an order by somebody").count(), 1, "{log}");
     // Possible by now, which nobody has been shown.
     let at = std::net::SocketAddr::from(([127, 0, 0, 1], house.port));
-    let order = br#"{"command":"freeze","reason":"drill","wasRefused":true}"#;
+    let order = br#"{"command":"freeze","reason":"drill"}"#;
     let (status, body) =
-        post(at, "/api/v1/orders", &[("Authorization", "Bearer token-of-olga")], order).expect("an answer");
+        post(at, "/api/v1/orders/refused", &[("Authorization", "Bearer token-of-olga")], order).expect("an answer");
     assert!(status == 409 && body.contains("it can be done by now"), "{status}: {body}");
+    house.audit(&["freeze by olga <olga@example.org> (API) (drill): refused: it can be done by now"]);
     house.may_not("olga", "unfreeze --yes", "refused: ");
 }
 

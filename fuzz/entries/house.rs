@@ -228,13 +228,10 @@ impl House {
 
     /// An order: what is said before is what happens, and who may not give it changes nothing by it.
     pub(super) fn order(&mut self, request: OrderRequest, who: &Operator) -> Result<Impact, Refusal> {
-        let OrderRequest { command, reason, sudo_user: _, was_refused } = request;
+        let OrderRequest { command, reason, sudo_user: _ } = request;
         self.controller.handle_timeout(self.now);
         self.drain();
         let foretold = self.controller.preview(&command, self.now);
-        if was_refused && foretold.is_ok() {
-            return Err(Refusal::new("it can be done by now"));
-        }
         let is_theirs = who.role >= command.needs();
         let authors: Authors = self
             .controller
@@ -260,6 +257,19 @@ impl House {
         outcome
     }
 
+    /// An order that was refused when it was tried: nothing comes of it, whatever is possible by now.
+    fn refused(&mut self, request: OrderRequest, who: &Operator) -> Refusal {
+        let OrderRequest { command, reason, sudo_user: _ } = request;
+        self.controller.handle_timeout(self.now);
+        self.drain();
+        let before = self.controller.preview(&command, self.now);
+        let order = Order { command, by: who.by.clone(), at: self.now, reason };
+        let refusal = self.controller.handle_refused_of(&order, who, self.now);
+        assert!(is_harmless(&refusal.message), "{:?}", refusal.message);
+        assert_eq!(self.controller.preview(&order.command, self.now), before, "it is as possible as it was");
+        refusal
+    }
+
     /// What the daemon answers to whoever asks over HTTP.
     pub(super) fn answer(&mut self, request: AdminRequest) {
         // Whoever asked may be gone, which is nobody's concern.
@@ -273,6 +283,7 @@ impl House {
             }
             AdminRequest::Preview(command, reply) => drop(reply.send(self.preview(&command))),
             AdminRequest::Order { order, by, reply } => drop(reply.send(self.order(order, &by))),
+            AdminRequest::Refused { order, by, reply } => drop(reply.send(self.refused(order, &by))),
             AdminRequest::Attempt(kind, line) => self.attempt(kind, line),
         }
         self.drain();

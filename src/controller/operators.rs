@@ -103,6 +103,24 @@ impl Controller {
         }
     }
 
+    /// Has an order of this operator that was refused when it was tried recorded in the journal, within the same bounds as other refusals. Nothing is ever
+    /// carried out, also where it would be possible by now: nobody has been shown what it would do.
+    ///
+    /// Returns why it is refused now.
+    pub fn handle_refused_of(&mut self, order: &Order, who: &Operator, now: Timestamp) -> Refusal {
+        self.notice_gap(now);
+        let command = &order.command;
+        let role = check_role(who, needed(command, self.releases(command).is_some()), command.name());
+        let refusal = match role.and_then(|()| self.preview(command, now)) {
+            Err(refusal) => refusal,
+            Ok(_) => Refusal::new("it can be done by now: look, and give the order again"),
+        };
+        self.record(order, Err(&refusal), now);
+        self.settle(now);
+        self.flush(now);
+        refusal
+    }
+
     /// A sync that an operator asked for: it stands in the journal's history.
     ///
     /// # Errors
@@ -196,8 +214,7 @@ impl Controller {
     /// With the reason why not.
     fn permits(&self, command: &Command, who: &Operator, authors: &Authors) -> Result<(), Refusal> {
         let releases = self.releases(command);
-        let needed = if releases.is_some() { Role::Approve } else { command.needs() };
-        check_role(who, needed, command.name())?;
+        check_role(who, needed(command, releases.is_some()), command.name())?;
         let Some(released) = releases.filter(|_| !who.approves_own) else { return Ok(()) };
         if who.email.is_none() {
             return Err(Refusal::forbidden(format!(
@@ -306,6 +323,11 @@ fn files_of(name: &GroupName, layers: Option<&[Arc<str>]>) -> Vec<Arc<str>> {
         .chain(above)
         .chain(layers.iter().filter(is_elsewhere).cloned())
         .collect()
+}
+
+/// The role for this command, which may let something go on that waits for a person's word.
+fn needed(command: &Command, releases_something: bool) -> Role {
+    if releases_something { Role::Approve } else { command.needs() }
 }
 
 fn check_role(who: &Operator, needed: Role, what: &str) -> Result<(), Refusal> {

@@ -386,6 +386,32 @@ fn refusals_fill_no_journal() {
 }
 
 #[test]
+fn what_was_refused_is_recorded_and_never_carried_out() {
+    let mut controller = waiting();
+    stored(&mut controller, NOW);
+    let (view, approve) = (who(Role::View, None, true), who(Role::Approve, None, true));
+    let unfreeze = Command::Unfreeze { group: None };
+    for (command, who, forbidden, words) in [
+        (promote(), &view, true, "promote needs the role approve, and ann (API) has the role view"),
+        (promote(), &approve, false, "it can be done by now: look, and give the order again"),
+        (Command::Freeze { group: None }, &approve, false, "it can be done by now: look, and give the order again"),
+        (unfreeze.clone(), &approve, false, ""),
+    ] {
+        let refusal = controller.handle_refused_of(&order(command.clone()), who, NOW);
+        assert_eq!(refusal.is_forbidden, forbidden, "{command:?}: {refusal}");
+        let line = format!("{} by ann (API) (a drill): refused: {words}", command.name());
+        let stores = stored(&mut controller, NOW);
+        assert!(
+            refusal.message.starts_with(words) && stores[0].message.contains(&line),
+            "{line}: {}",
+            stores[0].message
+        );
+    }
+    assert!(controller.groups[&GroupName::new("all")].machine.waits_for_a_word(), "nobody promoted it");
+    assert!(give(&mut controller, unfreeze, &approve, NOW).is_err(), "nobody froze it");
+}
+
+#[test]
 fn syncs_of_operators_stand_in_the_history() {
     let mut controller = controller();
     take(&mut controller, revision(1, &[("all/group.yaml", GROUP), ("all/collector.yaml", CONFIG)]));

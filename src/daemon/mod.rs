@@ -342,17 +342,19 @@ impl Daemon {
                     self.historian.look_up(ranges, asked);
                 }
             }
+            AdminRequest::Refused { order, by, reply } => {
+                let OrderRequest { command, reason, sudo_user: _ } = order;
+                let now = self.clock.now();
+                let order = Order { command, by: by.by.clone(), at: now, reason };
+                let _gone = reply.send(self.controller.handle_refused_of(&order, &by, now));
+            }
         }
     }
 
     /// Carries an order out, when whoever gives it may.
     fn carry_out(&mut self, asked: Asked, authors: &Authors) {
-        let Asked { order: OrderRequest { command, reason, sudo_user: _, was_refused }, by, reply } = asked;
+        let Asked { order: OrderRequest { command, reason, sudo_user: _ }, by, reply } = asked;
         let now = self.clock.now();
-        if was_refused && self.controller.preview(&command, now).is_ok() {
-            let _gone = reply.send(Err(Refusal::new("it can be done by now: look, and give the order again")));
-            return;
-        }
         let order = Order { command, by: by.by.clone(), at: now, reason };
         let answer = self.controller.handle_order_of(&order, &by, authors, now);
         // A promoted commit brings the policy that the next one is judged by.

@@ -412,6 +412,7 @@ impl Base {
             AdminRequest::Explain(_, _)
             | AdminRequest::Preview(_, _)
             | AdminRequest::Order { .. }
+            | AdminRequest::Refused { .. }
             | AdminRequest::Attempt(_, _) => {}
         }
     }

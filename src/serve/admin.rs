@@ -59,6 +59,15 @@ pub enum AdminRequest {
         /// What it does.
         reply: oneshot::Sender<Result<Impact, Refusal>>,
     },
+    /// Record that it was refused when it was tried, and do nothing else.
+    Refused {
+        /// What, and why.
+        order: OrderRequest,
+        /// Who, as the operating system or a token says.
+        by: Operator,
+        /// Why it is refused.
+        reply: oneshot::Sender<Refusal>,
+    },
     /// Something to be told in the journal, which nobody waits for.
     Attempt(Attempt, String),
 }
@@ -103,6 +112,7 @@ pub fn spawn(
         .route("/api/v1/sync", refused())
         .route("/api/v1/orders", refused())
         .route("/api/v1/orders/preview", refused())
+        .route("/api/v1/orders/refused", refused())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), only_known_hosts))
         .with_state(Arc::clone(&admin));
     let over_unix = move |peer: Option<u32>| {
@@ -115,10 +125,14 @@ pub fn spawn(
         };
         let preview =
             |State(admin): State<Arc<Admin>>, request: Request| async move { orders::preview(&admin, request).await };
+        let record = move |State(admin): State<Arc<Admin>>, request: Request| async move {
+            orders::record(&admin, Asker::Peer(peer), request).await
+        };
         reading_routes()
             .route("/api/v1/sync", post(sync))
             .route("/api/v1/orders", post(give))
             .route("/api/v1/orders/preview", post(preview))
+            .route("/api/v1/orders/refused", post(record))
             .with_state(Arc::clone(&admin))
     };
     Ok(tokio::spawn(async move {

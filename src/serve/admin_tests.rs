@@ -69,6 +69,9 @@ async fn start() -> Running {
                     assert_eq!(order.reason.as_deref(), Some("the backend is down"), "the reason arrives, cleaned");
                     drop(reply.send(carried_out(&order.command, &by.by)));
                 }
+                AdminRequest::Refused { order, by, reply } => {
+                    drop(reply.send(Refusal::new(format!("{} by {} is recorded", order.command.name(), by.by))));
+                }
                 AdminRequest::Attempt(kind, line) => panic!("nobody tried anything: {kind:?} {line}"),
                 AdminRequest::Sync { by: _, reply } => {
                     drop(reply.send(Ok(SyncStatus { stale: true, ..SyncStatus::default() })));
@@ -120,6 +123,7 @@ async fn tcp_reads_and_the_socket_commands() {
         (Method::POST, "/api/v1/sync", "127.0.0.1", StatusCode::FORBIDDEN, "Unix socket"),
         (Method::POST, "/api/v1/orders", "127.0.0.1", StatusCode::FORBIDDEN, "Unix socket"),
         (Method::POST, "/api/v1/orders/preview", "127.0.0.1", StatusCode::FORBIDDEN, "Unix socket"),
+        (Method::POST, "/api/v1/orders/refused", "127.0.0.1", StatusCode::FORBIDDEN, "Unix socket"),
         (Method::GET, "/api/v1/agents/01/explanation", "127.0.0.1", StatusCode::OK, "\"belongs\":[]"),
         (Method::GET, "/api/v1/agents/%2e%2e/explanation", "127.0.0.1", StatusCode::NOT_FOUND, "begins with `..`"),
         (Method::POST, "/api/v1/status", "127.0.0.1", StatusCode::METHOD_NOT_ALLOWED, ""),
@@ -155,6 +159,8 @@ async fn orders_come_over_the_socket_and_name_who_gave_them() {
         ("/api/v1/orders", pause, StatusCode::OK, name.as_str()),
         ("/api/v1/orders/preview", freeze, StatusCode::CONFLICT, "it is frozen already: `gitamp unfreeze` first"),
         ("/api/v1/orders", freeze, StatusCode::CONFLICT, "it is frozen already"),
+        ("/api/v1/orders/refused", freeze, StatusCode::CONFLICT, "is recorded"),
+        ("/api/v1/orders/refused", "", StatusCode::BAD_REQUEST, "this is no order"),
         ("/api/v1/orders", "", StatusCode::BAD_REQUEST, "this is no order"),
         ("/api/v1/orders", r#"{"command":"reboot"}"#, StatusCode::BAD_REQUEST, "reboot"),
         ("/api/v1/orders", r#"{"command":"pause"}"#, StatusCode::BAD_REQUEST, "group"),

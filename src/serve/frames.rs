@@ -18,6 +18,9 @@ const SCRATCH: usize = 16 * 1024;
 /// So much of a message is read without asking for room: heartbeats and most reports are not larger. Whoever wants more has to have sent that.
 pub(super) const SMALL_MESSAGE: usize = 8 * 1024;
 
+/// The longest header of a frame.
+const LONGEST_HEADER: usize = 14;
+
 /// Why a connection has to be closed, in the words of RFC 6455.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
@@ -81,7 +84,13 @@ impl FrameReader {
         self.fragments.as_ref().map_or(0, BytesMut::len) + self.buffer.len()
     }
 
-    /// Takes what the socket has. `Ok(0)` is the end. `has_room`: there is some for all that was announced.
+    /// True when more of the message is there than is read without asking for room.
+    pub(super) fn is_large(&self) -> bool {
+        self.announced().min(self.arrived()) > SMALL_MESSAGE
+    }
+
+    /// Takes what the socket has. `Ok(0)` is the end. `has_room`: there is some for all that was announced; without it no more is taken than shows
+    /// that some is needed, because nobody counts it.
     pub(super) fn fill(&mut self, stream: &mut Socket, has_room: bool) -> io::Result<usize> {
         if let Some((_, length)) = &self.header
             && has_room
@@ -92,7 +101,9 @@ impl FrameReader {
             return stream.try_read_buf(&mut self.buffer);
         }
         let mut scratch = [0; SCRATCH];
-        let read = stream.try_read(&mut scratch)?;
+        let uncounted = (SMALL_MESSAGE + LONGEST_HEADER + 1).saturating_sub(self.arrived()).max(1);
+        let most = if has_room { SCRATCH } else { uncounted };
+        let read = stream.try_read(&mut scratch[..most])?;
         self.buffer.extend_from_slice(&scratch[..read]);
         Ok(read)
     }

@@ -115,3 +115,34 @@ proptest! {
         let (_out, _close, _reader) = read(&bytes, piece);
     }
 }
+
+#[tokio::test]
+async fn without_room_no_more_is_read_than_shows_that_some_is_needed() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let whole = frame(0x82, &[7; 60_000]);
+    let parts = [frame(0x02, &[7; 8_000]), frame(0x00, &[7; 100]), frame(0x80, &[7; 51_900])].concat();
+    for bytes in [whole, parts] {
+        let mut client =
+            tokio::net::TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (server, _) = listener.accept().await.expect("a client");
+        tokio::io::AsyncWriteExt::write_all(&mut client, &bytes).await.expect("it has room for that");
+        let (mut socket, mut reader, mut has_room) = (Socket::Plain(server), FrameReader::default(), false);
+        let message = loop {
+            if let Some(message) = reader.next(60_000).expect("in order") {
+                break message;
+            }
+            if reader.is_large() && !has_room {
+                let most = SMALL_MESSAGE + LONGEST_HEADER + 1;
+                assert!(reader.arrived() <= most && reader.buffer.capacity() <= 2 * most, "{}", reader.arrived());
+                has_room = true;
+            }
+            let readable = tokio::time::timeout(std::time::Duration::from_secs(30), socket.readable()).await;
+            readable.expect("in time").expect("open");
+            match reader.fill(&mut socket, has_room) {
+                Ok(read) => assert!(read > 0, "it is open"),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        assert_eq!((message, has_room), (Incoming::Message(vec![7; 60_000].into()), true));
+    }
+}

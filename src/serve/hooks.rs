@@ -25,10 +25,13 @@ use crate::serve::yielding::{YieldingPlace, YieldingPlaces};
 use crate::settings::{HookLimits, HookSecrets, Secret};
 use crate::view::LastHook;
 
+/// To who made way.
+const MADE_WAY: &str = "other deliveries came meanwhile, and there are only so many places: try again, and faster";
+
 /// For a whole body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Deliveries that are read at a time: what their bodies can take of the memory is bounded.
+/// Deliveries at a time, each until it is answered: what their bodies can take of the memory is bounded.
 const AT_ONCE: usize = 16;
 
 /// Of them, those of one address. Whoever sends slowly makes way for who comes: behind a proxy a forge has the address of everybody else.
@@ -117,6 +120,12 @@ impl Shared {
         origin.is_none_or(|origin| self.paces.admits(Origins { whole: origin, part: origin }, self.hooks.clock.now()))
     }
 
+    /// A place for a delivery, until it is answered. Who delivered too much that proves nothing takes none from others.
+    fn place(&self, origin: Origin) -> Result<YieldingPlace, (StatusCode, String)> {
+        let may_evict = !self.paces.is_used_up(origin, self.hooks.clock.now());
+        self.places.take(origin, may_evict).ok_or_else(|| busy("too many deliveries at once: try again"))
+    }
+
     /// Keeps what an authentic delivery was about.
     fn remember(&self, sender: Sender, about: String) {
         let at = self.hooks.clock.now();
@@ -186,18 +195,33 @@ async fn deliver(
         let words = "too many deliveries from there prove nothing: try again in a minute\n";
         (StatusCode::TOO_MANY_REQUESTS, words.to_owned())
     };
-    let mut place = origin.map(|origin| shared.places.take(origin));
+    let mut place = match origin.map(|origin| shared.place(origin)).transpose() {
+        Ok(place) => place,
+        Err(refusal) => {
+            metrics.hook(sender.label(), "busy");
+            return refusal;
+        }
+    };
     let collected = tokio::select! {
         biased;
         collected = collect(body, shared.hooks.limits.body) => collected,
         refusal = yielded(place.as_mut()) => Err(refusal),
     };
+    // Its body is held until it is answered, and so is its place.
+    let collected = collected.and_then(|body| match &place {
+        Some(place) if !place.keep() => Err(busy(MADE_WAY)),
+        Some(_) | None => Ok(body),
+    });
     let body = match collected {
         Ok(body) => body,
+        // It made way: nobody knows what it would have proved.
+        Err(refusal) if refusal.0 == StatusCode::SERVICE_UNAVAILABLE => {
+            metrics.hook(sender.label(), "busy");
+            return refusal;
+        }
         Err(_) if !shared.suffers(origin) => return paced(),
         Err((status, reason)) => {
-            let is_busy = status == StatusCode::SERVICE_UNAVAILABLE;
-            metrics.hook(sender.label(), if is_busy { "busy" } else { "refused" });
+            metrics.hook(sender.label(), "refused");
             if status == StatusCode::PAYLOAD_TOO_LARGE {
                 metrics.traffic().hooks.oversized.one();
             }
@@ -223,8 +247,11 @@ async fn yielded(place: Option<&mut YieldingPlace>) -> (StatusCode, String) {
         Some(place) => place.lost().await,
         None => std::future::pending().await,
     }
-    let words = "other deliveries came meanwhile, and there are only so many places: try again, and faster\n";
-    (StatusCode::SERVICE_UNAVAILABLE, words.to_owned())
+    busy(MADE_WAY)
+}
+
+fn busy(words: &str) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{words}\n"))
 }
 
 async fn collect(body: Body, most: usize) -> Result<Bytes, (StatusCode, String)> {

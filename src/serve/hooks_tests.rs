@@ -1,10 +1,12 @@
 //! Hooks over HTTP: what rings, what is ignored, and what is turned away before anything is computed.
 
 use axum::http::Request;
+use futures_util::FutureExt;
 use tower::ServiceExt;
 
 use super::*;
 use crate::forge::hooks::signature::sign;
+use crate::serve::yielding::SAFE;
 use crate::settings::{Reference, SecretFile};
 
 const PUSH: &str = r#"{"ref": "refs/heads/main", "after": "0123456789012345678901234567890123456789", "repository": {"full_name": "ops/fleet"}}"#;
@@ -149,31 +151,114 @@ async fn bodies_end_at_the_limit() {
     assert!(!rang(&house.bell).await);
 }
 
-#[tokio::test]
+/// A delivery from this address.
+fn from(last: u8, signature: &str, body: impl Into<Body>) -> Request<Body> {
+    let mut request = delivery("/hooks/generic", &[("x-signature", signature)], body);
+    request.extensions_mut().insert(Origin::of([192, 0, 2, last].into()));
+    request
+}
+
+/// One without a signature that counts, whose body never comes.
+fn slow(last: u8) -> Request<Body> {
+    from(last, "sha256=00", Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>()))
+}
+
+const SAID: &str = r#"{"ref": "refs/heads/main"}"#;
+
+/// A forge's, the halves of whose body come after so long each.
+fn signed(last: u8, pause: Duration) -> Request<Body> {
+    let halves = futures_util::stream::iter([&SAID[..9], &SAID[9..]]);
+    let body = futures_util::StreamExt::then(halves, move |half| async move {
+        tokio::time::sleep(pause).await;
+        Ok::<_, std::io::Error>(half)
+    });
+    let signature = sign(&Secret::new(SECRET), SAID.as_bytes()).expect("a signature");
+    from(last, &signature, Body::from_stream(body))
+}
+
+#[tokio::test(start_paused = true)]
 async fn slow_bodies_keep_nobody_out_not_even_behind_the_same_address() {
-    use futures_util::FutureExt;
     let house = House::new();
-    let from = |last: u8, body: Body| {
-        let mut request = delivery("/hooks/generic", &[("x-signature", "sha256=00")], body);
-        request.extensions_mut().insert(Origin::of([192, 0, 2, last].into()));
-        request
-    };
-    let endless = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-    let mut slow: Vec<_> = (0..20).map(|_| Box::pin(house.status(from(1, endless())))).collect();
-    for one in &mut slow {
-        assert_eq!(one.as_mut().now_or_never(), None, "it is read, and an earlier one makes way");
-    }
-    let still: Vec<bool> = slow[..16].iter_mut().map(|one| one.as_mut().now_or_never() == Some(503)).collect();
-    assert_eq!(still, [true; 16]);
-    assert!(slow[16..].iter_mut().all(|one| one.as_mut().now_or_never().is_none()), "four are read");
-    assert_eq!(house.status(from(2, "{}".into())).await, 401, "another address is heard");
-    let said = r#"{"ref": "refs/heads/main"}"#;
-    let signature = sign(&Secret::new(SECRET), said.as_bytes()).expect("a signature");
-    let mut signed = delivery("/hooks/generic", &[("x-signature", signature.as_str())], said);
-    signed.extensions_mut().insert(Origin::of([192, 0, 2, 1].into()));
-    assert_eq!(house.status(signed).await, 202, "as is a forge behind the same proxy");
-    assert_eq!(slow[16].as_mut().now_or_never(), Some(503), "the one that had taken longest made way for it");
-    assert!(slow[17..].iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+    let mut held: Vec<_> = (0..4).map(|_| Box::pin(house.status(slow(1)))).collect();
+    assert!(held.iter_mut().all(|one| one.as_mut().now_or_never().is_none()), "four are read");
+    assert_eq!(house.status(slow(1)).await, 503, "the others came just now");
+    assert_eq!(house.status(from(2, "sha256=00", "{}")).await, 401, "another address is heard");
+    tokio::time::advance(SAFE).await;
+    assert_eq!(house.status(signed(1, Duration::ZERO)).await, 202, "as is a forge behind the same proxy");
+    assert_eq!(held[0].as_mut().now_or_never(), Some(503), "the one that had taken longest made way for it");
+    assert!(held[1..].iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forge_that_takes_a_while_is_heard_beside_quick_ones_at_its_address() {
+    let house = House::new();
+    let forge = house.status(signed(1, Duration::from_millis(450)));
+    let strangers = futures_util::future::join_all((0..90).map(|number| {
+        let house = &house;
+        async move {
+            tokio::time::sleep(Duration::from_millis(10 * number)).await;
+            house.status(slow(1)).await
+        }
+    }));
+    let (status, strangers) = tokio::join!(forge, strangers);
+    assert_eq!(status, 202, "{strangers:?}");
+    assert!(strangers[3..].iter().all(|status| *status == 503), "nobody makes way for them: {strangers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_forge_does_not_drive_out_itself() {
+    let house = House::new();
+    let pushes = (0..50).map(|_| house.status(signed(1, Duration::from_millis(100))));
+    let statuses = futures_util::future::join_all(pushes).await;
+    assert_eq!(statuses, [vec![202; 4], vec![503; 46]].concat());
+    assert_eq!(house.status(signed(1, Duration::from_secs(3))).await, 202, "who is alone may take its time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_made_way_proved_nothing_and_who_proved_nothing_drives_out_nobody() {
+    let house = House::within(HookLimits { body: 4 << 10, a_minute: Some(1) });
+    let mut held: Vec<_> = (0..4).map(|_| Box::pin(house.status(slow(1)))).collect();
+    assert!(held.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+    tokio::time::advance(SAFE).await;
+    assert_eq!(house.status(signed(1, Duration::ZERO)).await, 202);
+    assert_eq!(held.remove(0).await, 503, "it is not counted");
+    assert_eq!(house.status(from(1, "sha256=00", "{}")).await, 401, "this one is, and it is the only one in a minute");
+    held.push(Box::pin(house.status(slow(1))));
+    assert_eq!(held[3].as_mut().now_or_never(), None, "there is a place");
+    tokio::time::advance(SAFE).await;
+    assert_eq!(house.status(signed(1, Duration::ZERO)).await, 503, "nobody there makes way any more");
+    assert!(held.iter_mut().all(|one| one.as_mut().now_or_never().is_none()), "they are still read");
+    let mut others: Vec<_> = (0..12).map(|last| Box::pin(house.status(slow(10 + last)))).collect();
+    assert!(others.iter_mut().all(|one| one.as_mut().now_or_never().is_none()), "all places are taken");
+    assert_eq!(
+        house.status(signed(2, Duration::ZERO)).await,
+        202,
+        "of those who have the most one makes way for others"
+    );
+    assert_eq!(held[0].as_mut().now_or_never(), Some(503));
+}
+
+#[test]
+fn who_is_whole_keeps_its_place_until_the_answer() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let house = House::new();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || released.blocking_recv().is_err());
+        let signature = sign(&Secret::new(SECRET), SAID.as_bytes()).expect("a signature");
+        let mut whole: Vec<_> = (0..4).map(|_| Box::pin(house.status(from(1, &signature, SAID)))).collect();
+        assert!(whole.iter_mut().all(|one| one.as_mut().now_or_never().is_none()), "the secrets cannot be read now");
+        tokio::time::advance(SAFE).await;
+        let another = Box::pin(house.status(from(1, &signature, SAID))).now_or_never();
+        assert_eq!(another, Some(503), "four bodies are held, and nobody makes way");
+        drop(release);
+        assert!(busy.await.expect("an end"));
+        for one in whole {
+            assert_eq!(one.await, 202);
+        }
+        assert_eq!(house.status(from(1, &signature, SAID)).await, 202, "the places are given back");
+    });
 }
 
 #[tokio::test]

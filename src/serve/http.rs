@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
@@ -23,7 +23,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower::ServiceExt;
 
-use super::frames::{FrameReader, SMALL_MESSAGE};
+use super::collected::Collected;
+use super::frames::FrameReader;
 use super::gate::Proof;
 use super::links::{Link, Registration, lock};
 use super::listener::Server;
@@ -365,30 +366,21 @@ async fn collect(
     origins: Option<Origins>,
     until: Instant,
 ) -> Result<(Bytes, Option<Room>), Response<Body>> {
-    let mut bytes = BytesMut::new();
-    let mut held: Option<(Room, Instant)> = None;
+    let mut collected = Collected::of(total);
     loop {
-        let slow_at = held.as_ref().map_or(until, |(_, since)| {
-            let time = until.saturating_duration_since(*since);
-            *since + server.options.pace.suffices(bytes.len(), total, time)
-        });
-        let Ok(frame) = timeout_at(slow_at, body.frame()).await else {
-            server.traffic.slow.add(usize::from(held.is_some()));
+        let Ok(frame) = timeout_at(collected.slow_at(server.options.pace, until), body.frame()).await else {
+            server.traffic.slow.add(usize::from(collected.has_room()));
             return Err(too_slow());
         };
         let Some(frame) = frame else { break };
         let Ok(frame) = frame else { return Err(plain(StatusCode::BAD_REQUEST, "the body was cut off\n")) };
         let Ok(data) = frame.into_data() else { continue };
-        if data.len() > server.options.rules.limits.message_bytes - bytes.len() {
+        if data.len() > server.options.rules.limits.message_bytes - collected.len() {
             return Err(too_large(server));
         }
-        bytes.extend_from_slice(&data);
-        if held.is_none() && bytes.len() > SMALL_MESSAGE {
-            held = server.room_for(needed, origins).await.map(|room| (room, Instant::now()));
-            bytes.reserve(total.map_or(0, |total| total.saturating_sub(bytes.len())));
-        }
+        collected.take(data, server.room_for(needed, origins)).await;
     }
-    Ok((bytes.freeze(), held.map(|(room, _)| room)))
+    Ok(collected.whole())
 }
 
 fn too_slow() -> Response<Body> {

@@ -5,6 +5,7 @@ mod admission;
 pub mod api;
 mod arrival;
 pub mod bell;
+mod collected;
 pub mod frames;
 pub mod gate;
 pub mod hints;

@@ -36,6 +36,21 @@ pub(super) enum Asker {
 
 /// Carries the order out.
 pub(super) async fn give(admin: &Admin, asker: Asker, request: Request) -> Result<Json<Impact>, Refused> {
+    let (order, by) = signed(admin, asker, request).await?;
+    // The controller tells of it in the log and in the journal, refused or not.
+    let outcome = ask(admin, |reply| AdminRequest::Order { order, by, reply }, ORDER_PATIENCE).await?;
+    answer(outcome)
+}
+
+/// Has the journal tell of an order that was refused when it was tried. This has an address of its own, so that a daemon that does not know it does
+/// nothing; the answer is a refusal always.
+pub(super) async fn record(admin: &Admin, asker: Asker, request: Request) -> Result<Json<Impact>, Refused> {
+    let (order, by) = signed(admin, asker, request).await?;
+    answer(Err(ask(admin, |reply| AdminRequest::Refused { order, by, reply }, PATIENCE).await?))
+}
+
+/// An order, and who gives it. What an operator says that is no order stands in the journal as that.
+async fn signed(admin: &Admin, asker: Asker, request: Request) -> Result<(OrderRequest, Operator), Refused> {
     let order = match (read(admin, request.into_body()).await, &asker) {
         (Err((status, words)), Asker::Operator(operator)) => {
             let line = format!("an order by {}: refused: {}", operator.by, clip(&plain(&words), LONGEST_TOLD));
@@ -49,9 +64,7 @@ pub(super) async fn give(admin: &Admin, asker: Asker, request: Request) -> Resul
         Asker::Peer(peer) => Operator::local(name_peer(peer, order.sudo_user.as_deref()).await),
         Asker::Operator(operator) => operator,
     };
-    // The controller tells of it in the log and in the journal, refused or not.
-    let outcome = ask(admin, |reply| AdminRequest::Order { order, by, reply }, ORDER_PATIENCE).await?;
-    answer(outcome)
+    Ok((order, by))
 }
 
 /// A refusal is no failure of the interface: the state of the fleet forbids it, or whoever asks may not.

@@ -158,11 +158,7 @@ impl Allowance {
         let Some(a_minute) = self.a_minute else { return true };
         let mut state = lock(&self.state);
         let whole = a_minute * ONE;
-        let refilled = |(before, at): (u64, Timestamp)| {
-            let elapsed = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
-            // Thousandths a millisecond: so many a minute, times a thousand, through 60,000.
-            before.saturating_add(a_minute.saturating_mul(elapsed) / 60).min(whole)
-        };
+        let refilled = |left| refilled(left, a_minute, now);
         if state.left.len() >= MOST_REMEMBERED && now.since(state.swept) >= SWEEP_PAUSE {
             state.swept = now;
             state.left.retain(|_, left| refilled(*left) < whole);
@@ -180,6 +176,21 @@ impl Allowance {
         state.left.insert(origin, (have - ONE, at));
         true
     }
+
+    /// True while nothing more may come of this origin. Nothing is counted.
+    pub(super) fn is_used_up(&self, origin: Origin, now: Timestamp) -> bool {
+        let Some(a_minute) = self.a_minute else { return false };
+        let state = lock(&self.state);
+        let known = state.left.get(&origin);
+        known.map_or(state.left.len() >= MOST_REMEMBERED, |left| refilled(*left, a_minute, now) < ONE)
+    }
+}
+
+/// What is left of so many a minute by now.
+fn refilled((before, at): (u64, Timestamp), a_minute: u64, now: Timestamp) -> u64 {
+    let elapsed = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+    // Thousandths a millisecond: so many a minute, times a thousand, through 60,000.
+    before.saturating_add(a_minute.saturating_mul(elapsed) / 60).min(a_minute * ONE)
 }
 
 #[cfg(test)]
@@ -220,11 +231,15 @@ mod tests {
         let allowance = Allowance::new(Some(60));
         let (one, other) = (alone(Origin::Token([1; 32])), alone(Origin::Token([2; 32])));
         let count = |origin, now| (0..1_000).filter(|_| allowance.admits(origin, now)).count();
+        assert!(!allowance.is_used_up(one.whole, at(0)), "nobody has asked yet");
         assert_eq!(count(one, at(0)), 60);
+        let used_up = |origin: Origins, now| allowance.is_used_up(origin.whole, now);
+        assert_eq!((used_up(one, at(0)), used_up(one, at(1)), used_up(other, at(0))), (true, false, false));
         assert_eq!(count(other, at(0)), 60, "another one has its own");
         assert_eq!((count(one, at(1)), count(one, at(0)), count(one, at(11))), (1, 0, 10));
         assert_eq!(count(one, at(3_600)), 60, "never more than that");
         assert_eq!((0..1_000).filter(|_| Allowance::new(None).admits(one, at(0))).count(), 1_000);
+        assert!(!Allowance::new(None).is_used_up(one.whole, at(0)));
     }
 
     #[test]

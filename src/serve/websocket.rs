@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::frames::{Close, FrameReader, Incoming, OutFrame, SMALL_MESSAGE};
+use super::frames::{Close, FrameReader, Incoming, OutFrame};
 use super::gate::Proof;
 use super::links::{Registration, Word};
 use super::listener::{NobodyListens, Server};
@@ -278,6 +278,9 @@ impl Conversation<'_> {
                 Ok(Some(false)) => {}
                 Ok(None) => {
                     let deadline = *waits_since.get_or_insert_with(Instant::now) + self.server.options.write_timeout;
+                    // Whoever has room, or is given some meanwhile, keeps it no longer by not reading.
+                    let ends = self.complete_by.filter(|_| self.reader.is_large());
+                    let deadline = ends.map_or(deadline, |ends| ends.min(deadline));
                     match timeout_at(deadline, self.stream.writable()).await {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return Err(Ending::Lost),
@@ -299,8 +302,7 @@ impl Conversation<'_> {
             return Ok(());
         }
         let complete_by = *self.complete_by.get_or_insert_with(|| Instant::now() + self.server.options.message_timeout);
-        let is_small = self.reader.announced().min(self.reader.arrived()) <= SMALL_MESSAGE;
-        if self.room.is_some() || is_small {
+        if self.room.is_some() || !self.reader.is_large() {
             return Ok(());
         }
         // In a box of its own: most connections never ask.

@@ -1,13 +1,18 @@
-//! Places for what is read, in which whoever has taken longest makes way for who comes: somebody slow never keeps out somebody quick.
+//! Places for what is read, in which whoever takes long makes way for who comes: somebody slow does not keep out somebody quick, nor the other way round.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::links::lock;
 use super::quota::Origin;
+
+/// So long a place is safe, which is enough for most bodies: otherwise whoever came often enough would take it from everybody.
+pub(super) const SAFE: Duration = Duration::from_secs(1);
 
 /// So many places in all, and so many of them for one origin.
 #[derive(Debug)]
@@ -21,7 +26,15 @@ pub(super) struct YieldingPlaces {
 struct Taken {
     turns: u64,
     /// In the order in which they came.
-    by_turn: BTreeMap<u64, (Origin, oneshot::Sender<()>)>,
+    by_turn: BTreeMap<u64, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    origin: Origin,
+    since: Instant,
+    /// The word that it is lost; `None`: it makes way for nobody any more.
+    call: Option<oneshot::Sender<()>>,
 }
 
 impl YieldingPlaces {
@@ -29,31 +42,38 @@ impl YieldingPlaces {
         Arc::new(Self { all, of_each, taken: Mutex::default() })
     }
 
-    /// A place, until it is dropped or lost. There is always one: of an origin that has as many as it may, the one that came first loses
-    /// its place, and when all are taken, the first one of those that have the most.
-    pub(super) fn take(self: &Arc<Self>, origin: Origin) -> YieldingPlace {
+    /// A place, until it is dropped or lost. Where there is none, and whoever comes `may_evict`, one makes way that was held for [`SAFE`]: of an
+    /// origin that has as many as it may, its first, and when all are taken, the first of those that have the most. `None`: nobody makes way.
+    pub(super) fn take(self: &Arc<Self>, origin: Origin, may_evict: bool) -> Option<YieldingPlace> {
         let (call, called) = oneshot::channel();
         let mut taken = lock(&self.taken);
-        if let Some((_, call)) = taken.who_yields(origin, self).and_then(|turn| taken.by_turn.remove(&turn)) {
-            // Whoever is gone already needs no word.
-            let _gone = call.send(());
+        let is_spent = taken.held_by(&origin) >= self.of_each;
+        if is_spent || taken.by_turn.len() >= self.all {
+            let turn = taken.who_yields(is_spent.then_some(origin)).filter(|_| may_evict)?;
+            if let Some(call) = taken.by_turn.remove(&turn).and_then(|held| held.call) {
+                // Whoever is gone already needs no word.
+                let _gone = call.send(());
+            }
         }
         let turn = taken.turns;
         taken.turns += 1;
-        taken.by_turn.insert(turn, (origin, call));
-        YieldingPlace { places: Arc::clone(self), turn, called }
+        taken.by_turn.insert(turn, Held { origin, since: Instant::now(), call: Some(call) });
+        Some(YieldingPlace { places: Arc::clone(self), turn, called })
     }
 }
 
 impl Taken {
-    fn who_yields(&self, origin: Origin, places: &YieldingPlaces) -> Option<u64> {
-        let held = |origin: &Origin| self.by_turn.values().filter(|(other, _)| other == origin).count();
-        if held(&origin) >= places.of_each {
-            return self.by_turn.iter().find(|(_, (other, _))| *other == origin).map(|(turn, _)| *turn);
-        }
-        let is_full = self.by_turn.len() >= places.all;
-        let greediest = self.by_turn.iter().max_by_key(|(turn, (origin, _))| (held(origin), Reverse(**turn)));
-        greediest.filter(|_| is_full).map(|(turn, _)| *turn)
+    fn held_by(&self, origin: &Origin) -> usize {
+        self.by_turn.values().filter(|held| held.origin == *origin).count()
+    }
+
+    /// Who makes way; `of`: one of this origin alone.
+    fn who_yields(&self, of: Option<Origin>) -> Option<u64> {
+        let now = Instant::now();
+        let may_go = self.by_turn.iter().filter(|(_, held)| {
+            held.call.is_some() && now.duration_since(held.since) >= SAFE && of.is_none_or(|of| held.origin == of)
+        });
+        may_go.max_by_key(|(turn, held)| (self.held_by(&held.origin), Reverse(**turn))).map(|(turn, _)| *turn)
     }
 }
 
@@ -71,6 +91,11 @@ impl YieldingPlace {
         // The other end is dropped with a word, or with this place.
         let _word = (&mut self.called).await;
     }
+
+    /// Makes way for nobody any more: what is done now is over soon, and goes on whoever comes. False: it is lost already.
+    pub(super) fn keep(&self) -> bool {
+        lock(&self.places.taken).by_turn.get_mut(&self.turn).map(|held| held.call = None).is_some()
+    }
 }
 
 impl Drop for YieldingPlace {
@@ -82,6 +107,7 @@ impl Drop for YieldingPlace {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use tokio::time::advance;
 
     use super::*;
 
@@ -93,28 +119,68 @@ mod tests {
         places.iter_mut().map(|place| place.lost().now_or_never().is_some()).collect()
     }
 
-    #[test]
-    fn who_has_taken_longest_makes_way() {
+    fn take<const COUNT: usize>(places: &Arc<YieldingPlaces>, origins: [u8; COUNT]) -> Vec<YieldingPlace> {
+        origins.map(|last| places.take(of(last), true).expect("a place")).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_taken_longest_makes_way() {
         let places = YieldingPlaces::new(4, 2);
-        let mut held: Vec<YieldingPlace> = [1, 1, 2].map(|last| places.take(of(last))).into();
+        let mut held = take(&places, [1, 1, 2]);
+        advance(SAFE).await;
         assert_eq!(lost(&mut held), [false, false, false]);
-        held.push(places.take(of(1)));
-        assert_eq!(lost(&mut held[1..]), [false, false, false], "the second of this origin, and of the other one");
+        held.extend(take(&places, [1]));
+        assert_eq!(lost(&mut held), [true, false, false, false], "the first of this origin");
         held.remove(0);
-        held.push(places.take(of(3)));
+        held.extend(take(&places, [3]));
         // All four are taken, two by the first origin.
-        held.push(places.take(of(4)));
-        assert_eq!(lost(&mut held[1..]), [false; 4]);
+        held.extend(take(&places, [4]));
+        assert_eq!(lost(&mut held), [true, false, false, false, false]);
         held.remove(0);
+        assert_eq!(lost(&mut held), [false; 4]);
         drop(held);
         assert!(lock(&places.taken).by_turn.is_empty(), "nobody is remembered");
     }
 
-    #[test]
-    fn whoever_comes_has_a_place_though_all_are_taken_by_one_each() {
+    #[tokio::test(start_paused = true)]
+    async fn whoever_comes_has_a_place_though_all_are_taken_by_one_each() {
         let places = YieldingPlaces::new(3, 2);
-        let mut held: Vec<YieldingPlace> = [1, 2, 3, 4, 5].map(|last| places.take(of(last))).into();
+        let mut held = take(&places, [1, 2, 3]);
+        advance(SAFE).await;
+        held.extend(take(&places, [4, 5]));
         assert_eq!(lost(&mut held), [true, true, false, false, false], "the first ones");
         assert_eq!(lock(&places.taken).by_turn.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_just_came_makes_way_for_nobody() {
+        let places = YieldingPlaces::new(3, 2);
+        let mut held = take(&places, [1, 1]);
+        advance(SAFE - Duration::from_millis(1)).await;
+        assert!(places.take(of(1), true).is_none(), "its origin has its two");
+        held.extend(take(&places, [2]));
+        assert!(places.take(of(3), true).is_none(), "all are taken");
+        advance(Duration::from_millis(1)).await;
+        assert!(places.take(of(1), false).is_none() && places.take(of(3), false).is_none(), "it may evict nobody");
+        assert_eq!(lost(&mut held), [false; 3]);
+        held.extend(take(&places, [3, 1]));
+        assert_eq!(lost(&mut held), [true, true, false, false, false]);
+        assert!(places.take(of(4), true).is_none(), "those who are there came just now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_keeps_its_place_does_not_lose_it() {
+        let places = YieldingPlaces::new(2, 2);
+        let mut held = take(&places, [1, 2]);
+        assert!(held[0].keep());
+        advance(SAFE).await;
+        held.extend(take(&places, [3]));
+        assert_eq!(lost(&mut held[1..]), [true, false], "the one that may be lost");
+        assert!(!held[1].keep(), "too late");
+        advance(SAFE).await;
+        assert!(held[2].keep());
+        assert!(places.take(of(4), true).is_none(), "all that are left are kept");
+        held.remove(0);
+        assert!(places.take(of(4), true).is_some(), "it is given back");
     }
 }

@@ -156,9 +156,6 @@ pub struct OrderRequest {
     /// Who became root to give it (`SUDO_USER`). Only root is believed, who may say what it wants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sudo_user: Option<String>,
-    /// It was refused when it was tried, and is given to stand in the journal as that: nothing is carried out, whatever is possible by now.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub was_refused: bool,
 }
 
 /// Characters of a user's name; no system allows more than 32.
@@ -167,7 +164,7 @@ const LONGEST_USER: usize = 64;
 impl OrderRequest {
     /// To be carried out, for whoever calls.
     pub fn of(command: Command, reason: Option<String>) -> Self {
-        Self { command, reason, sudo_user: None, was_refused: false }
+        Self { command, reason, sudo_user: None }
     }
 
     /// The same, fit to be shown and recorded: a reason on one line, without characters that steer terminals; an empty one is none.

@@ -30,6 +30,9 @@ const LONGEST_ANSWER: u64 = 64;
 /// Where an order is tried without being carried out.
 const PREVIEW: &str = "/api/v1/orders/preview";
 
+/// Where a refusal is recorded, and nothing is ever carried out; daemons of before do not know it.
+const REFUSED: &str = "/api/v1/orders/refused";
+
 /// What all orders ask.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Asking {
@@ -196,8 +199,7 @@ async fn send(client: &AdminClient, target: &str, request: &OrderRequest) -> Res
 /// Has the journal tell of an order that is refused already, and by whom it was given; the reason in its own words, which may be that whoever gave it
 /// may not. `None`: nobody could be told, and the first refusal has to do.
 async fn recorded(client: &AdminClient, request: &OrderRequest) -> Option<String> {
-    let request = OrderRequest { was_refused: true, ..request.clone() };
-    match send(client, "/api/v1/orders", &request).await {
+    match send(client, REFUSED, request).await {
         Ok(Answer::Refused(words) | Answer::Forbidden(words)) => Some(words),
         Ok(Answer::Impact(_)) | Err(_) => None,
     }
@@ -344,6 +346,24 @@ mod tests {
             (Command::Pause { group: "cafe".to_owned() }, None),
         ] {
             assert_eq!(agent_prefix(&command).as_deref(), prefix, "{command:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_recorded_at_an_address_that_carries_nothing_out() {
+        let request = OrderRequest::of(Command::Freeze { group: None }, None);
+        for (code, body, words) in [
+            ("409 Conflict", "it is frozen already\n", Some("it is frozen already")),
+            ("403 Forbidden", "freeze needs the role operate\n", Some("freeze needs the role operate")),
+            // A daemon of before.
+            ("404 Not Found", "not here; see /healthz\n", None),
+            ("200 OK", r#"{"groups":[],"agents":3,"effects":[]}"#, None),
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (client, asked) = daemon(directory.path(), answer(code, body));
+            assert_eq!(recorded(&client, &request).await.as_deref(), words, "{code}");
+            let asked = asked.await.expect("a request");
+            assert!(asked.starts_with("POST /api/v1/orders/refused HTTP/1.1\r\n"), "{asked}");
         }
     }
 

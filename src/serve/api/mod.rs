@@ -239,10 +239,14 @@ impl Api {
         };
         let preview =
             |State(admin): State<Arc<Admin>>, request: Request| async move { orders::preview(&admin, request).await };
+        let record = |State(admin): State<Arc<Admin>>, Extension(by): Extension<Operator>, request: Request| async move {
+            orders::record(&admin, Asker::Operator(by), request).await
+        };
         admin::reading_routes()
             .route("/api/v1/sync", post(sync))
             .route("/api/v1/orders", post(give))
             .route("/api/v1/orders/preview", post(preview))
+            .route("/api/v1/orders/refused", post(record))
             .layer(middleware::from_fn_with_state(Arc::clone(self), only_operators))
             .with_state(Arc::new(admin))
     }
@@ -313,7 +317,7 @@ fn command_of(request: &Request) -> Option<&'static str> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/api/v1/sync") => Some("sync"),
         // Who gives one has it previewed first: what is refused there would be told nowhere.
-        (&Method::POST, "/api/v1/orders" | "/api/v1/orders/preview") => Some("an order"),
+        (&Method::POST, "/api/v1/orders" | "/api/v1/orders/preview" | "/api/v1/orders/refused") => Some("an order"),
         (_, _) => None,
     }
 }
