@@ -217,10 +217,13 @@ impl Opened {
             .tempfile_in(directory.unwrap_or(Path::new(".")))
             .map_err(unwritable)?;
         new.write_all(text.as_bytes()).map_err(unwritable)?;
-        let is_kept = before.as_ref().is_none_or(|before| hand_over(new.as_file(), before));
+        let kept = before.as_ref().map_or(Kept::All, |before| hand_over(new.as_file(), before));
         // Another group than before was never meant to write it.
-        let permissions =
-            if is_kept { permissions } else { Permissions::from_mode(permissions.mode() & !ITS_GROUP_WRITES) };
+        let permissions = if kept == Kept::Nothing {
+            Permissions::from_mode(permissions.mode() & !ITS_GROUP_WRITES)
+        } else {
+            permissions
+        };
         // The process's mask may have taken something off, and another owner, too.
         new.as_file().set_permissions(permissions).map_err(unwritable)?;
         new.as_file().sync_all().map_err(unwritable)?;
@@ -233,13 +236,17 @@ impl Opened {
             anstream::eprintln!(
                 "Every user of this machine could change {path} (mode {mode:03o}), and so let anybody in. Its owner{} can now: look with \
                  `gitamp token list` whether all in it are yours.",
-                if mode & ITS_GROUP_WRITES == 0 || !is_kept { " alone" } else { " and group alone" }
+                if mode & ITS_GROUP_WRITES == 0 || kept == Kept::Nothing { " alone" } else { " and group alone" }
             );
         }
-        if !is_kept {
-            anstream::eprintln!(
-                "{path} belongs to you now, who alone can change it, and no longer to who it was: see that gitamp may still read it."
-            );
+        match kept {
+            Kept::All => {}
+            Kept::Group => {
+                anstream::eprintln!("{path} belongs to you and its group now: see that gitamp may still read it.");
+            }
+            Kept::Nothing => anstream::eprintln!(
+                "{path} belongs to you and your group now, and you alone can change it: see that gitamp may still read it."
+            ),
         }
         Ok(())
     }
@@ -251,19 +258,35 @@ const EVERYBODY_WRITES: u32 = 0o002;
 /// With it its group may.
 const ITS_GROUP_WRITES: u32 = 0o020;
 
-/// The file that a name means: a link is followed, also to where nothing is yet.
+/// The file that a name means: links are followed, also to where nothing is yet.
 fn meant(path: &Path) -> PathBuf {
-    if let Ok(found) = std::fs::canonicalize(path) {
-        return found;
+    let mut meant = path.to_owned();
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        match (std::fs::canonicalize(&meant), std::fs::read_link(&meant)) {
+            (Ok(found), _) => return found,
+            (Err(_), Ok(target)) => meant = meant.parent().map_or_else(|| target.clone(), |at| at.join(&target)),
+            (Err(_), Err(_)) => break,
+        }
     }
-    let beside = |target: PathBuf| path.parent().map_or_else(|| target.clone(), |directory| directory.join(&target));
-    std::fs::read_link(path).map_or_else(|_| path.to_owned(), beside)
+    meant
 }
 
-/// Gives a new file to whom the one before belonged; false: that is not allowed.
-fn hand_over(new: &File, before: &Metadata) -> bool {
+/// Whose a new file is, of whom the one before belonged to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    All,
+    Group,
+    Nothing,
+}
+
+/// Gives a new file to whom the one before belonged, as far as that is allowed: members of its group may keep that.
+fn hand_over(new: &File, before: &Metadata) -> Kept {
     let is_same = |found: Metadata| found.uid() == before.uid() && found.gid() == before.gid();
-    new.metadata().is_ok_and(is_same) || fchown(new, Some(before.uid()), Some(before.gid())).is_ok()
+    if new.metadata().is_ok_and(is_same) || fchown(new, Some(before.uid()), Some(before.gid())).is_ok() {
+        return Kept::All;
+    }
+    if fchown(new, None, Some(before.gid())).is_ok() { Kept::Group } else { Kept::Nothing }
 }
 
 fn content(path: &Path) -> Result<Option<Vec<u8>>, Failure> {

@@ -431,6 +431,11 @@ impl Connection {
         }
     }
 
+    /// What is owed to those who wait for an answer is not said: they may not be told anything any more.
+    pub fn drop_answers(&mut self) {
+        self.owed.clear();
+    }
+
     /// The transport is gone, and everybody on it.
     pub fn handle_close(&mut self) {
         for session in self.sessions.drain(..).filter(|session| session.is_greeted()) {

@@ -130,11 +130,6 @@ impl Proof {
         shown(self) == shown(other) && bearer(self) == bearer(other)
     }
 
-    /// The certificates that were shown.
-    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
-        self.shown.as_ref().map_or(&[], |shown| &shown.chain)
-    }
-
     /// Whose agents these are, when it is asked how many somebody brings: those of a token's holder, else those of an address. Of a token
     /// that many machines have, those at one address are a part.
     pub(super) fn origins(&self) -> Option<Origins> {

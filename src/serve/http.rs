@@ -103,7 +103,7 @@ async fn requests(
     link: &Link,
 ) -> Option<(Socket, FrameReader, Box<Proof>)> {
     let phase = Arc::new(Phase { certified, ..Phase::default() });
-    let is_trusted = || server.trusts(phase.certified.chain(), &phase.certified);
+    let is_trusted = || server.still_holds(&phase.certified).is_ok();
     let service = service_fn(|request: Request<Incoming>| {
         phase.began.store(true, Ordering::Relaxed);
         let (server, phase) = (Arc::clone(server), Arc::clone(&phase));

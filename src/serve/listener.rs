@@ -206,7 +206,7 @@ impl Server {
     }
 
     /// True when a certificate that was shown counts by the files about certificates. It is judged anew when they changed.
-    fn still_counts(&self, shown: &Shown) -> bool {
+    pub(super) fn still_counts(&self, shown: &Shown) -> bool {
         let Some(tls) = &self.options.tls else { return true };
         let round = tls.round();
         if !shown.is_revoked.load(Ordering::Relaxed) && shown.round.load(Ordering::Relaxed) != round {
@@ -222,17 +222,15 @@ impl Server {
     /// # Errors
     /// When it does not.
     pub(super) fn still_holds(&self, proof: &Proof) -> Result<(), Denied> {
+        match proof.expires.filter(|end| *end <= self.clock.wall()) {
+            Some(end) if proof.bearer.is_some() => return Err(Denied::Expired(end)),
+            Some(end) => return Err(Denied::Ended(end)),
+            None => {}
+        }
         if proof.shown.as_ref().is_some_and(|shown| !self.still_counts(shown)) {
             return Err(Denied::Revoked);
         }
-        if !self.believes(proof) {
-            return Err(Denied::Unknown);
-        }
-        match proof.expires.filter(|end| *end <= self.clock.wall()) {
-            Some(end) if proof.bearer.is_some() => Err(Denied::Expired(end)),
-            Some(end) => Err(Denied::Ended(end)),
-            None => Ok(()),
-        }
+        if self.believes(proof) { Ok(()) } else { Err(Denied::Unknown) }
     }
 
     /// What a request proves.

@@ -147,10 +147,7 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
         let Some(connection) = guard.as_mut() else { continue };
         // It may have waited for the one before it: who was found out meanwhile is offered nothing, and takes the place of no proof that holds.
         if let Err(denied) = server.still_holds(&proof) {
-            if connection.agents() == 0 {
-                *guard = None;
-                server.polls.close(id, &poll, server);
-            }
+            close_if_empty(server, id, &poll, &mut guard);
             return Answer::Unproven(denied);
         }
         if lock(&poll.proof).labels != proof.labels {
@@ -169,7 +166,12 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
             server.polls.close(id, &poll, server);
             return Answer::Impostor;
         }
-        if may_offer && server.still_holds(&proof).is_ok() {
+        if let Err(denied) = server.still_holds(&proof) {
+            connection.drop_answers();
+            close_if_empty(server, id, &poll, &mut guard);
+            return Answer::Unproven(denied);
+        }
+        if may_offer {
             for (id, word) in poll.registration.link.take() {
                 match word {
                     Word::Offer(offer) => connection.handle_offer(id, offer),
@@ -180,11 +182,16 @@ pub(super) async fn answer(server: &Server, message: Bytes, proof: Proof) -> Ans
             }
         }
         let answer = connection.poll_transmit(server.clock.now());
-        if connection.agents() == 0 {
-            *guard = None;
-            server.polls.close(id, &poll, server);
-        }
+        close_if_empty(server, id, &poll, &mut guard);
         return judged(server, &heard, answer);
+    }
+}
+
+/// A session without its agent is over.
+fn close_if_empty(server: &Server, id: AgentId, poll: &Arc<Poll>, connection: &mut Option<Connection>) {
+    if connection.as_ref().is_some_and(|connection| connection.agents() == 0) {
+        *connection = None;
+        server.polls.close(id, poll, server);
     }
 }
 
@@ -248,7 +255,7 @@ pub(super) async fn end_doubted(server: Arc<Server>, asked: Arc<Notify>) {
 /// True when files took back what somebody proved. What ended by itself is judged elsewhere, later.
 fn is_repudiated(server: &Server, proof: &Proof) -> bool {
     let is_over = proof.expires.is_some_and(|end| end <= server.clock.wall());
-    !server.believes(proof) || !is_over && !server.trusts(proof.chain(), proof)
+    !server.believes(proof) || !is_over && proof.shown.as_ref().is_some_and(|shown| !server.still_counts(shown))
 }
 
 /// The same of those whose proof ended by itself, and who had the time for another poll since: it is with the next one that an agent shows

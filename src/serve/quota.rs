@@ -182,7 +182,7 @@ impl Allowance {
         let Some(a_minute) = self.a_minute else { return false };
         let state = lock(&self.state);
         let known = state.left.get(&origin);
-        known.map_or(state.left.len() >= MOST_REMEMBERED, |left| refilled(*left, a_minute, now) < ONE)
+        known.is_some_and(|left| refilled(*left, a_minute, now) < ONE)
     }
 }
 

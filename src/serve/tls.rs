@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::links::lock;
 use super::quota::Origin;
@@ -99,6 +99,8 @@ pub struct Tls {
     state: Mutex<TlsState>,
     turns: Arc<Rooms>,
     traffic: Arc<TlsTraffic>,
+    /// When a client was last warned of.
+    warned: Mutex<Option<Instant>>,
     /// How often it changed by whom clients are trusted.
     round: AtomicU64,
     /// Rung when it did.
@@ -122,6 +124,8 @@ enum Refusal {
     Foreign,
     /// The client shows no certificate that counts.
     Uncertified(rustls::Error),
+    /// It shows one that does, and more beside it than is taken. That it only sees as the end of the connection.
+    Excessive,
     /// Anything else that TLS does not allow.
     Broken(std::io::Error),
     /// The client left.
@@ -150,6 +154,7 @@ impl Tls {
             current: ArcSwap::from_pointee(loaded),
             state: Mutex::new(state),
             traffic,
+            warned: Mutex::default(),
             round: AtomicU64::new(0),
             trust_changed: Notify::new(),
         })
@@ -203,6 +208,15 @@ impl Tls {
                 traffic.uncertified.one();
                 tracing::debug!(%error, "a client shows no certificate that counts");
             }
+            Err(Refusal::Excessive) => {
+                traffic.uncertified.one();
+                if self.may_warn() {
+                    tracing::warn!(
+                        "a client at {from} shows more than {MOST_CERTIFICATES} certificates, or more than {MOST_CERTIFICATE_BYTES} bytes of them, \
+                         and is not let in: it should send its own and those that lead to the authority"
+                    );
+                }
+            }
             Err(Refusal::Broken(error)) => {
                 traffic.broken.one();
                 tracing::debug!(%error, "a TLS handshake failed");
@@ -235,15 +249,23 @@ impl Tls {
             Ok(Ok(stream)) => {
                 let (tcp, tls) = stream.into_inner();
                 if tls.peer_certificates().is_some_and(is_too_much) {
-                    return Err(Refusal::Uncertified(rustls::Error::General(format!(
-                        "it shows more than {MOST_CERTIFICATES} certificates, or more than {MOST_CERTIFICATE_BYTES} bytes of them"
-                    ))));
+                    return Err(Refusal::Excessive);
                 }
                 Ok(Socket::secure(tcp, Connection::Server(tls)))
             }
             Ok(Err(error)) => Err(classify(error)),
             Err(_) => Err(Refusal::Slow),
         }
+    }
+
+    /// Once a minute: clients decide how often there is something.
+    fn may_warn(&self) -> bool {
+        let (mut warned, now) = (lock(&self.warned), Instant::now());
+        let is_due = warned.is_none_or(|before| now.duration_since(before) >= Duration::from_secs(60));
+        if is_due {
+            *warned = Some(now);
+        }
+        is_due
     }
 
     /// Looks at the files from time to time, for as long as it is polled.

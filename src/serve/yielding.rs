@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::links::lock;
 use super::quota::Origin;
 
-/// So long a place is safe, which is enough for most bodies: otherwise whoever came often enough would take it from everybody.
+/// So long a place is safe from those who have about as many, which is enough for most bodies: otherwise whoever came often enough would take it
+/// from everybody.
 pub(super) const SAFE: Duration = Duration::from_secs(1);
 
 /// So many places in all, and so many of them for one origin.
@@ -42,14 +43,15 @@ impl YieldingPlaces {
         Arc::new(Self { all, of_each, taken: Mutex::default() })
     }
 
-    /// A place, until it is dropped or lost. Where there is none, and whoever comes `may_evict`, one makes way that was held for [`SAFE`]: of an
-    /// origin that has as many as it may, its first, and when all are taken, the first of those that have the most. `None`: nobody makes way.
+    /// A place, until it is dropped or lost. Where there is none, and whoever comes `may_evict`, another one makes way: of an origin that has as
+    /// many as it may, its first, when that was held for [`SAFE`]; when all are taken, the first of those that have the most, when that was, or
+    /// when they would still have more than whoever comes. `None`: nobody makes way.
     pub(super) fn take(self: &Arc<Self>, origin: Origin, may_evict: bool) -> Option<YieldingPlace> {
         let (call, called) = oneshot::channel();
         let mut taken = lock(&self.taken);
         let is_spent = taken.held_by(&origin) >= self.of_each;
         if is_spent || taken.by_turn.len() >= self.all {
-            let turn = taken.who_yields(is_spent.then_some(origin)).filter(|_| may_evict)?;
+            let turn = taken.who_yields(origin, is_spent).filter(|_| may_evict)?;
             if let Some(call) = taken.by_turn.remove(&turn).and_then(|held| held.call) {
                 // Whoever is gone already needs no word.
                 let _gone = call.send(());
@@ -67,11 +69,14 @@ impl Taken {
         self.by_turn.values().filter(|held| held.origin == *origin).count()
     }
 
-    /// Who makes way; `of`: one of this origin alone.
-    fn who_yields(&self, of: Option<Origin>) -> Option<u64> {
-        let now = Instant::now();
+    /// Who makes way for this origin; `is_spent`: one of its own.
+    fn who_yields(&self, comer: Origin, is_spent: bool) -> Option<u64> {
+        let (now, own) = (Instant::now(), self.held_by(&comer));
         let may_go = self.by_turn.iter().filter(|(_, held)| {
-            held.call.is_some() && now.duration_since(held.since) >= SAFE && of.is_none_or(|of| held.origin == of)
+            let is_old = now.duration_since(held.since) >= SAFE;
+            let makes_way =
+                if is_spent { is_old && held.origin == comer } else { is_old || self.held_by(&held.origin) >= own + 2 };
+            held.call.is_some() && makes_way
         });
         may_go.max_by_key(|(turn, held)| (self.held_by(&held.origin), Reverse(**turn))).map(|(turn, _)| *turn)
     }
@@ -158,14 +163,28 @@ mod tests {
         let mut held = take(&places, [1, 1]);
         advance(SAFE - Duration::from_millis(1)).await;
         assert!(places.take(of(1), true).is_none(), "its origin has its two");
-        held.extend(take(&places, [2]));
-        assert!(places.take(of(3), true).is_none(), "all are taken");
+        held.extend(take(&places, [2, 3]));
+        assert_eq!(lost(&mut held), [true, false, false, false], "but of one who has two more");
+        held.remove(0);
+        assert!(places.take(of(4), true).is_none(), "all are taken, by one each");
         advance(Duration::from_millis(1)).await;
-        assert!(places.take(of(1), false).is_none() && places.take(of(3), false).is_none(), "it may evict nobody");
+        assert!(places.take(of(1), false).is_none() && places.take(of(4), false).is_none(), "it may evict nobody");
         assert_eq!(lost(&mut held), [false; 3]);
-        held.extend(take(&places, [3, 1]));
-        assert_eq!(lost(&mut held), [true, true, false, false, false]);
-        assert!(places.take(of(4), true).is_none(), "those who are there came just now");
+        held.extend(take(&places, [4]));
+        assert_eq!(lost(&mut held), [true, false, false, false], "who had its time");
+        assert!(places.take(of(5), true).is_none(), "those who are there came just now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_again_and_again_from_a_few_networks_keeps_nobody_out() {
+        let places = YieldingPlaces::new(16, 4);
+        let mut held: Vec<YieldingPlace> = Vec::new();
+        for round in 0..20_u8 {
+            // Each of four networks lets its own first one go, whenever that may.
+            held.extend([1, 2, 3, 4].into_iter().filter_map(|last| places.take(of(last), true)));
+            let _forge = places.take(of(9), true).unwrap_or_else(|| panic!("a place in round {round}"));
+            advance(SAFE / 4).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use crate::cli::admin_client::{AdminClient, AdminError, DaemonPlace};
-use crate::cli::screen::{Tint, clean, clean_short, tinted};
+use crate::cli::screen::{Tint, clean, clean_short, json, tinted};
 use crate::cli::status::Output;
 use crate::cli::{Failure, print};
 use crate::settings::sudo_user;
@@ -215,7 +215,7 @@ fn refused(request: &OrderRequest, words: &str, is_json: bool) -> Result<ExitCod
 }
 
 fn document(document: &Document<'_>) -> Result<(), Failure> {
-    print(&(serde_json::to_string_pretty(document)? + "\n"))
+    print(&json(document)?)
 }
 
 /// What the order will do, for people.
