@@ -1,4 +1,4 @@
-//! Places for what is read, in which whoever takes long makes way for who comes: somebody slow does not keep out somebody quick, nor the other way round.
+//! Places for what is read, in which whoever takes long, or has the most of them, makes way for who comes: somebody slow does not keep out somebody quick.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
